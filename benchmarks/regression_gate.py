@@ -1,0 +1,328 @@
+"""How often the regression gate errs, and what it sees, beside a gate with a fixed tolerance.
+
+Draws flips of right and wrong answers for pairs of models whose true difference is known, and puts
+them through the gate's own rules. Writes the tables of `benchmarks/regression_gate.md`:
+
+    python benchmarks/regression_gate.py --trials 4000 --output benchmarks/regression_gate.md
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from mingmoe_eval.comparison import TaskComparison
+from mingmoe_eval.metrics.corpus_counts import micro_f1_counts
+from mingmoe_eval.metrics.paired_difference import count_difference, right_wrong_difference
+from mingmoe_eval.metrics.paired_tests import bonett_price
+from mingmoe_eval.records import Counts, MetricValue, Run, RunSpec, Sample, TaskResult
+from mingmoe_eval.regression_gate import Tolerances, decide, judge
+from mingmoe_eval.regression_gate.judgement import SIGNALS_SHARE
+from mingmoe_eval.regression_gate.signals import Rise, level_of_a_look
+
+ALPHA, MARGIN, TOLERANCE = 0.05, 0.02, 0.02
+SIZES = (480, 1000, 6811)  # a track of the pharmacist paper, a round number, CMExam's test split
+DROPS = (0.01, 0.02, 0.05)
+ACCURACY = 0.6
+UNANSWERED = 0.02  # share of docs unanswered by either model alone
+
+
+@dataclass(frozen=True)
+class Flips:
+    """One task of one trial: docs lost and gained, and docs that only one side left unanswered."""
+
+    docs: int
+    lost: int
+    gained: int
+    mended: int
+    broken: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=20260101)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    started = time.perf_counter()
+    rng = np.random.default_rng(options.seed)
+    sections = [
+        f"# The regression gate, measured\n\n`benchmarks/regression_gate.py`, {options.trials} "
+        f"trials a cell, seed {options.seed}; one-sided alpha {ALPHA}, margin {MARGIN}. "
+        "Discordance is the share of docs that flip between two models that are equally good; the "
+        "fixed-tolerance gate fails when any task drops by more than two points. A share near "
+        f"0.05 has a standard error of {(0.05 * 0.95 / options.trials) ** 0.5:.4f}.",
+        false_alarms(rng, options.trials),
+        power(rng, options.trials),
+        verdicts_at_no_difference(rng, options.trials),
+        coverage(rng, options.trials),
+        whole_runs(rng),
+    ]
+    page = "\n\n".join(sections) + "\n"
+    print(page)
+    print(f"{time.perf_counter() - started:.0f} s")
+    if options.output:
+        options.output.write_text(page, "utf-8")
+
+
+def false_alarms(rng: np.random.Generator, trials: int) -> str:
+    rows = []
+    for tasks, discordance, docs in itertools.product((1, 6, 16), (0.10, 0.20), SIZES):
+        drawn = [draw_tasks(rng, [docs] * tasks, [0.0] * tasks, discordance) for _ in range(trials)]
+        scores, overall, fixed = (
+            np.mean([rule(flips) for flips in drawn])
+            for rule in (scores_fail, gate_fails, fixed_fails)
+        )
+        rows.append((tasks, discordance, docs, f"{scores:.4f}", f"{overall:.4f}", f"{fixed:.4f}"))
+    headings = (
+        "tasks",
+        "discordance",
+        "docs a task",
+        "scores alone",
+        "exit status 1",
+        "fixed tolerance",
+    )
+    text = "No true difference: how often the gate fails all the same. The exit status also counts "
+    text += f"rises of unanswered docs, {UNANSWERED:.0%} of which come and go by chance."
+    return section("False alarms", text, headings, rows)
+
+
+def power(rng: np.random.Generator, trials: int) -> str:
+    rows = []
+    for tasks, discordance, docs, drop in itertools.product((1, 6), (0.10, 0.20), SIZES, DROPS):
+        drops = [drop] + [0.0] * (tasks - 1)
+        drawn = [draw_tasks(rng, [docs] * tasks, drops, discordance) for _ in range(trials)]
+        found = np.mean([gate_fails(flips) for flips in drawn])
+        fixed = np.mean([fixed_fails(flips) for flips in drawn])
+        rows.append((tasks, discordance, docs, f"{100 * drop:g}", f"{found:.3f}", f"{fixed:.3f}"))
+    headings = (
+        "tasks",
+        "discordance",
+        "docs a task",
+        "true drop, points",
+        "gate",
+        "fixed tolerance",
+    )
+    text = "One task is truly worse, the others are not: how often the gate fails. Inside the "
+    text += "margin of two points a drop may rightly pass as equivalent; the fixed-tolerance gate "
+    text += "must be read beside its false alarms above."
+    return section("Power", text, headings, rows)
+
+
+def verdicts_at_no_difference(rng: np.random.Generator, trials: int) -> str:
+    rows = []
+    for discordance, docs, drop in itertools.product((0.10, 0.20), SIZES, (0.0, MARGIN)):
+        outcomes = [
+            decide([comparison(draw(rng, docs, drop, discordance))], margin=MARGIN, alpha=ALPHA)[
+                0
+            ].outcome
+            for _ in range(trials)
+        ]
+        shares = [
+            outcomes.count(name) / trials
+            for name in ("equivalent", "regressed", "improved", "undecided")
+        ]
+        rows.append((discordance, docs, f"{100 * drop:g}", *(f"{share:.3f}" for share in shares)))
+    headings = (
+        "discordance",
+        "docs",
+        "true drop, points",
+        "equivalent",
+        "regressed",
+        "improved",
+        "undecided",
+    )
+    text = (
+        "One task alone. At a true drop of the whole margin, a verdict of equivalent is an error: "
+    )
+    text += "at most alpha of them."
+    return section("Verdicts", text, headings, rows)
+
+
+def coverage(rng: np.random.Generator, trials: int) -> str:
+    rows = []
+    for docs, discordance, drop in itertools.product(
+        (100, *SIZES), (0.02, 0.10, 0.20), (0.0, 0.02)
+    ):
+        if drop > discordance:
+            continue
+        drawn = [draw(rng, docs, drop, discordance) for _ in range(trials)]
+        held = [
+            [
+                low <= -drop <= high
+                for low, high in [bonett_price(f.lost, f.gained, docs, level=level) for f in drawn]
+            ]
+            for level in (0.90, 0.95)
+        ]
+        rows.append(
+            (
+                "Bonett-Price",
+                docs,
+                discordance,
+                f"{100 * drop:g}",
+                *(f"{np.mean(h):.3f}" for h in held),
+            )
+        )
+    some = max(trials // 10, 100)
+    for docs in (100, 480, 1000):
+        held = [[], []]
+        for _ in range(some):
+            counts = extraction_docs(rng, docs)
+            for level, into in zip((0.90, 0.95), held, strict=True):
+                low, high = count_difference(counts, clusters=None, level=level, rng=rng).interval
+                into.append(low <= 0 <= high)
+        rows.append(("bootstrap of micro F1", docs, "", "0", *(f"{np.mean(h):.3f}" for h in held)))
+    headings = (
+        "interval",
+        "docs",
+        "discordance",
+        "true drop, points",
+        "90 % covers",
+        "95 % covers",
+    )
+    text = f"How often intervals hold the true difference ({some} trials for the bootstrap)."
+    return section("Coverage", text, headings, rows)
+
+
+def whole_runs(rng: np.random.Generator, trials: int = 40) -> str:
+    """Some of the trials as whole runs through `judge`: the short cut must say the same."""
+    same = 0
+    for _ in range(trials):
+        flips = draw_tasks(rng, [480, 480], [0.04, 0.0], 0.20)
+        baseline, candidate = runs_of(flips)
+        same += judge(baseline, candidate).exit_status == int(gate_fails(flips))
+    assert same == trials, f"{trials - same} of {trials} whole runs end otherwise"
+    return (
+        f"{trials} trials were also built as whole runs and judged by `judge`: every exit status "
+        "is the same."
+    )
+
+
+def draw_tasks(
+    rng: np.random.Generator, docs: Sequence[int], drops: Sequence[float], discordance: float
+) -> list[Flips]:
+    return [draw(rng, n, drop, discordance) for n, drop in zip(docs, drops, strict=True)]
+
+
+def draw(rng: np.random.Generator, docs: int, drop: float, discordance: float) -> Flips:
+    """Flips of one task: lost and gained docs differ by the drop, and add up to the discordance."""
+    flips = max(discordance, drop)
+    lost, gained = (flips + drop) / 2, (flips - drop) / 2
+    lost, gained, _ = rng.multinomial(docs, [lost, gained, 1 - lost - gained])
+    mended, broken, _ = rng.multinomial(docs, [UNANSWERED, UNANSWERED, 1 - 2 * UNANSWERED])
+    return Flips(docs, int(lost), int(gained), int(mended), int(broken))
+
+
+def scores_fail(flips: Sequence[Flips]) -> bool:
+    verdicts = decide([comparison(task) for task in flips], margin=MARGIN, alpha=ALPHA)
+    return any(verdict.outcome == "regressed" for verdict in verdicts)
+
+
+def gate_fails(flips: Sequence[Flips]) -> bool:
+    level = level_of_a_look(SIGNALS_SHARE * ALPHA, len(flips))
+    rises = (
+        Rise(kind="unanswered", docs=f.docs, before=f.mended, mended=f.mended, broken=f.broken)
+        for f in flips
+    )
+    unanswered = any(r.share > Tolerances().unanswered and r.chance < level for r in rises)
+    return unanswered or scores_fail(flips)
+
+
+def fixed_fails(flips: Sequence[Flips]) -> bool:
+    return any((task.lost - task.gained) / task.docs > TOLERANCE for task in flips)
+
+
+def comparison(flips: Flips) -> TaskComparison:
+    return _comparison(flips.docs, flips.lost, flips.gained)
+
+
+@cache
+def _comparison(docs: int, lost: int, gained: int) -> TaskComparison:
+    right = round(ACCURACY * docs)
+    paired = right_wrong_difference(lost, gained, docs, baseline_right=right, level=1 - 2 * ALPHA)
+    return TaskComparison(
+        task="task",
+        docs=docs,
+        clusters=None,
+        paired=paired,
+        p_adjusted=paired.tails.two_sided,
+        alpha_left=2 * ALPHA,
+        minimum_detectable=0.0,
+    )
+
+
+def extraction_docs(rng: np.random.Generator, docs: int):
+    """Two equally good extractors: easy docs are easy for both."""
+    gold, skill = rng.poisson(4, docs) + 1, rng.beta(4, 2, docs)
+    sides = []
+    for _ in range(2):
+        found = rng.binomial(gold, skill)
+        sides.append(np.column_stack([found, rng.poisson(1.0, docs), gold - found]).astype(float))
+    return micro_f1_counts(*sides)
+
+
+def runs_of(flips: Sequence[Flips]) -> tuple[Run, Run]:
+    """Whole runs with these flips: the unanswered docs are wrong on both sides, or flips."""
+    sides = [{}, {}]
+    for number, task in enumerate(flips):
+        for side, samples in enumerate(zip(*samples_of(f"task{number}", task), strict=True)):
+            sides[side][f"task{number}"] = samples
+    return run_of("baseline", sides[0]), run_of("candidate", sides[1])
+
+
+def samples_of(task: str, flips: Flips) -> Iterator[tuple[Sample, Sample]]:
+    right = round(ACCURACY * flips.docs)
+    for doc in range(flips.docs):
+        before = float(doc < right)
+        flipped = doc < flips.lost or right <= doc < right + flips.gained
+        from_end = flips.docs - 1 - doc
+        silent = (from_end < flips.mended, flips.mended <= from_end < flips.mended + flips.broken)
+        scores = (before, 1 - before if flipped else before)
+        yield tuple(
+            Sample(
+                task=task,
+                doc_id=str(doc),
+                position=doc,
+                doc={},
+                prompt=str(doc),
+                expected="A",
+                score=score,
+                status="unanswered" if unanswered else "scored",
+            )
+            for score, unanswered in zip(scores, silent, strict=True)
+        )
+
+
+def run_of(name: str, tasks: dict[str, Sequence[Sample]]) -> Run:
+    results = {
+        task: TaskResult(
+            task=task,
+            main_metric="score",
+            metrics={
+                "score": MetricValue(
+                    value=float(np.mean([s.score for s in samples])), n=len(samples)
+                )
+            },
+            counts=Counts(docs=len(samples)),
+        )
+        for task, samples in tasks.items()
+    }
+    spec = RunSpec(model=name, tasks=tuple(tasks))
+    return Run(name=name, spec=spec, provenance={}, results=results, samples=tasks)
+
+
+def section(
+    title: str, text: str, headings: Sequence[str], rows: Sequence[Sequence[object]]
+) -> str:
+    lines = [headings, ["---:"] * len(headings), *rows]
+    table = ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+    return "\n".join([f"## {title}", "", text, "", *table])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""`mingmoe-eval rescore`: all metrics again from stored responses, without the model."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mingmoe_eval.errors import UsageError
+
+
+def rescore(
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    reading: Annotated[
+        str | None,
+        typer.Option(help="Exams: how answers are read: default, huatuo2, cmb, cmexam, ming."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="PromptCBLUE: official, legacy or lenient.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where run folders go; default: beside the run.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The new run folder's name.")] = None,
+    json_to: Annotated[
+        str | None, typer.Option("--json", help="Write run.json's content to a file, or - .")
+    ] = None,
+) -> None:
+    """Score a run's stored responses again; the new run names its parent.
+
+    Example: mingmoe-eval rescore reports/ming-7b --reading huatuo2
+    """
+    from mingmoe_eval.cli.console import print_results, write_json
+    from mingmoe_eval.rescoring import rescore as rescore_run
+    from mingmoe_eval.run_store import load_run, save_run, summary
+
+    given = {"reading": reading, "profile": profile}
+    settings = {key: value for key, value in given.items() if value is not None}
+    allowed = {
+        "reading": ("default", "huatuo2", "cmb", "cmexam", "ming"),
+        "profile": ("official", "legacy", "lenient"),
+    }
+    for key, value in settings.items():
+        if value not in allowed[key]:
+            raise UsageError(f"--{key} {value!r} is none of {', '.join(allowed[key])}")
+    rescored = rescore_run(
+        load_run(run),
+        settings=settings,
+        name=name,
+        refused=lambda text: print(f"note: {text}", file=sys.stderr),
+    )
+    folder = save_run(rescored, (output or run.parent) / rescored.name)
+    if json_to:
+        write_json(summary(rescored), json_to)
+    if json_to != "-":
+        print_results(rescored)
+    print(f"{folder}: saved", file=sys.stderr)

@@ -1,0 +1,192 @@
+"""`mingmoe-eval [run]`: evaluate a model on tasks."""
+
+import logging
+import os
+import shlex
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mingmoe_eval.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED
+from mingmoe_eval.errors import UsageError
+from mingmoe_eval.records import RunSpec
+
+EXAMPLE = "Example: mingmoe-eval --tasks pharmacist2023 --model ckpt/ --data-dir data/"
+
+
+def run(
+    model: Annotated[
+        str | None,
+        typer.Option(help="Directory or hub id: MoLoRA adapter, PEFT LoRA adapter or full model."),
+    ] = None,
+    tasks: Annotated[str | None, typer.Option(help="Task, group or glob names, by comma.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Base model of an adapter; default: what its adapter_config.json names."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Local data: DIR/<data set>/<split>.jsonl and the like.")
+    ] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Use the small invented sample; every output says so.")
+    ] = False,
+    split: Annotated[
+        str | None, typer.Option(help="Another split than the official test split.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Go on with only those parts whose data is there.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N docs a task.")] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, help="Worked examples before each question.")
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option(help="Most rows at once, or 'auto' for what memory allows.")
+    ] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:1 ...; auto spreads over several GPUs.")
+    ] = "auto",
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of few-shot draws and of sampling.")
+    ] = 1234,
+    chat_template: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat-template/--no-chat-template",
+            help="Default: on when the tokenizer has one.",
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("reports"),
+    name: Annotated[
+        str | None, typer.Option(help="The run folder's name; default: the model's and the time.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Finish this run; nothing computed so far is done again.")
+    ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache/--no-cache", help="Reuse answers of earlier runs of the same model."),
+    ] = True,
+    json_to: Annotated[
+        str | None, typer.Option("--json", help="Write run.json's content to a file, or - .")
+    ] = None,
+) -> None:
+    """Evaluate a model on tasks and save the run.
+
+    Results go to stdout, talk and progress to stderr.
+    Example: mingmoe-eval --tasks pharmacist2023 --model ckpt/ --data-dir data/
+    """
+    if resume is not None:
+        _refuse_beside_resume(model, tasks)
+        spec, folder = _spec_to_resume(resume), resume
+    elif model is None or tasks is None:
+        missing = " and ".join(n for n, v in (("--model", model), ("--tasks", tasks)) if v is None)
+        raise UsageError(f"{missing} must be given. {EXAMPLE}")
+    else:
+        if sample and data_dir:
+            raise UsageError("--sample and --data-dir exclude each other: leave one out")
+        spec = RunSpec(
+            model=model,
+            tasks=tuple(name for name in tasks.replace(" ", "").split(",") if name),
+            base=base,
+            data_dir=str(data_dir) if data_dir else None,
+            sample=sample,
+            split=split,
+            partial=partial,
+            limit=limit,
+            num_fewshot=num_fewshot,
+            batch_size=_batch_size(batch_size),
+            dtype=_dtype(dtype),
+            device=device,
+            seed=seed,
+            chat_template=chat_template,
+            cache=cache,
+        )
+        folder = output / (name or _default_name(model))
+    _run(spec, folder, resuming=resume is not None, json_to=json_to)
+
+
+def _run(spec: RunSpec, folder: Path, *, resuming: bool, json_to: str | None) -> None:
+    from mingmoe_eval.cli.console import ConsoleWatch, print_results, write_json
+    from mingmoe_eval.evaluation import evaluate
+    from mingmoe_eval.run_store import summary
+
+    _quieten_libraries()
+    started = time.perf_counter()
+    try:
+        with ConsoleWatch() as watch:
+            run = evaluate(spec, folder=folder, resume=resuming, watch=watch)
+    except KeyboardInterrupt:
+        print(
+            "\ninterrupted; every answer so far is kept. Go on with:\n"
+            f"  mingmoe-eval run --resume {shlex.quote(str(folder))}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if json_to:
+        write_json(summary(run), json_to)
+    if json_to != "-":
+        print_results(run)
+    seconds = time.perf_counter() - started
+    _write_page(run, folder)
+    print(f"{folder}: saved after {seconds:.1f} s", file=sys.stderr)
+    if run.incomplete:
+        print(
+            f"incomplete: {', '.join(run.incomplete)} (failed docs are listed in "
+            f"{folder / 'samples'}); the regression gate and the table refuse this run",
+            file=sys.stderr,
+        )
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _write_page(run: object, folder: Path) -> None:
+    from mingmoe_eval.records import Run
+    from mingmoe_eval.report import render_report
+
+    assert isinstance(run, Run)
+    render_report([run], folder / "report.html")
+
+
+def _refuse_beside_resume(model: str | None, tasks: str | None) -> None:
+    if model is not None or tasks is not None:
+        raise UsageError("--resume takes model and tasks from the run that it finishes: leave them")
+
+
+def _spec_to_resume(folder: Path) -> RunSpec:
+    from mingmoe_eval.run_store import unfinished_spec
+
+    return unfinished_spec(folder)
+
+
+def _batch_size(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"--batch-size {text!r} is neither 'auto' nor a number from 1 up")
+    return int(text)
+
+
+def _dtype(text: str) -> str:
+    short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    name = short.get(text, text)
+    if name not in ("auto", *short.values()):
+        raise UsageError(f"--dtype {text!r} is none of auto, float32, bfloat16, float16")
+    return name
+
+
+def _default_name(model: str) -> str:
+    last = Path(model.rstrip("/")).name or Path(model).resolve().name
+    return f"{last}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _quieten_libraries() -> None:
+    """Their progress bars and hints would cover ours; their errors still come through."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)

@@ -1,0 +1,170 @@
+"""What must be equal before two runs may be compared, and which sample is paired with which."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mingmoe_eval.errors import IncomparableRunsError, UsageError, offence_list
+from mingmoe_eval.records import Run, Sample, TaskResult
+
+KINDS = {
+    "tasks": "tasks that only one of the runs has",
+    "docs": "docs that only one of the runs has, or whose expected answer differs",
+    "prompt": "prompts as the model saw them, chat template included",
+    "fewshot": "number of worked examples",
+    "form": "form of the task, for instance letters instead of free answers",
+    "reading": "rules by which answers are read",
+    "profile": "profile of the official scorer",
+    "version": "version of the task's definition",
+    "data": "fingerprint of the data files",
+    "metric": "main metric",
+}
+"""What may be allowed to differ, by the name that `--allow` takes."""
+
+_FROM_PROVENANCE = {
+    "form": "form",
+    "reading": "reading",
+    "profile": "profile",
+    "data": "data_fingerprint",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One way in which two runs differ besides their model."""
+
+    kind: str
+    task: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.task}: {self.text} [{self.kind}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One doc as both runs answered it."""
+
+    baseline: Sample
+    candidate: Sample
+
+    @property
+    def scored(self) -> bool:
+        """False where either side failed: such a doc says nothing about the models."""
+        return self.baseline.score is not None and self.candidate.score is not None
+
+
+def kinds_named(words: Iterable[str]) -> frozenset[str]:
+    """What `--allow` was given, each time one kind or several by comma."""
+    return frozenset(kind for word in words for kind in word.replace(" ", "").split(",") if kind)
+
+
+def check_comparable(
+    baseline: Run, candidate: Run, allow: frozenset[str]
+) -> tuple[Difference, ...]:
+    """Refuse two runs that differ in more than their model; returns the differences allowed.
+
+    Raises:
+        UsageError: `allow` names something that is no kind of difference.
+        IncomparableRunsError: they differ in something not allowed, or share no task; every
+            difference is named.
+    """
+    if unknown := sorted(allow - set(KINDS)):
+        raise UsageError(
+            f"--allow does not know {', '.join(map(repr, unknown))}; it takes {', '.join(KINDS)}"
+        )
+    differences = tuple(find_differences(baseline, candidate))
+    if refused := [d for d in differences if d.kind not in allow]:
+        kinds = " ".join(f"--allow {kind}" for kind in dict.fromkeys(d.kind for d in refused))
+        raise IncomparableRunsError(
+            offence_list(
+                f"{candidate.name} and {baseline.name} differ in more than their model",
+                [str(difference) for difference in refused],
+            )
+            + f"\nRun both in the same way, or override with {kinds} (recorded in every output)"
+        )
+    if not shared_tasks(baseline, candidate):
+        raise IncomparableRunsError(f"{candidate.name} and {baseline.name} share no task")
+    return differences
+
+
+def find_differences(baseline: Run, candidate: Run) -> Iterator[Difference]:
+    """Every difference besides the model, task by task."""
+    for task in (*baseline.leaves, *candidate.leaves):
+        if (task in baseline.leaves) != (task in candidate.leaves):
+            owner = baseline if task in baseline.leaves else candidate
+            yield Difference(kind="tasks", task=task, text=f"only {owner.name} has this task")
+    for task in shared_tasks(baseline, candidate):
+        yield from _setting_differences(task, baseline, candidate)
+        yield from _doc_differences(
+            task, baseline.samples.get(task, ()), candidate.samples.get(task, ())
+        )
+
+
+def shared_tasks(baseline: Run, candidate: Run) -> list[str]:
+    """The leaf tasks of both runs, in the baseline's order."""
+    return [task for task in baseline.leaves if task in candidate.leaves]
+
+
+def pair_samples(baseline: Sequence[Sample], candidate: Sequence[Sample]) -> list[Pair]:
+    """Pair samples by the content of their docs, in the baseline's order.
+
+    Where a data set holds the very same doc twice, its first occurrences are paired, then its
+    second ones. Docs of only one side are left out.
+    """
+    theirs = dict(_numbered(candidate))
+    return [Pair(mine, theirs[key]) for key, mine in _numbered(baseline) if key in theirs]
+
+
+def _numbered(samples: Iterable[Sample]) -> Iterator[tuple[tuple[str, int], Sample]]:
+    """Each sample under its doc's id and the occurrence of that id."""
+    seen: Counter[str] = Counter()
+    for sample in samples:
+        yield (sample.doc_id, seen[sample.doc_id]), sample
+        seen[sample.doc_id] += 1
+
+
+def _setting_differences(task: str, baseline: Run, candidate: Run) -> Iterator[Difference]:
+    mine, theirs = _settings(task, baseline), _settings(task, candidate)
+    for kind, value in mine.items():
+        if value != theirs[kind]:
+            yield Difference(
+                kind=kind, task=task, text=f"{_shown(value)} against {_shown(theirs[kind])}"
+            )
+
+
+def _settings(task: str, run: Run) -> dict[str, Any]:
+    """What a run says of how one task was asked and scored; None is unknown."""
+    result: TaskResult = run.leaves[task]
+    said: Mapping[str, Any] = run.provenance.get("tasks", {}).get(task, {})
+    return {
+        "version": result.version,
+        "fewshot": result.num_fewshot,
+        "metric": result.main_metric,
+        **{kind: said.get(key) for kind, key in _FROM_PROVENANCE.items()},
+    }
+
+
+def _shown(value: Any) -> str:
+    return "unknown" if value is None else repr(value)
+
+
+def _doc_differences(
+    task: str, baseline: Sequence[Sample], candidate: Sequence[Sample]
+) -> Iterator[Difference]:
+    pairs = pair_samples(baseline, candidate)
+    missing, added = len(baseline) - len(pairs), len(candidate) - len(pairs)
+    if missing or added:
+        text = f"{missing} of {len(baseline)} docs are only in the baseline, {added} of "
+        text += f"{len(candidate)} only in the candidate"
+        yield Difference(kind="docs", task=task, text=text)
+    for kind, what, field in (
+        ("docs", "expected answer", "expected"),
+        ("prompt", "prompt", "prompt"),
+    ):
+        differing = [p for p in pairs if getattr(p.baseline, field) != getattr(p.candidate, field)]
+        if differing:
+            text = f"another {what} for {len(differing)} of {len(pairs)} docs, the first is "
+            text += differing[0].baseline.doc_id
+            yield Difference(kind=kind, task=task, text=text)

@@ -1,0 +1,179 @@
+"""A comparison as JSON and as Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+from mingmoe_eval.comparison.comparability import Difference
+from mingmoe_eval.comparison.findings import Comparison, Flip, GroupComparison, TaskComparison
+from mingmoe_eval.records import JsonDict
+
+
+def comparison_json(comparison: Comparison) -> JsonDict:
+    """Everything that a comparison says, for machines; fractions at full precision."""
+    return {
+        "baseline": comparison.baseline,
+        "candidate": comparison.candidate,
+        "alpha": comparison.alpha,
+        "marks": list(comparison.marks),
+        "allowed": allowed_json(comparison.allowed),
+        "tasks": {name: task_json(task) for name, task in comparison.tasks.items()},
+        "groups": {
+            name: {
+                "members": list(group.members),
+                "baseline": group.baseline,
+                "candidate": group.candidate,
+                "difference": group.candidate - group.baseline,
+                "interval": group.interval and list(group.interval),
+            }
+            for name, group in comparison.groups.items()
+        },
+    }
+
+
+def allowed_json(allowed: Iterable[Difference]) -> list[JsonDict]:
+    """The overridden differences."""
+    return [{"kind": d.kind, "task": d.task, "difference": d.text} for d in allowed]
+
+
+def task_json(task: TaskComparison) -> JsonDict:
+    """One task's comparison."""
+    paired = task.paired
+    return {
+        "docs": task.docs,
+        "clusters": task.clusters,
+        "failed": task.failed,
+        "baseline": paired.baseline,
+        "candidate": paired.candidate,
+        "difference": paired.difference,
+        "standard_error": paired.standard_error,
+        "interval": list(paired.interval),
+        "level": paired.level,
+        "interval_method": paired.interval_method,
+        "test": paired.test,
+        "p_value": task.p_value,
+        "p_worse": paired.tails.worse,
+        "p_better": paired.tails.better,
+        "p_adjusted": task.p_adjusted,
+        "alpha_left": task.alpha_left,
+        "minimum_detectable": task.minimum_detectable,
+        "gained": [_flip_json(flip) for flip in task.gained],
+        "lost": [_flip_json(flip) for flip in task.lost],
+        "notes": list(task.notes),
+    }
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """A page with the table and every remark, for a merge request."""
+    lines = [
+        f"## {plain(comparison.candidate)} against {plain(comparison.baseline)}",
+        "",
+        *markdown_table(headings(comparison), rows(comparison)),
+        "",
+        *(f"- {plain(remark)}" for remark in remarks(comparison)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def headings(comparison: Comparison) -> tuple[str, ...]:
+    """What the columns of `rows` are."""
+    level = 100 * (1 - comparison.alpha)
+    return (
+        "task",
+        "docs",
+        "baseline",
+        "candidate",
+        f"difference ({level:g} % interval)",
+        "p (Holm)",
+        "smallest visible",
+        "gained / lost",
+    )
+
+
+def rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """One row a task, then one a group; everything in points (hundredths)."""
+    tasks = [_task_row(task, comparison.alpha) for task in comparison.tasks.values()]
+    return tasks + [_group_row(group) for group in comparison.groups.values()]
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """What the table must not be read without."""
+    found = (
+        f"Differences are in points, paired doc by doc; * marks those that Holm's procedure over "
+        f"the leaf tasks finds at {comparison.alpha:g}. Smallest visible: the difference that the "
+        "docs show with a power of 80 %."
+    )
+    return [
+        *mark_remarks(comparison.marks),
+        found,
+        *allowed_remarks(comparison.allowed),
+        *(f"{name}: {note}" for name, task in comparison.tasks.items() for note in task.notes),
+    ]
+
+
+def mark_remarks(marks: Sequence[str]) -> list[str]:
+    """The warning over numbers that are not the benchmark's."""
+    return [f"NOT the benchmark: {', '.join(marks)}"] if marks else []
+
+
+def allowed_remarks(allowed: Iterable[Difference]) -> list[str]:
+    """What was overridden, so that nobody takes the comparison for a clean one."""
+    return [f"overridden: {difference}" for difference in allowed]
+
+
+def _task_row(task: TaskComparison, alpha: float) -> tuple[str, ...]:
+    clusters = "" if task.clusters is None else f" in {task.clusters} clusters"
+    return (
+        task.task,
+        f"{task.docs}{clusters}",
+        percent(task.paired.baseline),
+        percent(task.paired.candidate),
+        points(task.paired.difference, task.paired.interval),
+        f"{task.p_adjusted:.3g}" + (" *" if task.p_adjusted <= alpha else ""),
+        f"{100 * task.minimum_detectable:.1f}",
+        f"{len(task.gained)} / {len(task.lost)}",
+    )
+
+
+def _group_row(group: GroupComparison) -> tuple[str, ...]:
+    change = points(group.candidate - group.baseline, group.interval)
+    sides = (percent(group.baseline), percent(group.candidate))
+    return (f"{group.task} (group)", "", *sides, change, "", "", "")
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, the first column to the left and the rest to the right."""
+    ruler = [":---", *["---:"] * (len(headings) - 1)]
+    cells = [headings, ruler, *([plain(cell) for cell in row] for row in rows)]
+    return ["| " + " | ".join(row) + " |" for row in cells]
+
+
+def plain(text: str) -> str:
+    """Text from outside, so that Markdown shows it as it is and a table keeps its cells."""
+    one_line = "".join(char if char.isprintable() else " " for char in text)
+    return one_line.translate(_ESCAPED)
+
+
+_ESCAPED = str.maketrans(
+    {"<": "&lt;", ">": "&gt;", "&": "&amp;", **{char: f"\\{char}" for char in "\\`*[]|"}}
+)
+
+
+def percent(value: float) -> str:
+    """`61.34`: a fraction in hundredths."""
+    return f"{100 * value:.2f}"
+
+
+def points(difference: float, interval: tuple[float, float] | None) -> str:
+    """`-1.74 (-2.11 to -1.37)`: a difference in points with its interval."""
+    text = f"{100 * difference:+.2f}"
+    if interval is not None:
+        text += f" ({100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})"
+    return text
+
+
+def _flip_json(flip: Flip) -> JsonDict:
+    return {
+        "doc_id": flip.doc_id,
+        "baseline_position": flip.baseline_position,
+        "candidate_position": flip.candidate_position,
+        "change": flip.change,
+    }

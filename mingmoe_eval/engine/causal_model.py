@@ -1,0 +1,264 @@
+"""A transformers causal LM taken apart: hidden states of laid-out tokens, and the head over a few.
+
+Stock inference applies the head, often the widest matrix of all, to every token; scoring needs it
+only where a token is scored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from mingmoe_eval.engine.prefix_plan import Row
+from mingmoe_eval.engine.tokenisation import Tokens
+
+# Attention kernels that take an arbitrary mask over [query, key].
+_MASKABLE = ("sdpa", "eager")
+_KEEPS_KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The sizes that say how much memory a token takes."""
+
+    hidden: int
+    intermediate: int
+    heads: int
+    head_dim: int
+    vocabulary: int
+    layers: int
+    key_value_heads: int
+    item_bytes: int
+
+    @property
+    def cached_token_bytes(self) -> int:
+        """What the keys and values of one token take, over all layers."""
+        return 2 * self.layers * self.key_value_heads * self.head_dim * self.item_bytes
+
+
+class CausalModel:
+    """One causal LM in eval mode; every mask and position is passed explicitly.
+
+    `hidden_states` are what `logits` turns into logits: the decoder's output for an ordinary
+    model, or already the logits for one whose head does more than a linear layer and a soft cap.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.config = model.config.get_text_config()
+        self.device = model.get_input_embeddings().weight.device
+        self.dtype = model.dtype
+        self._body = model.get_decoder()
+        self._head = model.get_output_embeddings()
+        self._prefixes_reusable: bool | None = None
+        if not self._head_is_apart():
+            self._body, self._head = model, None
+
+    @property
+    def shape(self) -> ModelShape:
+        """The sizes that a memory estimate needs."""
+        config, hidden, heads = (
+            self.config,
+            self.config.hidden_size,
+            self.config.num_attention_heads,
+        )
+        return ModelShape(
+            hidden=hidden,
+            intermediate=getattr(config, "intermediate_size", None) or 4 * hidden,
+            heads=heads,
+            head_dim=getattr(config, "head_dim", None) or hidden // heads,
+            vocabulary=config.vocab_size,
+            layers=config.num_hidden_layers,
+            key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
+            item_bytes=self.dtype.itemsize,
+        )
+
+    def reuses_prefixes(self, longest: int) -> bool:
+        """Whether a prefix's keys and values serve every continuation of up to `longest` tokens.
+
+        They do not where attention takes no mask of ours, where a layer keeps another state than
+        keys and values or forgets some of them, or where a later token reaches back (as through
+        a router that pools a whole sequence); the last is found out by trying.
+        """
+        if self.config._attn_implementation not in _MASKABLE:
+            return False
+        for layer in DynamicCache(config=self.config).layers:
+            window = getattr(layer, "sliding_window", longest)
+            if type(layer) not in _KEEPS_KEYS_AND_VALUES or window < longest:
+                return False
+        if self._prefixes_reusable is None:
+            self._prefixes_reusable = self._reuse_changes_nothing()
+        return self._prefixes_reusable
+
+    @property
+    def keeps_keys_and_values(self) -> bool:
+        """Whether keys and values are all that a layer remembers (no recurrent state)."""
+        layers = DynamicCache(config=self.config).layers
+        return all(type(layer) in _KEEPS_KEYS_AND_VALUES for layer in layers)
+
+    @torch.inference_mode()
+    def hidden_states(
+        self,
+        rows: Sequence[Row],
+        trunk: DynamicCache | None,
+        cache: DynamicCache | None = None,
+    ) -> torch.Tensor:
+        """[rows, widest, hidden] of rows that all grow on one trunk; padded on the right.
+
+        Keys and values are dropped, unless a `cache` that begins with the trunk's takes them.
+        """
+        widest = max(len(row.tokens) for row in rows)
+        ids = np.zeros((len(rows), widest), np.int64)
+        positions = np.zeros((len(rows), widest), np.int64)
+        for index, row in enumerate(rows):
+            ids[index, : len(row.tokens)] = row.tokens
+            positions[index, : len(row.tokens)] = row.positions
+        if trunk is None and not any(row.is_branched for row in rows):
+            widths = np.array([len(row.tokens) for row in rows])
+            mask = self.on_device((np.arange(widest) < widths[:, None]).astype(np.int64))
+        else:
+            mask = self._tree_mask(rows, widest, trunk.get_seq_length() if trunk else 0)
+        if cache is None and trunk is not None:
+            cache = cache_on(trunk, ReusedLayer)
+        return self.forward(self.on_device(ids), mask, self.on_device(positions), cache)
+
+    @torch.inference_mode()
+    def grow_trunk(
+        self, trunk: DynamicCache | None, tokens: Tokens
+    ) -> tuple[DynamicCache, torch.Tensor]:
+        """The trunk with `tokens` on top, and their hidden states, [1, tokens, hidden].
+
+        The trunk given is left as it was.
+        """
+        start = trunk.get_seq_length() if trunk else 0
+        stop = start + len(tokens)
+        cache = DynamicCache() if trunk is None else cache_on(trunk, DynamicLayer)
+        hidden = self.forward(
+            self.on_device(tokens.astype(np.int64)[None]),
+            torch.ones(1, stop, dtype=torch.long, device=self.device),
+            torch.arange(start, stop, device=self.device)[None],
+            cache,
+        )
+        return cache, hidden
+
+    def forward(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        cache: DynamicCache | None,
+    ) -> torch.Tensor:
+        """One pass of the body. `mask`: [rows, keys] of padding, or [rows, 1, tokens, keys]."""
+        output = self._body(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        hidden: torch.Tensor = output[0]
+        return hidden
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[rows, vocabulary] in fp32 of [rows, hidden]."""
+        return self._through_head(hidden) if self._head is not None else hidden.float()
+
+    def _through_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._head(hidden)
+        # Cohere multiplies its logits, Granite divides them, Gemma 2 caps them.
+        logits = logits * (getattr(self.config, "logit_scale", None) or 1.0)
+        logits = logits / (getattr(self.config, "logits_scaling", None) or 1.0)
+        if cap := getattr(self.config, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / cap) * cap
+        return logits.float()
+
+    def _tree_mask(self, rows: Sequence[Row], widest: int, trunk: int) -> torch.Tensor:
+        # A padded token sees itself: a softmax over nothing would be NaN, and spread.
+        seen = np.zeros((len(rows), 1, widest, trunk + widest), np.bool_)
+        seen[..., :trunk] = True
+        seen[:, 0, range(widest), range(trunk, trunk + widest)] = True
+        for index, row in enumerate(rows):
+            width = len(row.tokens)
+            seen[index, 0, :width, trunk : trunk + width] = row.visibility()
+        mask = self.on_device(seen)
+        if self.config._attn_implementation == "sdpa":
+            return mask
+        nothing = torch.finfo(self.dtype).min
+        return torch.zeros_like(mask, dtype=self.dtype).masked_fill_(~mask, nothing)
+
+    def on_device(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        """The array as a tensor where the model's inputs go."""
+        return torch.from_numpy(array).to(self.device)
+
+    @torch.inference_mode()
+    def _head_is_apart(self) -> bool:
+        """Whether decoder and head, called one after the other, are the whole model."""
+        if self._body is self.model or self._head is None:
+            return False
+        ids = torch.arange(4, device=self.device)[None] % self.config.vocab_size
+        whole = self.model(input_ids=ids, use_cache=False).logits
+        apart = self._through_head(self._body(input_ids=ids, use_cache=False)[0])
+        return _close(whole.float(), apart, self.dtype)
+
+    def _reuse_changes_nothing(self) -> bool:
+        """Compare a trunk with a branched row on it to the same two sequences in full."""
+        ids = (np.arange(18) * 7 + 3) % self.config.vocab_size
+        one, other = ids[:12].astype(np.int32), np.concatenate([ids[:8], ids[12:18]])
+        other = other.astype(np.int32)
+        full = self.hidden_states([_plain_row(one), _plain_row(other)], None)
+        cache, trunk = self.grow_trunk(None, one[:5])
+        branched = Row(
+            np.concatenate([one[5:], other[8:]]),
+            np.concatenate([np.arange(5, 12), np.arange(8, 14)]),
+            (np.arange(7), np.array([0, 1, 2, *range(7, 13)])),
+        )
+        row = self.hidden_states([branched], cache)
+        return (
+            # The same shapes, another end: what comes before must not move at all.
+            _close(full[0, :8], full[1, :8], torch.float32)
+            and _close(full[0, :5], trunk[0], self.dtype)
+            and _close(full[0, 5:12], row[0, :7], self.dtype)
+            and _close(full[1, 8:14], row[0, 7:], self.dtype)
+        )
+
+
+class ReusedLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
+    """A trunk's keys and values, put before those of each row, which are not kept."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What attention sees: [rows, heads, trunk and row, head_dim], keys and values."""
+        rows = key_states.shape[0]
+        return (
+            torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2),
+            torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2),
+        )
+
+
+def cache_on(trunk: DynamicCache, kind: type[DynamicLayer]) -> DynamicCache:
+    """A cache of this kind of layer that begins with a trunk, which stays as it is."""
+    cache = DynamicCache()
+    for source in trunk.layers:
+        layer = kind()
+        layer.lazy_initialization(source.keys, source.values)
+        layer.keys, layer.values = source.keys, source.values
+        cache.layers.append(layer)
+    return cache
+
+
+def _plain_row(tokens: Tokens) -> Row:
+    columns = np.arange(len(tokens))
+    return Row(tokens, columns, (columns,))
+
+
+def _close(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Mean difference relative to mean size: rounding passes, another function does not."""
+    tolerance = 1e-3 if dtype == torch.float32 else 5e-2
+    scale = one.float().abs().mean() + 1e-9
+    return bool((one.float() - other.float()).abs().mean() <= tolerance * scale)

@@ -1,0 +1,366 @@
+"""`CheckpointLM`: a checkpoint as an lm-eval language model.
+
+Any lm-eval `evaluate` takes it. Beside answers it tells what each request cost, and it keeps every
+answer in a response store as soon as it is there.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
+
+from jinja2.exceptions import TemplateError
+from lm_eval.api.model import LM
+
+from mingmoe_eval.engine.causal_model import CausalModel
+from mingmoe_eval.engine.fingerprint import (
+    settings_fingerprint,
+    tokenizer_fingerprint,
+    weights_fingerprint,
+)
+from mingmoe_eval.engine.generated_text import THOUGHT_BEGINS
+from mingmoe_eval.engine.generation import Prompt, generate
+from mingmoe_eval.engine.generation_settings import generation_settings
+from mingmoe_eval.engine.memory_budget import MemoryBudget
+from mingmoe_eval.engine.prefix_scoring import score_pairs
+from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
+from mingmoe_eval.engine.tokenisation import EncodedPair, Tokenisation, Tokens, longest_input
+from mingmoe_eval.errors import UsageError
+from mingmoe_eval.records import JsonDict, RequestUsage
+
+DEFAULT_SEED = 1234
+
+_Answers = Iterable[list[tuple[int, StoredAnswer]]]
+
+
+class EngineOptions(TypedDict, total=False):
+    """How a loaded model is run; see `CheckpointLM`."""
+
+    batch_size: int | str
+    memory_budget: int | None
+    max_length: int | None
+    add_bos_token: bool | None
+    chat_template_args: Mapping[str, Any] | None
+    seed: int
+    store: str | Path | None
+    on_progress: Callable[[int, int], None] | None
+    on_note: Callable[[str], None] | None
+
+
+class _Asked(NamedTuple):
+    """One question to the model: ids, and what is wanted of them, as far as it is a key."""
+
+    tokens: Tokens
+    wanted: Mapping[str, Any]
+
+
+class _Given(NamedTuple):
+    """An answer, and whether it was in the store."""
+
+    answer: StoredAnswer
+    from_store: bool
+
+
+class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
+    """A causal language model with its tokenizer, for lm-eval.
+
+    Scores equal those of lm-eval's own `hf` model; `prefix_scoring` and `generation` say how they
+    come about faster. A log-likelihood that is not finite is returned as it is, and never stored:
+    whoever asked must fail that doc.
+
+    Args:
+        model: a directory or hub id: a MoLoRA adapter, a PEFT LoRA adapter, or a full model.
+        base: the base model of an adapter; default: what the adapter names.
+        dtype: of the weights; "auto" as the checkpoint has them.
+        device: "auto", or a torch device.
+        **options: as listed here.
+
+            batch_size: the most rows of a pass; "auto": as many as the memory budget holds.
+            memory_budget: bytes above the model's own that a pass may take; default: half of what
+            is free on a GPU, an eighth on a CPU.
+            max_length: the most tokens of an input; default: what the model says. A longer prompt
+            loses its beginning, and its `RequestUsage` says so.
+            add_bos_token: as for lm-eval's `hf`; default: the tokenizer's own habit.
+            chat_template_args: more arguments for the chat template, such as `enable_thinking`.
+            seed: of sampled generations whose arguments name none.
+            store: the file in which answers are kept and looked up; none: nothing is kept.
+            on_progress: told (answers so far, answers in all) of the present call.
+            on_note: told what the user should know.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded as what it claims to be.
+        RunStoreError: the store cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        base: str | Path | None = None,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        **options: Unpack[EngineOptions],
+    ) -> None:
+        from mingmoe_eval.molora.checkpoint import load_model, load_tokenizer
+
+        tokenizer = load_tokenizer(model, base)
+        self._set_up(load_model(model, base, dtype=dtype, device=device), tokenizer, options)
+
+    @classmethod
+    def from_loaded(cls, model: Any, tokenizer: Any, **options: Unpack[EngineOptions]) -> Self:
+        """The same over a transformers causal LM, in eval mode, that is in memory already."""
+        made = cls.__new__(cls)
+        made._set_up(model, tokenizer, options)
+        return made
+
+    def _set_up(self, model: Any, tokenizer: Any, options: EngineOptions) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self._model = CausalModel(model)
+        self._device = self._model.device
+        self.batch_size = _batch_size(options.get("batch_size", "auto"))
+        self._memory_budget = options.get("memory_budget")
+        self._tokenisation = Tokenisation(
+            tokenizer,
+            max_length=options.get("max_length") or longest_input(model.config, tokenizer),
+            add_bos_token=options.get("add_bos_token"),
+        )
+        self._chat_template_args = dict(options.get("chat_template_args") or {})
+        self._seed = options.get("seed", DEFAULT_SEED)
+        self._progress = options.get("on_progress")
+        self._note = options.get("on_note")
+        self._usage: dict[tuple[str, int, int], RequestUsage] = {}
+        self._content: str | None = None
+        path = options.get("store")
+        self._store = ResponseStore(path) if path is not None else None
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of an input."""
+        return self._tokenisation.max_length
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """(Log-likelihood in nats, whether greedy decoding would give it) of continuations."""
+        pairs = self._tokenisation.encode_pairs([request.args for request in requests])
+        given = self._score(pairs)
+        for request, pair, one in zip(requests, pairs, given, strict=True):
+            self._record(request, one, pair.prompt_tokens, truncated=pair.truncated)
+        return [(_number(one.answer), one.answer.greedy) for one in given]
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """Log-likelihood in nats of whole texts, window by window where they are too long."""
+        documents = self._tokenisation.encode_documents([r.args[0] for r in requests])
+        windows = [self._tokenisation.rolling_windows(document) for document in documents]
+        given = iter(self._score([window for of_one in windows for window in of_one]))
+        totals = []
+        for request, document, of_one in zip(requests, documents, windows, strict=True):
+            mine = [next(given) for _ in of_one]
+            totals.append(sum(_number(one.answer) for one in mine))
+            stored = bool(mine) and all(one.from_store for one in mine)
+            self._record(request, _Given(StoredAnswer(), stored), len(document))
+        return totals
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """Texts that continue the contexts, up to a stop string, an end token, or the limit."""
+        texts = [request.args[0] for request in requests]
+        encoded = self._tokenisation.encode_prompts(texts)
+        prompts = self._prompts(texts, encoded, [request.args[1] for request in requests])
+        asked = [
+            _Asked(
+                prompt.tokens,
+                {
+                    **prompt.settings.to_json(),
+                    "in_thought": prompt.in_thought,
+                    "repeat": prompt.repeat,
+                },
+            )
+            for prompt in prompts
+        ]
+        given = self._answer(asked, lambda missing: self._generate([prompts[i] for i in missing]))
+        for request, tokens, prompt, one in zip(requests, encoded, prompts, given, strict=True):
+            cut = len(prompt.tokens) < len(tokens)
+            self._record(request, one, len(prompt.tokens), truncated=cut)
+        return [one.answer.text or "" for one in given]
+
+    def take_usage(self) -> dict[tuple[str, int, int], RequestUsage]:
+        """What each request cost since the last call, by (task, doc, index); then forgets it."""
+        usage, self._usage = self._usage, {}
+        return usage
+
+    def describe(self) -> JsonDict:
+        """What the model is, for provenance."""
+        model = self._model.model
+        loaded = getattr(model, "loaded", None)
+        return {
+            "checkpoint": loaded.description.to_json() if loaded else None,
+            "class": type(model).__name__,
+            "weights_fingerprint": weights_fingerprint(model),
+            "settings_fingerprint": settings_fingerprint(model),
+            "tokenizer_fingerprint": tokenizer_fingerprint(self.tokenizer),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": str(self._device),
+            "attention": model.config._attn_implementation,
+            "max_length": self.max_length,
+            "batch_size": self.batch_size,
+        }
+
+    def close(self) -> None:
+        """Release the store's file."""
+        if self._store is not None:
+            self._store.close()
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer brings a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Where the tokenizer came from, for lm-eval's request cache."""
+        return str(self.tokenizer.name_or_path).replace("/", "__")
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The text of the chat template; None when it is not to be applied, or there is none."""
+        if not chat_template or not self.has_chat_template:
+            return None
+        name = chat_template if isinstance(chat_template, str) else None
+        template: str = self.tokenizer.get_chat_template(chat_template=name)
+        return template
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A chat as the prompt that the model was trained on.
+
+        Raises:
+            UsageError: the template refuses the chat; nothing is dropped from it in silence.
+        """
+        try:
+            prompt: str = self.tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+                **self._chat_template_args,
+            )
+        except (TemplateError, ValueError) as error:
+            roles = ", ".join(message["role"] for message in chat_history)
+            raise UsageError(
+                f"the chat template of {self.tokenizer.name_or_path} refuses a chat of {roles}: "
+                f"{error}; run with --no-chat-template"
+            ) from error
+        return prompt
+
+    def _score(self, pairs: Sequence[EncodedPair]) -> list[_Given]:
+        asked = [_Asked(pair.tokens, {"log_likelihood_of_last": pair.n_targets}) for pair in pairs]
+
+        def compute(missing: list[int]) -> _Answers:
+            for scored in score_pairs(self._model, [pairs[i] for i in missing], self._budget()):
+                yield [
+                    (place, StoredAnswer(log_likelihood=one.value, greedy=one.greedy))
+                    for place, one in scored
+                ]
+
+        return self._answer(asked, compute)
+
+    def _generate(self, prompts: Sequence[Prompt]) -> _Answers:
+        for ended in generate(self._model, self.tokenizer, prompts, self._budget()):
+            yield [
+                (
+                    place,
+                    StoredAnswer(text=one.text, generated_tokens=one.tokens, finish=one.finish),
+                )
+                for place, one in ended
+            ]
+
+    def _answer(
+        self, asked: Sequence[_Asked], compute: Callable[[list[int]], _Answers]
+    ) -> list[_Given]:
+        """Answers from the store, and for those that are not there, from the model, into it."""
+        keys = self._keys(asked)
+        found = self._store.get(list(set(keys))) if self._store else {}
+        given = {index: _Given(found[key], True) for index, key in enumerate(keys) if key in found}
+        missing = [index for index in range(len(asked)) if index not in given]
+        self._tell(len(given), len(asked))
+        for answered in compute(missing) if missing else ():
+            if self._store is not None:
+                self._store.put((keys[missing[place]], answer) for place, answer in answered)
+            given.update((missing[place], _Given(answer, False)) for place, answer in answered)
+            self._tell(len(given), len(asked))
+        return [given[index] for index in range(len(asked))]
+
+    def _keys(self, asked: Sequence[_Asked]) -> list[bytes]:
+        if self._store is None:
+            return []
+        if self._content is None:
+            self._content = weights_fingerprint(self._model.model) + tokenizer_fingerprint(
+                self.tokenizer
+            )
+        # Settings are read anew: an expert may have been masked since the last call.
+        function = self._content + settings_fingerprint(self._model.model)
+        return [answer_key(function, one.tokens, one.wanted) for one in asked]
+
+    def _prompts(
+        self, texts: Sequence[str], encoded: Sequence[Tokens], arguments: Sequence[Any]
+    ) -> list[Prompt]:
+        defaults = getattr(self._model.model, "generation_config", None)
+        end_ids = _end_ids(defaults, self.tokenizer)
+        seen: Counter[bytes] = Counter()
+        prompts = []
+        for text, tokens, given in zip(texts, encoded, arguments, strict=True):
+            settings = generation_settings(given, defaults, end_ids=end_ids, seed=self._seed)
+            room = self.max_length - settings.max_new_tokens
+            if room < 1:
+                raise UsageError(
+                    f"{settings.max_new_tokens} tokens to generate leave no room for a prompt in "
+                    f"the model's {self.max_length}; lower max_gen_toks"
+                )
+            repeat = seen[tokens.tobytes()] if settings.sample else 0
+            seen[tokens.tobytes()] += 1
+            in_thought = text.rstrip().endswith(THOUGHT_BEGINS)
+            prompts.append(Prompt(tokens[-room:], settings, in_thought, repeat))
+        return prompts
+
+    def _budget(self) -> MemoryBudget:
+        return MemoryBudget(self._model, self.batch_size, self._memory_budget)
+
+    def _tell(self, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(done, total)
+
+    def _record(
+        self, request: Any, given: _Given, prompt_tokens: int, *, truncated: bool = False
+    ) -> None:
+        self._usage[(request.task_name, request.doc_id, request.idx)] = RequestUsage(
+            prompt_tokens=prompt_tokens,
+            generated_tokens=given.answer.generated_tokens,
+            finish=given.answer.finish,
+            prompt_truncated=truncated,
+            from_store=given.from_store,
+        )
+
+
+def _number(answer: StoredAnswer) -> float:
+    if answer.log_likelihood is None:
+        raise ValueError("a stored text where a log-likelihood was asked for")
+    return answer.log_likelihood
+
+
+def _batch_size(given: int | str) -> int | None:
+    """Rows, or None for as many as fit; lm-eval's "auto:4" means auto too."""
+    if isinstance(given, str) and given.partition(":")[0] == "auto":
+        return None
+    try:
+        rows = int(given)
+    except ValueError:
+        rows = 0
+    if rows < 1:
+        raise UsageError(f"--batch-size {given!r}: give a whole number from 1, or auto")
+    return rows
+
+
+def _end_ids(defaults: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every id that ends a text: the generation config's, and the tokenizer's own."""
+    named = getattr(defaults, "eos_token_id", None)
+    listed = named if isinstance(named, (list, tuple)) else [named]
+    return tuple(sorted({int(i) for i in [*listed, tokenizer.eos_token_id] if i is not None}))

@@ -1,0 +1,238 @@
+"""Text generation, many prompts at a time: a text that ends makes room for the next at once.
+
+The prompts' common beginning is computed once; rows share one cache (`cache_slots`). Greedy
+tokens equal those of `model.generate` with each prompt alone.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from mingmoe_eval.engine.cache_slots import CacheSlots
+from mingmoe_eval.engine.causal_model import CausalModel, ReusedLayer, cache_on
+from mingmoe_eval.engine.generated_text import GeneratedText
+from mingmoe_eval.engine.generation_settings import GenerationSettings
+from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
+from mingmoe_eval.engine.next_token import NextToken
+from mingmoe_eval.engine.prefix_plan import Row, common_length
+from mingmoe_eval.engine.tokenisation import Tokens
+from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.records import Finish
+
+_SHORTEST_TRUNK = 8
+# A free slot costs its share of each step; filling one costs a pass over all weights.
+_FREE_SHARE_BEFORE_REFILL = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """What to continue; `repeat` tells the draws for equal sampled prompts apart.
+
+    `in_thought`: the prompt ends inside a thinking block.
+    """
+
+    tokens: Tokens
+    settings: GenerationSettings
+    in_thought: bool = False
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A text without its stop string, and how it ended."""
+
+    text: str
+    tokens: int
+    finish: Finish
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One text under way."""
+
+    index: int
+    prompt: Prompt
+    next_token: NextToken
+    text: GeneratedText
+    ids: list[int] = field(default_factory=list)
+
+    def take(self, token: int) -> Finish:
+        """Add a token; says whether, and how, the text has ended ("none": not yet)."""
+        settings = self.prompt.settings
+        if token in settings.end_ids:
+            return "stop"
+        self.ids.append(token)
+        if self.text.stops(self.ids):
+            return "stop"
+        return "length" if len(self.ids) >= settings.max_new_tokens else "none"
+
+
+def generate(
+    model: CausalModel, tokenizer: Any, prompts: Sequence[Prompt], budget: MemoryBudget
+) -> Iterator[list[tuple[int, Generation]]]:
+    """Yields (index of the prompt, generation) after each step, for the texts that ended there."""
+    if not model.keeps_keys_and_values:
+        raise CheckpointError(
+            f"cannot generate with {type(model.model).__name__}: its layers keep another state "
+            "than keys and values; likelihood tasks work, for text use lm-eval's own `hf` model"
+        )
+    left = dict(enumerate(prompts))
+    while left:
+        decoding = _Decoding(model, tokenizer, left, budget)
+        try:
+            for done in decoding.run():
+                for index, _ in done:
+                    del left[index]
+                yield done
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or decoding.width == 1:
+                raise
+        # Only out of memory leads here with prompts left; what is done stays done.
+        if left:
+            budget.halve()
+
+
+class _Decoding:
+    """The state of one call: prompts that wait, and slots with the texts under way."""
+
+    def __init__(
+        self,
+        model: CausalModel,
+        tokenizer: Any,
+        prompts: Mapping[int, Prompt],
+        budget: MemoryBudget,
+    ) -> None:
+        self._model, self._tokenizer, self._prompts = model, tokenizer, dict(prompts)
+        self._budget = budget
+        longest = max(len(p.tokens) + p.settings.max_new_tokens for p in prompts.values())
+        # Longest first: a later prompt then fits into the columns that are there.
+        self._waiting = deque(sorted(prompts, key=lambda index: -len(prompts[index].tokens)))
+        self.width = min(budget.slots(longest), len(prompts))
+        self._slots: list[_Slot | None] = [None] * self.width
+        self._cache = CacheSlots(self.width)
+        self._trunk = self._common_beginning(longest)
+
+    @torch.inference_mode()
+    def run(self) -> Iterator[list[tuple[int, Generation]]]:
+        while self._waiting or any(self._slots):
+            if self._should_refill():
+                yield from self._refill()
+            elif any(slot is None for slot in self._slots) and not self._waiting:
+                self._compact()
+            if any(self._slots):
+                yield self._take(self._step(), range(len(self._slots)))
+
+    def _common_beginning(self, longest: int) -> DynamicCache | None:
+        """The keys and values of what all prompts share, short of the last token of any."""
+        sequences = [prompt.tokens for prompt in self._prompts.values()]
+        first = sequences[0]
+        shared = min(min(common_length(first, tokens), len(tokens) - 1) for tokens in sequences)
+        if len(sequences) == 1 or shared < _SHORTEST_TRUNK:
+            return None
+        if not self._model.reuses_prefixes(longest):
+            return None
+        return self._model.grow_trunk(None, first[:shared])[0]
+
+    def _should_refill(self) -> bool:
+        free = sum(slot is None for slot in self._slots)
+        return bool(self._waiting) and free * _FREE_SHARE_BEFORE_REFILL >= len(self._slots)
+
+    def _refill(self) -> Iterator[list[tuple[int, Generation]]]:
+        """Give each free slot a waiting prompt, as many at a time as the budget allows."""
+        free = [row for row, slot in enumerate(self._slots) if slot is None]
+        taken = [self._waiting.popleft() for _ in range(min(len(free), len(self._waiting)))]
+        start = self._trunk.get_seq_length() if self._trunk else 0
+        items = [
+            (len(self._prompts[index].tokens) - start, (row, index))
+            for row, index in zip(free, taken, strict=False)
+        ]
+        for batch in self._budget.batches(items, start):
+            logits = self._prefill(batch, start)
+            yield self._take(logits, [row for row, _ in batch])
+
+    def _prefill(self, batch: Sequence[tuple[int, int]], start: int) -> torch.Tensor:
+        """Compute prompts into slots; returns the logits after each, [prompts, vocabulary]."""
+        rows = [_plain_row(self._prompts[index].tokens, start) for _, index in batch]
+        cache = DynamicCache() if self._trunk is None else cache_on(self._trunk, _KeptLayer)
+        hidden = self._model.hidden_states(rows, self._trunk, cache)
+        below = self._trunk.layers if self._trunk else []
+        trunk = [[_of_row(layer, 0, start) for layer in below]] if below else []
+        for place, ((slot, index), row) in enumerate(zip(batch, rows, strict=True)):
+            own = [_of_row(layer, place, len(row.tokens)) for layer in cache.layers]
+            self._cache.put(slot, [*trunk, own])
+            self._slots[slot] = self._new_slot(index)
+        lasts = torch.tensor([len(row.tokens) - 1 for row in rows], device=hidden.device)
+        return self._model.logits(hidden[torch.arange(len(rows), device=hidden.device), lasts])
+
+    def _new_slot(self, index: int) -> _Slot:
+        prompt = self._prompts[index]
+        return _Slot(
+            index,
+            prompt,
+            NextToken(prompt.settings, prompt.tokens, prompt.repeat),
+            GeneratedText(self._tokenizer, prompt.settings.stop, in_thought=prompt.in_thought),
+        )
+
+    def _step(self) -> torch.Tensor:
+        """Logits after each row's newest token, [rows, vocabulary]; idle rows give nonsense."""
+        device = self._model.device
+        newest = [slot.ids[-1] if slot else 0 for slot in self._slots]
+        self._cache.prepare_step()
+        hidden = self._model.forward(
+            torch.tensor(newest, device=device)[:, None],
+            self._cache.mask(device),
+            torch.tensor(self._cache.lengths, device=device)[:, None],
+            self._cache.cache,
+        )
+        self._cache.advance()
+        for row, slot in enumerate(self._slots):
+            if slot is None:
+                self._cache.free(row)
+        return self._model.logits(hidden[:, -1])
+
+    def _take(self, logits: torch.Tensor, rows: Sequence[int]) -> list[tuple[int, Generation]]:
+        """Choose each row's next token; a text that ends leaves its slot."""
+        likeliest = logits.argmax(-1).tolist()
+        done = []
+        for place, row in enumerate(rows):
+            slot = self._slots[row]
+            if slot is None:
+                continue
+            finish = slot.take(slot.next_token(logits[place], likeliest[place], slot.ids))
+            if finish != "none":
+                text = slot.text.final(slot.ids)
+                done.append((slot.index, Generation(text, len(slot.ids), finish)))
+                self._slots[row] = None
+                self._cache.free(row)
+        return done
+
+    def _compact(self) -> None:
+        busy = [row for row, slot in enumerate(self._slots) if slot is not None]
+        self._slots = [self._slots[row] for row in busy]
+        self._cache.keep(busy)
+
+
+class _KeptLayer(ReusedLayer):
+    """As `ReusedLayer`, but each row's own keys and values stay to be copied into a slot."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        seen = super().update(key_states, value_states)
+        self.keys, self.values = key_states, value_states
+        return seen
+
+
+def _of_row(layer: DynamicLayer, row: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return layer.keys[row, :, :tokens], layer.values[row, :, :tokens]
+
+
+def _plain_row(tokens: Tokens, start: int) -> Row:
+    own = tokens[start:]
+    columns = np.arange(len(own))
+    return Row(own, start + columns, (columns,))

@@ -1,0 +1,112 @@
+"""How many rows go through a model at once: as many as a stated memory budget holds, no probing.
+
+A fixed number of rows is either slow for short prompts or too much for long ones, and finding the
+number by running out of memory is neither safe nor repeatable.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from mingmoe_eval.engine.causal_model import CausalModel, ModelShape
+
+_T = TypeVar("_T")
+
+_SHARE_OF_FREE = {"cpu": 0.125, "cuda": 0.5}
+_BYTES_WHERE_UNKNOWN = 2**30
+# Beyond this a CPU is no faster a token, and more is lost when a run is killed.
+_CPU_TOKENS = 1024
+_GPU_TOKENS = 16384
+# Rows of a decoding step: past these a step takes longer in proportion.
+_CPU_SLOTS = 32
+_GPU_SLOTS = 256
+# Of the budget; the rest is for the body.
+_HEAD_SHARE = 0.25
+# More rows than this holds do not make the head's product any faster a row.
+_MOST_HEAD_BYTES = 128 * 2**20
+
+
+class MemoryBudget:
+    """Bytes above the model's own that a pass may take, as an estimate from the model's sizes.
+
+    `most_rows` caps the rows of a pass whatever would fit.
+    """
+
+    def __init__(
+        self,
+        model: CausalModel,
+        most_rows: int | None = None,
+        memory_budget: int | None = None,
+    ) -> None:
+        on_cpu = model.device.type == "cpu"
+        self._shape = model.shape
+        self._most_rows = most_rows
+        self._most_tokens = _CPU_TOKENS if on_cpu else _GPU_TOKENS
+        self._most_slots = _CPU_SLOTS if on_cpu else _GPU_SLOTS
+        self.bytes = memory_budget or int(
+            _free_bytes(model.device) * _SHARE_OF_FREE.get(model.device.type, 0.5)
+        )
+
+    @property
+    def head_rows(self) -> int:
+        """How many rows of fp32 logits, and as much again for their exponentials, fit."""
+        share = min(self.bytes * _HEAD_SHARE, _MOST_HEAD_BYTES)
+        return max(1, int(share / (8 * self._shape.vocabulary)))
+
+    def allows(self, rows: int, widest: int, trunk: int) -> bool:
+        """Whether rows of `widest` new tokens on `trunk` old ones fit; one row always does."""
+        if rows == 1:
+            return True
+        if self._most_rows is not None and rows > self._most_rows:
+            return False
+        body = rows * row_bytes(self._shape, widest, trunk)
+        return rows * widest <= self._most_tokens and body <= self.bytes * (1 - _HEAD_SHARE)
+
+    def batches(self, items: Sequence[tuple[int, _T]], trunk: int) -> Iterator[list[_T]]:
+        """Cut (width, item) pairs, widest first, into batches that fit."""
+        batch: list[_T] = []
+        widest = 0
+        for width, item in sorted(items, key=lambda pair: -pair[0]):
+            if batch and not self.allows(len(batch) + 1, widest, trunk):
+                yield batch
+                batch = []
+            widest = width if not batch else widest
+            batch.append(item)
+        if batch:
+            yield batch
+
+    def slots(self, longest: int) -> int:
+        """How many texts of up to `longest` tokens can be generated side by side."""
+        fitting = int(self.bytes * (1 - _HEAD_SHARE) // (longest * self._shape.cached_token_bytes))
+        return max(1, min(fitting, self._most_rows or self._most_slots))
+
+    def halve(self) -> None:
+        """The estimate was too low: ask for half from now on."""
+        self.bytes //= 2
+        self._most_tokens = max(1, self._most_tokens // 2)
+
+
+def row_bytes(shape: ModelShape, new: int, old: int) -> int:
+    """What one row takes at the widest point of a layer: activations, keys, values and mask."""
+    activations = new * (4 * shape.intermediate + 6 * shape.hidden)
+    keys_and_values = 3 * (new + old) * shape.heads * shape.head_dim
+    mask = new * (new + old)
+    return (activations + keys_and_values + mask) * shape.item_bytes + mask
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; CPU and GPU say so in different ways."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    if device.type == "cpu" and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _BYTES_WHERE_UNKNOWN

@@ -1,0 +1,230 @@
+"""Log-likelihoods of continuations over the prefix tree of all requests of a call.
+
+Each distinct token is computed once, and the head only where a token is scored; see `prefix_plan`
+for what is computed together, `memory_budget` for how much of it at once.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers.cache_utils import DynamicCache
+
+from mingmoe_eval.engine.causal_model import CausalModel
+from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
+from mingmoe_eval.engine.prefix_plan import PrefixPlan, Row, Span, Trunk
+from mingmoe_eval.engine.tokenisation import EncodedPair
+from mingmoe_eval.errors import UsageError
+
+# Exponentials are taken over this many bytes of logits at a time, so that they stay in the cache
+# of a CPU; three times as fast as `torch.logsumexp` there.
+_CACHE_BYTES = 2 * 2**20
+
+
+class LogLikelihood(NamedTuple):
+    """Of a continuation, in nats; `greedy`: each of its tokens was the most likely one."""
+
+    value: float
+    greedy: bool
+
+
+class _Point(NamedTuple):
+    """One scored token: where its logits come from, what it is, whose it is."""
+
+    row: int
+    column: int
+    target: int
+    pair: int
+
+
+def score_pairs(
+    model: CausalModel, pairs: Sequence[EncodedPair], budget: MemoryBudget
+) -> Iterator[list[tuple[int, LogLikelihood]]]:
+    """Yields (index of the pair, log-likelihood) after each pass, for the pairs it completed.
+
+    A pair without targets scores NaN: it has no likelihood, and must not pass for a certain one.
+    """
+    if hopeless := [index for index, pair in enumerate(pairs) if not pair.n_targets]:
+        yield [(index, LogLikelihood(float("nan"), False)) for index in hopeless]
+    if len(hopeless) < len(pairs):
+        yield from _Scoring(model, pairs, budget).run()
+
+
+class _Scoring:
+    """The state of one call: the plan, and what has been summed for each pair."""
+
+    def __init__(
+        self, model: CausalModel, pairs: Sequence[EncodedPair], budget: MemoryBudget
+    ) -> None:
+        self._model, self._pairs, self._budget = model, pairs, budget
+        self._tally = _Tally(pairs)
+        of_input: dict[bytes, list[int]] = {}
+        for index, pair in enumerate(pairs):
+            if pair.n_targets:
+                of_input.setdefault(pair.tokens[:-1].tobytes(), []).append(index)
+        inputs = [pairs[indices[0]].tokens[:-1] for indices in of_input.values()]
+        longest = max(map(len, inputs))
+        self._plan = PrefixPlan(inputs, share=model.reuses_prefixes(longest))
+        by_input = list(of_input.values())
+        self._pairs_at = [by_input[index] for index in self._plan.order]
+        # The first position, at each place of the plan, whose logits score a target.
+        self._first_scored = np.array(
+            [
+                min(len(pairs[index].tokens) - 1 - pairs[index].n_targets for index in indices)
+                for indices in self._pairs_at
+            ]
+        )
+
+    def run(self) -> Iterator[list[tuple[int, LogLikelihood]]]:
+        pending: list[tuple[Trunk, DynamicCache | None]] = [(self._plan.root, None)]
+        while pending:
+            trunk, below = pending.pop()
+            cache = below
+            if trunk.stop > trunk.start:
+                tokens = self._plan.tokens(trunk.low)[trunk.start : trunk.stop]
+                cache, hidden = self._model.grow_trunk(below, tokens)
+                yield self._score(hidden, self._trunk_points(trunk))
+            for spans in self._batches(trunk):
+                yield from self._rows(spans, cache)
+            pending.extend((inner, cache) for inner in trunk.trunks)
+
+    def _batches(self, trunk: Trunk) -> Iterator[list[Span]]:
+        widths = [(self._plan.width(span), span) for span in trunk.rows]
+        # A sequence that ends in its trunk has nothing of its own.
+        return self._budget.batches([item for item in widths if item[0]], trunk.stop)
+
+    def _rows(
+        self, spans: list[Span], cache: DynamicCache | None
+    ) -> Iterator[list[tuple[int, LogLikelihood]]]:
+        """Score rows that grow on one trunk; when memory runs out, half of them at a time."""
+        try:
+            scored = self._try_rows(spans, cache)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(spans) == 1:
+                raise _too_long(self._plan.width(spans[0]) + spans[0].start) from error
+            scored = None
+        if scored is not None:
+            yield scored
+            return
+        # Outside of `except`: a live traceback would keep the failed pass's tensors.
+        self._budget.halve()
+        torch.cuda.empty_cache()
+        middle = len(spans) // 2
+        yield from self._rows(spans[:middle], cache)
+        yield from self._rows(spans[middle:], cache)
+
+    def _try_rows(
+        self, spans: list[Span], cache: DynamicCache | None
+    ) -> list[tuple[int, LogLikelihood]]:
+        rows = [self._plan.row(span) for span in spans]
+        hidden = self._model.hidden_states(rows, cache)
+        points = [
+            point
+            for index, (span, row) in enumerate(zip(spans, rows, strict=True))
+            for point in self._row_points(index, span, row)
+        ]
+        return self._score(hidden, points)
+
+    def _row_points(self, index: int, span: Span, row: Row) -> Iterator[_Point]:
+        for place, columns in zip(range(span.low, span.high), row.columns, strict=True):
+            stop = span.start + len(columns)
+            for position, target, pair in self._targets(place, span.start, stop):
+                yield _Point(index, int(columns[position - span.start]), target, pair)
+
+    def _trunk_points(self, trunk: Trunk) -> list[_Point]:
+        places = np.flatnonzero(self._first_scored[trunk.low : trunk.high] < trunk.stop)
+        return [
+            _Point(0, position - trunk.start, target, pair)
+            for place in (trunk.low + places).tolist()
+            for position, target, pair in self._targets(place, trunk.start, trunk.stop)
+        ]
+
+    def _targets(self, place: int, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """(position, target, pair) of what is scored at positions [start, stop) of a sequence."""
+        for index in self._pairs_at[place]:
+            pair = self._pairs[index]
+            last = len(pair.tokens) - 1
+            first = max(start, last - pair.n_targets)
+            targets = pair.tokens[first + 1 : min(stop, last) + 1].tolist()
+            for offset, target in enumerate(targets):
+                yield first + offset, target, index
+
+    def _score(self, hidden: torch.Tensor, points: list[_Point]) -> list[tuple[int, LogLikelihood]]:
+        if not points:
+            return []
+        array = np.array(points, np.int64)
+        places, which = np.unique(array[:, 0] * hidden.shape[1] + array[:, 1], return_inverse=True)
+        order = np.argsort(which, kind="stable")
+        array, which = array[order], which[order]
+        rows = hidden.flatten(0, 1)[torch.from_numpy(places).to(hidden.device)]
+        size = self._budget.head_rows
+        for first in range(0, len(places), size):
+            begin, end = np.searchsorted(which, [first, first + size])
+            values, greedy = log_probabilities(
+                self._model.logits(rows[first : first + size]),
+                torch.from_numpy(which[begin:end] - first),
+                torch.from_numpy(array[begin:end, 2]),
+            )
+            self._tally.add(array[begin:end, 3], values.numpy(), greedy.numpy())
+        return self._tally.completed(array[:, 3])
+
+
+class _Tally:
+    """Sums over the tokens of each pair, in double precision."""
+
+    def __init__(self, pairs: Sequence[EncodedPair]) -> None:
+        self._left = np.array([pair.n_targets for pair in pairs], np.int64)
+        self._sums = np.zeros(len(pairs), np.float64)
+        self._greedy = np.ones(len(pairs), np.bool_)
+
+    def add(self, pairs: np.ndarray, values: np.ndarray, greedy: np.ndarray) -> None:
+        np.add.at(self._sums, pairs, values)
+        np.logical_and.at(self._greedy, pairs, greedy)
+        np.subtract.at(self._left, pairs, 1)
+
+    def completed(self, touched: np.ndarray) -> list[tuple[int, LogLikelihood]]:
+        """Those of the pairs just added to that lack nothing more."""
+        done = np.unique(touched[self._left[touched] == 0])
+        return [
+            (index, LogLikelihood(float(self._sums[index]), bool(self._greedy[index])))
+            for index in done.tolist()
+        ]
+
+
+@torch.inference_mode()
+def log_probabilities(
+    logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability (fp64) of each target under its row of logits, and whether it is the top.
+
+    `logits`: fp32 [rows, vocabulary], overwritten; `rows`, `targets`: [points]. Of equal logits
+    the one with the lowest id is the top, as for `argmax`. Both results are on the CPU.
+    """
+    rows, targets = rows.to(logits.device), targets.to(logits.device)
+    best = logits.amax(-1)
+    chosen = logits[rows, targets]
+    greedy = chosen == best[rows]
+    hits = greedy.nonzero().flatten()
+    if len(hits):
+        greedy[hits] = logits[rows[hits]].argmax(-1) == targets[hits]
+    size = len(logits)
+    if logits.device.type == "cpu":
+        size = max(1, _CACHE_BYTES // (4 * logits.shape[1]))
+    sums = torch.cat(
+        [
+            part.sub_(top[:, None]).exp_().sum(-1)
+            for part, top in zip(torch.split(logits, size), torch.split(best, size), strict=True)
+        ]
+    )
+    values = chosen.double() - best.double()[rows] - sums.double().log()[rows]
+    return values.cpu(), greedy.cpu()
+
+
+def _too_long(tokens: int) -> UsageError:
+    return UsageError(
+        f"not enough memory for a single row of {tokens} tokens; give the model a smaller --dtype, "
+        "or fewer examples with --num-fewshot"
+    )

@@ -1,0 +1,188 @@
+"""Answers of models on disk, each under everything that it depends on (SQLite).
+
+A key covers the model's function, the exact token ids and the generation settings, so that an
+answer can never be another model's, or an older prompt's. Every row carries a checksum. Writes
+are committed at once; two processes may share a store, and either may be killed at any moment.
+"""
+
+import hashlib
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mingmoe_eval.engine.tokenisation import Tokens
+from mingmoe_eval.errors import RunStoreError
+from mingmoe_eval.records import Finish
+
+# "MMoE": tells our files from other programs' databases.
+_APPLICATION_ID = 0x4D4D6F45
+_SCHEMA_VERSION = 1
+_WAIT_SECONDS = 60
+_KEYS_A_QUERY = 500
+_CHECKSUM_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """A log-likelihood with its greedy flag, or a text with its length and its end."""
+
+    log_likelihood: float | None = None
+    greedy: bool = False
+    text: str | None = None
+    generated_tokens: int = 0
+    finish: Finish = "none"
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it may be kept: a number that is not finite is a failure, not an answer."""
+        return self.log_likelihood is None or math.isfinite(self.log_likelihood)
+
+
+def answer_key(function: str, tokens: Tokens, asked: Mapping[str, Any]) -> bytes:
+    """The key of one answer: the model's function, the token ids, and what was asked of them."""
+    head = json.dumps([function, asked], sort_keys=True, ensure_ascii=True).encode()
+    digest = hashlib.blake2b(len(head).to_bytes(8, "big") + head, digest_size=16)
+    digest.update(tokens.tobytes())
+    return digest.digest()
+
+
+class ResponseStore:
+    """One store file. Every failure of disk or file is a RunStoreError with advice."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with self._advice("open"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                self.path, timeout=_WAIT_SECONDS, isolation_level=None
+            )
+            self._prepare()
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, StoredAnswer]:
+        """The answers that are there; a row that fails its checksum counts as not there."""
+        found: dict[bytes, StoredAnswer] = {}
+        with self._advice("read"):
+            for first in range(0, len(keys), _KEYS_A_QUERY):
+                part = keys[first : first + _KEYS_A_QUERY]
+                marks = ",".join("?" * len(part))
+                rows = self._connection.execute(
+                    f"SELECT key, answer, checksum FROM answers WHERE key IN ({marks})", part
+                )
+                found.update(
+                    (key, _decode(text))
+                    for key, text, checksum in rows
+                    if checksum == _checksum(key, text)
+                )
+        return found
+
+    def put(self, answers: Iterable[tuple[bytes, StoredAnswer]]) -> None:
+        """Store answers, all or none of them; on return they survive the end of this process."""
+        texts = [(key, _encode(answer)) for key, answer in answers if answer.is_sound]
+        if not texts:
+            return
+        rows = [(key, text, _checksum(key, text)) for key, text in texts]
+        with self._advice("write to"), self._transaction():
+            self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
+
+    def close(self) -> None:
+        """Release the file; a closed store can no longer be used."""
+        self._connection.close()
+
+    def __len__(self) -> int:
+        with self._advice("read"):
+            return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+    def _prepare(self) -> None:
+        if not self._is_new():
+            self._refuse_foreign()
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        with self._transaction():
+            # Asked again inside: another process may have been quicker.
+            if self._is_new():
+                self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+                self._connection.execute(
+                    "CREATE TABLE answers (key BLOB PRIMARY KEY, answer TEXT NOT NULL,"
+                    " checksum BLOB NOT NULL) WITHOUT ROWID"
+                )
+
+    def _is_new(self) -> bool:
+        return not self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            # A full disk ends the transaction by itself.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _refuse_foreign(self) -> None:
+        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if application != _APPLICATION_ID:
+            raise RunStoreError(
+                f"{self.path} is a database, but no response store of mingmoe-eval; name another "
+                "file, or move this one away"
+            )
+        if version != _SCHEMA_VERSION:
+            raise RunStoreError(
+                f"{self.path} is a response store of schema {version}, this version writes "
+                f"{_SCHEMA_VERSION}; move it away, and a new one is made"
+            )
+
+    @contextmanager
+    def _advice(self, deed: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RunStoreError(
+                f"cannot {deed} the response store {self.path}: {error}; {_way_out(error)}"
+            ) from error
+        except OSError as error:
+            raise RunStoreError(
+                f"cannot {deed} the response store {self.path}: {error.strerror or error}; "
+                "name another place, or run without a store"
+            ) from error
+
+
+def _way_out(error: sqlite3.Error) -> str:
+    text = str(error)
+    if "full" in text or "disk I/O" in text:
+        return "free some space and run again: what was stored so far is kept"
+    if "locked" in text:
+        return (
+            f"another process has held it for {_WAIT_SECONDS} seconds; end that one, or name "
+            "another file (on a network disk SQLite's locks often do not work)"
+        )
+    if "readonly" in text or "unable to open" in text:
+        return "make it writable, name another place, or run without a store"
+    return "the file is damaged or of another kind; move it away, and a new one is made"
+
+
+def _encode(answer: StoredAnswer) -> str:
+    # JSON writes a float with all digits that tell it apart: it comes back bit for bit.
+    if answer.text is None:
+        return json.dumps([answer.log_likelihood, answer.greedy])
+    return json.dumps([answer.text, answer.generated_tokens, answer.finish])
+
+
+def _decode(text: str) -> StoredAnswer:
+    first, *rest = json.loads(text)
+    if isinstance(first, str):
+        return StoredAnswer(text=first, generated_tokens=rest[0], finish=rest[1])
+    return StoredAnswer(log_likelihood=first, greedy=rest[0])
+
+
+def _checksum(key: bytes, text: str) -> bytes:
+    return hashlib.blake2b(key + text.encode(), digest_size=_CHECKSUM_BYTES).digest()

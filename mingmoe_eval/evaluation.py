@@ -1,0 +1,287 @@
+"""One model over some tasks: `evaluate(spec)` gives a Run; the only caller of lm-eval's evaluator.
+
+Everything that can be refused is refused before the model is loaded; each task is saved when it is
+done; every answer is stored as it comes, so that a run that was killed goes on where it stopped.
+"""
+
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mingmoe_eval import run_store, scoring
+from mingmoe_eval.errors import UsageError
+from mingmoe_eval.harness import results as harness_results
+from mingmoe_eval.harness.files import write_output
+from mingmoe_eval.harness.results import UsageKey
+from mingmoe_eval.harness.tasks import HarnessTask, load_tasks
+from mingmoe_eval.provenance import environment, task_provenance
+from mingmoe_eval.records import (
+    JsonDict,
+    RequestUsage,
+    Run,
+    RunSpec,
+    Sample,
+    TaskResult,
+    fingerprint,
+)
+from mingmoe_eval.task_catalog import Selection, load_catalog
+
+
+class LanguageModel(Protocol):
+    """What a run needs of a model: lm-eval's LM, and an account of what each request cost."""
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """See lm-eval."""
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """See lm-eval."""
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """See lm-eval."""
+
+    def take_usage(self) -> dict[UsageKey, RequestUsage]:
+        """What each request cost since the last call; the record is cleared."""
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer brings a chat template."""
+
+    def describe(self) -> JsonDict:
+        """What the model is, for provenance: weights, format, dtype, device and so on."""
+
+
+class Watch:
+    """Told how a run goes; this one says nothing."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def task_started(self, task: str, docs: int) -> None:
+        """A task's requests are about to be built."""
+
+    def requests_done(self, done: int, total: int) -> None:
+        """So many of the current task's requests have an answer."""
+
+    def task_done(self, result: TaskResult) -> None:
+        """A task is scored and saved."""
+
+
+OpenModel = Callable[[RunSpec, Path | None, Watch], LanguageModel]
+
+
+def evaluate(
+    spec: RunSpec,
+    *,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    watch: Watch | None = None,
+    open_model: OpenModel | None = None,
+) -> Run:
+    """Evaluate a model on tasks.
+
+    Args:
+        spec: What to run.
+        folder: Where the run is saved, task by task; without it nothing is written.
+        resume: `folder` holds an unfinished run of the same spec.
+        watch: Told how the run goes.
+        open_model: How to get the model; default: load the checkpoint that `spec.model` names.
+
+    Raises:
+        MingMoeError: a mistake in the spec, the data or the checkpoint, found before anything runs.
+    """
+    watch = watch or Watch()
+    selection = load_catalog().select(spec.tasks, foreign=True)
+    tasks, passed_over = load_tasks(selection, spec)
+    for name in passed_over:
+        watch.note(f"{name}: no data, passed over because of --partial")
+    path = run_store.open_folder(folder, resume=resume) if folder else None
+    if path:
+        run_store.save_unfinished(path, spec)
+    lm = (open_model or open_checkpoint)(spec, path, watch)
+    conditions = _Conditions(lm=lm, spec=spec, chat=_chat_template(spec, lm), watch=watch)
+    return _run_all(conditions, tasks, selection, path)
+
+
+def open_checkpoint(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageModel:
+    """The checkpoint that a spec names, with the response store that it asks for."""
+    from mingmoe_eval.engine import CheckpointLM
+    from mingmoe_eval.locations import cache_dir
+
+    # Without the shared store, answers still go beside the run, so that it can be resumed.
+    store = cache_dir() / "responses.sqlite" if spec.cache else None
+    if store is None and folder is not None:
+        store = folder / "responses.sqlite"
+    model: LanguageModel = CheckpointLM(
+        spec.model,
+        spec.base,
+        dtype=spec.dtype,
+        device=spec.device,
+        batch_size=spec.batch_size,
+        store=store,
+        seed=spec.seed,
+        on_progress=watch.requests_done,
+        on_note=watch.note,
+    )
+    return model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Conditions:
+    """What is the same for every task of a run."""
+
+    lm: LanguageModel
+    spec: RunSpec
+    chat: bool
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """One task, run and scored."""
+
+    result: TaskResult
+    samples: list[Sample]
+    provenance: JsonDict
+    usage: Mapping[UsageKey, RequestUsage]
+
+
+def _run_all(
+    conditions: _Conditions,
+    tasks: Sequence[HarnessTask],
+    selection: Selection,
+    path: Path | None,
+) -> Run:
+    started = time.perf_counter()
+    done: dict[str, _Done] = {}
+    for task in tasks:
+        done[task.name] = _run_task(conditions, task)
+        if path:
+            run_store.save_samples(path, task.name, done[task.name].samples)
+        conditions.watch.task_done(done[task.name].result)
+    results = {name: one.result for name, one in done.items()}
+    samples = {name: one.samples for name, one in done.items()}
+    groups = scoring.fold_groups(
+        load_catalog(), selection.groups, results, samples, refused=conditions.watch.note
+    )
+    run = Run(
+        name=path.name if path else "run",
+        spec=conditions.spec,
+        provenance=_provenance(conditions, done),
+        results={**results, **groups},
+        samples=samples,
+        timing=_timing(done, time.perf_counter() - started),
+        routing=getattr(conditions.lm, "routing", None),
+    )
+    if path:
+        write_output(run, path / "lm_eval")
+        run_store.finish(path, run)
+        (path / "responses.sqlite").unlink(missing_ok=True)
+    return run
+
+
+def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
+    """Ask, score, fold: one task."""
+    from lm_eval.evaluator import evaluate as lm_eval_evaluate
+
+    spec = conditions.spec
+    _seed_everything(spec.seed)
+    docs = len(task.docs) if spec.limit is None else min(spec.limit, len(task.docs))
+    conditions.watch.task_started(task.name, docs)
+    conditions.lm.take_usage()
+    started = time.perf_counter()
+    raw = lm_eval_evaluate(
+        lm=conditions.lm,
+        task_dict={"tasks": {task.name: task.task}},
+        limit=spec.limit,
+        bootstrap_iters=0,
+        log_samples=True,
+        apply_chat_template=conditions.chat,
+        fewshot_as_multiturn=conditions.chat,
+    )
+    usage = conditions.lm.take_usage()
+    seconds = time.perf_counter() - started
+    logged = raw["samples"][task.name]
+    if not task.is_ours:
+        samples = harness_results.foreign_samples(task.name, logged, usage)
+        result = harness_results.foreign_result(task.name, samples, raw, seconds=seconds)
+    else:
+        samples = scoring.distinct_ids(
+            [
+                scoring.make_sample(
+                    task.name, a.position, a.doc, a.prompt, a.response, task.settings
+                )
+                for a in harness_results.answers(task.name, logged, usage)
+            ]
+        )
+        result = _fold(task, samples, seconds)
+    return _Done(
+        result=result,
+        samples=samples,
+        provenance=task_provenance(task.docs, samples, task.settings),
+        usage=usage,
+    )
+
+
+def _fold(task: HarnessTask, samples: Sequence[Sample], seconds: float) -> TaskResult:
+    return scoring.fold_task(
+        task.name,
+        samples,
+        task.settings,
+        unusable=len(getattr(task.docs, "unusable", ())),
+        version=str(task.settings.get("version", "")),
+        num_fewshot=task.num_fewshot,
+        notes=tuple(getattr(task.docs, "notes", ())),
+        seconds=seconds,
+    )
+
+
+def _chat_template(spec: RunSpec, lm: LanguageModel) -> bool:
+    """On when the tokenizer has a template, unless the user says otherwise; always recorded."""
+    if spec.chat_template and not lm.has_chat_template:
+        raise UsageError(
+            f"--chat-template: the tokenizer of {spec.model} has no chat template; leave the flag "
+            "out, or add one to its tokenizer_config.json"
+        )
+    return lm.has_chat_template if spec.chat_template is None else spec.chat_template
+
+
+def _seed_everything(seed: int) -> None:
+    """Before each task, so that a task's answers do not depend on those run before it."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
+
+
+def _provenance(conditions: _Conditions, done: Mapping[str, _Done]) -> JsonDict:
+    chat_template = getattr(conditions.lm, "chat_template", None)
+    text = chat_template(True) if conditions.chat and callable(chat_template) else None
+    return {
+        **environment(),
+        "model": conditions.lm.describe(),
+        "chat_template": {
+            "applied": conditions.chat,
+            "fingerprint": fingerprint(text) if text else None,
+        },
+        "seed": conditions.spec.seed,
+        "tasks": {name: one.provenance for name, one in done.items()},
+    }
+
+
+def _timing(done: Mapping[str, _Done], seconds: float) -> dict[str, float]:
+    """Seconds and tokens; what came out of the response store cost this run nothing."""
+    usages = [usage for one in done.values() for usage in one.usage.values()]
+    fresh = [usage for usage in usages if not usage.from_store]
+    return {
+        "seconds": seconds,
+        "requests": len(usages),
+        "requests_from_store": len(usages) - len(fresh),
+        "prompt_tokens": sum(usage.prompt_tokens for usage in fresh),
+        "generated_tokens": sum(usage.generated_tokens for usage in fresh),
+    }

@@ -1,0 +1,72 @@
+"""One exam question, whatever its data set called its fields."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mingmoe_eval.records import JsonDict, fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked and what is right; a data set's explanations are never read.
+
+    Attributes:
+        question: The stem.
+        options: Text by letter, in the order of the letters; blank ones are left out, the others
+            keep their letters.
+        answer: The letters of the right options, sorted, such as "AC".
+        single: The exam says that exactly one option is right.
+        question_type: What the exam calls this kind of question, or "".
+        context: A text that the question is about, shown before it, or "".
+        tags: What the results can be split by.
+        cluster: What questions that hang together have in common, such as one block of options.
+    """
+
+    question: str
+    options: Mapping[str, str]
+    answer: str
+    single: bool
+    question_type: str = ""
+    context: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    cluster: str | None = None
+
+    @property
+    def content_id(self) -> str:
+        """The same for the same question, options and context, wherever they were read."""
+        return fingerprint([self.context, self.question, dict(self.options)])
+
+    def to_doc(self, doc_id: str) -> JsonDict:
+        """The plain dict that lm-eval carries and the `choice` suite scores."""
+        return {
+            "id": doc_id,
+            "question": self.question,
+            "options": dict(self.options),
+            "answer": self.answer,
+            "single": self.single,
+            "question_type": self.question_type,
+            "context": self.context,
+            "tags": dict(self.tags),
+            "cluster": self.cluster,
+        }
+
+
+def docs_of(questions: Iterable[Question]) -> list[JsonDict]:
+    """Docs with ids made from the content; the second of two equal questions has "-2" behind."""
+    seen: Counter[str] = Counter()
+    docs = []
+    for question in questions:
+        content_id = question.content_id
+        seen[content_id] += 1
+        suffix = f"-{seen[content_id]}" if seen[content_id] > 1 else ""
+        docs.append(question.to_doc(content_id + suffix))
+    return docs
+
+
+def stem_key(doc: Mapping[str, str]) -> str:
+    """Equal for stems that differ only in width, case, blanks and punctuation."""
+    folded = unicodedata.normalize("NFKC", doc["question"]).casefold()
+    return re.sub(r"[\W_]+", "", folded)

@@ -1,0 +1,135 @@
+"""lm-eval's logged samples and aggregates, translated into records."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mingmoe_eval.metrics.uncertainty import mean_interval
+from mingmoe_eval.records import (
+    MetricValue,
+    RequestUsage,
+    Response,
+    Sample,
+    TaskResult,
+    fingerprint,
+)
+from mingmoe_eval.scoring import count, failure_of
+
+UsageKey = tuple[str, int, int]
+"""Which request: the task's name, the doc's position, the request's index within the doc."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One doc as lm-eval logged it: its position, prompt and the model's response."""
+
+    position: int
+    doc: Mapping[str, Any]
+    prompt: str
+    response: Response
+
+
+def answers(
+    task: str, logged: Sequence[Mapping[str, Any]], usage: Mapping[UsageKey, RequestUsage]
+) -> list[Answer]:
+    """The logged samples of one task, with what the language model recorded of each request."""
+    return [_answer(task, entry, usage) for entry in first_filter(logged)]
+
+
+def foreign_samples(
+    task: str, logged: Sequence[Mapping[str, Any]], usage: Mapping[UsageKey, RequestUsage]
+) -> list[Sample]:
+    """Samples of a task of lm-eval's own, scored by its own metrics; the first one is the score."""
+    return [
+        _foreign_sample(task, entry, _answer(task, entry, usage)) for entry in first_filter(logged)
+    ]
+
+
+def foreign_result(
+    task: str, samples: Sequence[Sample], results: Mapping[str, Any], **facts: Any
+) -> TaskResult:
+    """lm-eval's own aggregates of one task; with an interval where the metric is a plain mean."""
+    metrics: dict[str, MetricValue] = {}
+    for key, value in results["results"][task].items():
+        name, comma, _ = key.partition(",")
+        if comma and not name.endswith("_stderr") and isinstance(value, int | float):
+            metrics.setdefault(name, _metric_value(name, float(value), samples))
+    headline = next(iter(metrics.values()), MetricValue(value=float("nan"), n=0))
+    return TaskResult(
+        task=task,
+        main_metric="score",
+        metrics={"score": headline, **metrics},
+        counts=count(samples),
+        version=str(results.get("versions", {}).get(task, "")),
+        num_fewshot=int(results.get("n-shot", {}).get(task) or 0),
+        **facts,
+    )
+
+
+def first_filter(logged: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Every filter pipeline logs every doc again; the first pipeline is the task's own."""
+    first = logged[0]["filter"] if logged else None
+    return (entry for entry in logged if entry["filter"] == first)
+
+
+def _answer(task: str, entry: Mapping[str, Any], usage: Mapping[UsageKey, RequestUsage]) -> Answer:
+    keys = [(task, entry["doc_id"], index) for index in range(len(entry["arguments"]))]
+    costs = tuple(usage[key] for key in keys if key in usage)
+    return Answer(
+        position=entry["doc_id"],
+        doc=entry["doc"],
+        prompt=str(entry["arguments"][0][0]),
+        response=_response([repeats[0] for repeats in entry["resps"]], costs),
+    )
+
+
+def _response(first_repeats: Sequence[Any], usage: tuple[RequestUsage, ...]) -> Response:
+    """One text, or for each request a log-likelihood (with or without its greedy flag)."""
+    if first_repeats and isinstance(first_repeats[0], str):
+        return Response(text=first_repeats[0], usage=usage)
+    pairs = ((r[0] if isinstance(r, tuple | list) else r) for r in first_repeats)
+    return Response(log_likelihoods=tuple(float(value) for value in pairs), usage=usage)
+
+
+def _foreign_sample(task: str, entry: Mapping[str, Any], answer: Answer) -> Sample:
+    values = {name: entry[name] for name in entry["metrics"] if name in entry}
+    numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
+    failure = failure_of(answer.response)
+    usage = answer.response.usage
+    filtered = entry["filtered_resps"][0]
+    doc = _plain(answer.doc)
+    return Sample(
+        task=task,
+        doc_id=fingerprint(doc),
+        position=answer.position,
+        doc=doc,
+        prompt=answer.prompt,
+        expected=str(entry["target"]),
+        response=answer.response.text,
+        log_likelihoods=answer.response.log_likelihoods,
+        answered=filtered if isinstance(filtered, str) else None,
+        reading=f"lm-eval filter {entry['filter']}",
+        score=None if failure else next(iter(numbers.values()), None),
+        status="failed" if failure else "scored",
+        failure=failure,
+        counts=numbers,
+        prompt_tokens=sum(u.prompt_tokens for u in usage),
+        generated_tokens=sum(u.generated_tokens for u in usage),
+        finish=usage[-1].finish if usage else "none",
+    )
+
+
+def _metric_value(name: str, value: float, samples: Sequence[Sample]) -> MetricValue:
+    scores = [s.counts[name] for s in samples if s.status != "failed" and name in s.counts]
+    if scores and abs(sum(scores) / len(scores) - value) < 1e-9:
+        return mean_interval(scores)
+    return MetricValue(value=value, n=len(scores) or len(samples))
+
+
+def _plain(value: Any) -> Any:
+    """A doc of lm-eval's own may hold what JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -1,0 +1,171 @@
+"""lm-eval task objects, made ready to run: data found, shots set, seeds set.
+
+Only lm-eval's `simple_evaluate` applies shots and seeds; we call its `evaluate` task by task, so
+both are set here.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mingmoe_eval.errors import (
+    DataError,
+    MingMoeError,
+    MissingDataError,
+    UnknownTaskError,
+    UsageError,
+    offence_list,
+)
+from mingmoe_eval.locations import tasks_dir
+from mingmoe_eval.records import RunSpec
+from mingmoe_eval.task_catalog import Selection, load_catalog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HarnessTask:
+    """One lm-eval task with its data loaded; `settings` is its definition's metadata."""
+
+    name: str
+    task: Any
+    settings: Mapping[str, Any]
+
+    @property
+    def docs(self) -> Any:
+        """The docs under test, as the task's loader made them."""
+        return self.task.eval_docs
+
+    @property
+    def num_fewshot(self) -> int:
+        """How many worked examples stand before each question."""
+        return int(self.task.get_config("num_fewshot") or 0)
+
+    @property
+    def is_ours(self) -> bool:
+        """False for a task that comes with lm-eval."""
+        return bool(self.settings.get("suite"))
+
+
+def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], tuple[str, ...]]:
+    """Load every selected task before any model is; also the names that `--partial` passed over.
+
+    Raises:
+        MingMoeError: listing every task whose data or shots cannot be had.
+    """
+    from lm_eval.tasks import TaskManager
+
+    metadata = {
+        "data_dir": spec.data_dir,
+        "sample": spec.sample,
+        "split": spec.split,
+        "partial": spec.partial,
+    }
+    ours = TaskManager(include_path=str(tasks_dir()), include_defaults=False, metadata=metadata)
+    loaded: list[HarnessTask] = []
+    passed_over: list[str] = []
+    faults: list[MingMoeError] = []
+    for definition in selection.leaves:
+        try:
+            loaded.append(_load(ours, definition.name, definition.metadata, spec))
+        except MissingDataError as error:
+            passed_over.append(definition.name)
+            if not spec.partial:
+                faults.append(error)
+        except MingMoeError as error:
+            faults.append(error)
+    if faults:
+        raise _together(faults)
+    if not loaded and not selection.foreign:
+        raise MissingDataError(f"none of the tasks has data below {spec.data_dir}")
+    return [*loaded, *_foreign_tasks(selection.foreign, spec)], tuple(passed_over)
+
+
+def _load(manager: Any, name: str, settings: Mapping[str, Any], spec: RunSpec) -> HarnessTask:
+    with _own_errors():
+        task = manager.load([name])["tasks"][name]
+    ready = HarnessTask(name=name, task=task, settings=settings)
+    _set_shots(ready, spec)
+    return ready
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Let our own errors out of whatever lm-eval wraps them in; quieten its loading warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except MingMoeError:
+            raise
+        except Exception as error:
+            cause: BaseException | None = error
+            while cause is not None:
+                if isinstance(cause, MingMoeError):
+                    raise cause from None
+                cause = cause.__cause__ or cause.__context__
+            raise
+
+
+def _set_shots(ready: HarnessTask, spec: RunSpec) -> None:
+    """Shots and few-shot seed, as `simple_evaluate` would set them.
+
+    A `num_fewshot: 0` in a definition cannot be overridden in lm-eval; here `--num-fewshot` means
+    what it says, and is refused where there is nothing to draw from.
+    """
+    task = ready.task
+    if spec.num_fewshot is not None:
+        task.set_config(key="num_fewshot", value=spec.num_fewshot)
+    elif task.get_config("num_fewshot") is None:
+        task.set_config(key="num_fewshot", value=0)
+    examples = _count_examples(task)
+    if ready.num_fewshot > examples:
+        raise UsageError(
+            f"{ready.name} has {examples} worked examples, {ready.num_fewshot} are asked for; "
+            f"use --num-fewshot {examples} or less"
+        )
+    task.set_fewshot_seed(seed=spec.seed)
+
+
+def _count_examples(task: Any) -> int:
+    """How many docs there are to draw shots from; those under test are none of them.
+
+    Without a few-shot split lm-eval falls back to the training split, then to the docs under test.
+    """
+    if not hasattr(task, "sampler"):
+        return 0
+    if task.fewshot_cfg.split is None and not task.has_training_docs():
+        return 0
+    return len(task.sampler.df)
+
+
+def _foreign_tasks(names: tuple[str, ...], spec: RunSpec) -> list[HarnessTask]:
+    """Tasks that come with lm-eval; its own index takes seconds, so it is read only for these."""
+    if not names:
+        return []
+    if spec.sample or spec.data_dir or spec.split:
+        raise UsageError(
+            f"{', '.join(names)}: not a task of ours, and lm-eval's own take no --sample, "
+            "--data-dir or --split (list ours with `mingmoe-eval tasks`)"
+        )
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager()
+    known = [*load_catalog().names, *manager.all_tasks]
+    for name in names:
+        if name not in manager.all_tasks:
+            raise UnknownTaskError(name, known)
+    tasks = manager.load(list(names))["tasks"]
+    ready = [HarnessTask(name=name, task=task, settings={}) for name, task in tasks.items()]
+    for task in ready:
+        _set_shots(task, spec)
+    return ready
+
+
+def _together(faults: list[MingMoeError]) -> MingMoeError:
+    if len(faults) == 1:
+        return faults[0]
+    kind = type(faults[0]) if len({type(fault) for fault in faults}) == 1 else DataError
+    if kind not in (DataError, MissingDataError, UsageError):
+        kind = DataError
+    return kind(offence_list(f"{len(faults)} tasks cannot run", [str(f) for f in faults]))

@@ -1,0 +1,175 @@
+"""What an adapter's two JSON files say about its experts, cross-checked.
+
+`adapter_config.json` is a PEFT LoRA config for the attention part; its r and lora_alpha hold for
+the experts too. `config.json` is the base's config plus num_experts, num_experts_per_token,
+expert_selection and so on. Where the two leave room, the choice is made here and noted:
+
+- use_rslora: the MING trainer stores it in adapter_config.json alone, its loader reads it from
+  config.json alone, so experts trained at alpha/sqrt(r) come back at alpha/r. We take the trained
+  function: either file saying so is enough. `reference_compat` gives the loader's reading.
+- no num_experts at all: 4 experts, 2 a token, as the reference assumes.
+- expert_selection: "sampling" draws experts at random and is refused; every other word means the
+  K largest, as in the reference, and an unknown one is noted.
+- share_expert: the reference's loader never passes it on, so it changes nothing here either.
+  Second-generation shared experts are known by their tensors, not by this flag.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mingmoe_eval.errors import CheckpointError, offence_list
+
+ADAPTER_CONFIG = "adapter_config.json"
+MODEL_CONFIG = "config.json"
+
+REFERENCE_EXPERTS, REFERENCE_TOP_K = 4, 2
+"""What the reference assumes when config.json says nothing of experts."""
+
+TOP_K_WORDS = ("top_k", "topk")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoLoraConfig:
+    """The settings of one MoLoRA adapter, as they will be computed."""
+
+    num_experts: int
+    experts_per_token: int
+    rank: int
+    alpha: float
+    expert_rslora: bool = False
+    attention_rslora: bool = False
+    base: str | None = None
+    target_modules: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def expert_scaling(self) -> float:
+        """What an expert's product is multiplied by."""
+        return lora_scaling(self.alpha, self.rank, rslora=self.expert_rslora)
+
+    @property
+    def attention_scaling(self) -> float:
+        """What the product of the attention's low-rank pair is multiplied by."""
+        return lora_scaling(self.alpha, self.rank, rslora=self.attention_rslora)
+
+
+def lora_scaling(alpha: float, rank: int, *, rslora: bool) -> float:
+    """Gives alpha / r or, with rank stabilisation (arXiv 2312.03732), alpha / sqrt(r)."""
+    return alpha / math.sqrt(rank) if rslora else alpha / rank
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        CheckpointError: no such file, not JSON, or not an object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} holds a {type(data).__name__}, not a JSON object")
+    return data
+
+
+def read_config(
+    adapter: Mapping[str, Any], model: Mapping[str, Any], *, reference_compat: bool = False
+) -> MoLoraConfig:
+    """The settings of an adapter from its adapter_config.json and config.json.
+
+    A merged checkpoint has no adapter_config.json and keeps the same fields in config.json: pass
+    that for both.
+
+    Raises:
+        CheckpointError: listing every field that is absent, senseless or not supported.
+    """
+    offences = [*_lora_offences(adapter), *_mixture_offences(model)]
+    if offences:
+        raise CheckpointError(offence_list("the adapter's configuration cannot be used:", offences))
+    num_experts = model.get("num_experts", REFERENCE_EXPERTS)
+    top_k = model.get("num_experts_per_token", REFERENCE_TOP_K)
+    targets = adapter.get("target_modules") or ()
+    trained = bool(adapter.get("use_rslora"))
+    stored = bool(model.get("use_rslora"))
+    return MoLoraConfig(
+        num_experts=num_experts,
+        # A single expert has no router, and K means nothing.
+        experts_per_token=1 if num_experts == 1 else top_k,
+        rank=adapter["r"],
+        alpha=adapter["lora_alpha"],
+        expert_rslora=stored if reference_compat else trained or stored,
+        attention_rslora=trained,
+        base=adapter.get("base_model_name_or_path") or None,
+        target_modules=() if isinstance(targets, str) else tuple(sorted(targets)),
+        notes=tuple(_notes(adapter, model, reference_compat=reference_compat)),
+    )
+
+
+def _lora_offences(adapter: Mapping[str, Any]) -> list[str]:
+    offences = []
+    if not _is_count(adapter.get("r")):
+        offences.append(f"r must be a positive whole number, not {adapter.get('r')!r}")
+    alpha = adapter.get("lora_alpha")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        offences.append(f"lora_alpha must be a number, not {alpha!r}")
+    # Each of these changes the function; none is part of the format.
+    plain = {"use_dora": False, "rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None}
+    plain |= {"fan_in_fan_out": False, "bias": "none", "layers_to_transform": None}
+    for field, value in plain.items():
+        if (adapter.get(field) or value) != value:
+            offences.append(f"{field} = {adapter[field]!r} is not supported, only {value!r}")
+    return offences
+
+
+def _mixture_offences(model: Mapping[str, Any]) -> list[str]:
+    offences = []
+    experts = model.get("num_experts", REFERENCE_EXPERTS)
+    top_k = model.get("num_experts_per_token", REFERENCE_TOP_K)
+    if "num_experts" in model and "num_experts_per_token" not in model:
+        offences.append("num_experts_per_token is absent although num_experts is there")
+    for field, value in (("num_experts", experts), ("num_experts_per_token", top_k)):
+        if not _is_count(value):
+            offences.append(f"{field} must be a positive whole number, not {value!r}")
+    if _is_count(experts) and _is_count(top_k) and 1 < experts < top_k:
+        offences.append(f"num_experts_per_token = {top_k} exceeds num_experts = {experts}")
+    if model.get("expert_selection") == "sampling":
+        offences.append(
+            "expert_selection = 'sampling' draws experts at random, so that no two runs agree; "
+            "set it to 'top_k' in config.json to evaluate the deterministic model"
+        )
+    return offences
+
+
+def _notes(
+    adapter: Mapping[str, Any], model: Mapping[str, Any], *, reference_compat: bool
+) -> list[str]:
+    notes = []
+    if bool(adapter.get("use_rslora")) != bool(model.get("use_rslora")):
+        told = "alpha/r" if reference_compat and adapter.get("use_rslora") else "alpha/sqrt(r)"
+        notes.append(
+            f"use_rslora differs between adapter_config.json ({adapter.get('use_rslora')}) and "
+            f"config.json ({model.get('use_rslora')}): the experts are scaled by {told}"
+            + (", as the reference loads them" if reference_compat else ", as they were trained")
+        )
+    if "num_experts" not in model:
+        notes.append(
+            f"config.json names no num_experts: {REFERENCE_EXPERTS} are assumed, with "
+            f"{model.get('num_experts_per_token', REFERENCE_TOP_K)} a token, as the reference does"
+        )
+    word = model.get("expert_selection", "top_k")
+    if word not in TOP_K_WORDS:
+        notes.append(f"expert_selection = {word!r} is unknown and read as 'top_k'")
+    if model.get("share_expert") and not model.get("num_share_experts"):
+        notes.append("share_expert is set and, as in the reference's loader, changes nothing")
+    return notes
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,104 @@
+"""Tensors of a checkpoint by name, from safetensors or pickles, without running what is in them."""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.molora.config import read_json
+
+
+class TensorFiles:
+    """The tensors of one or several files: names and shapes at once, values when asked for.
+
+    Raises:
+        CheckpointError: a file is unreadable, or holds something else than named tensors.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._homes: dict[str, Path] = {}
+        self._pickled: dict[str, Tensor] = {}
+        for path in paths:
+            shapes = self._read_safetensors(path) if is_safetensors(path) else self._unpickle(path)
+            self.shapes |= shapes
+            self._homes |= dict.fromkeys(shapes, path)
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in the dtype it is stored in, on the CPU."""
+        if name in self._pickled:
+            return self._pickled[name]
+        with _readable(self._homes[name]), safe_open(self._homes[name], "pt") as file:
+            return file.get_tensor(name)  # type: ignore[no-any-return]
+
+    def _read_safetensors(self, path: Path) -> dict[str, tuple[int, ...]]:
+        with _readable(path), safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+
+    def _unpickle(self, path: Path) -> dict[str, tuple[int, ...]]:
+        with _readable(path):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or not all(
+            isinstance(v, Tensor) for v in content.values()
+        ):
+            raise CheckpointError(f"{path} is not a dict of tensors")
+        self._pickled |= content
+        return {name: tuple(tensor.shape) for name, tensor in content.items()}
+
+
+def preferred_file(folder: Path, stem: str) -> Path | None:
+    """`stem`.safetensors if the folder has it, else `stem`.bin, else None."""
+    candidates = (folder / f"{stem}.safetensors", folder / f"{stem}.bin")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The files of a full model's weights, safetensors before pickles; empty if there are none.
+
+    Raises:
+        CheckpointError: the index names a file outside the folder, or one that is not there.
+    """
+    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+        index = folder / f"{stem}.{suffix}.index.json"
+        if index.is_file():
+            return _indexed_files(index)
+        if (folder / f"{stem}.{suffix}").is_file():
+            return (folder / f"{stem}.{suffix}",)
+    return ()
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether the file's name says that it is a safetensors file."""
+    return path.suffix == ".safetensors"
+
+
+def _indexed_files(index: Path) -> tuple[Path, ...]:
+    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    bad = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
+    if bad or not names:
+        raise CheckpointError(f"{index} names files that are not in its folder: {bad or 'none'}")
+    return tuple(index.parent / name for name in names)
+
+
+class _readable:
+    """Turns what a broken file raises into a CheckpointError that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        broken = (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError)
+        if isinstance(error, pickle.UnpicklingError):
+            raise CheckpointError(
+                f"{self.path} is not a plain file of tensors and was not opened, since opening it "
+                "could run code; save it again as safetensors, or with torch.save of tensors alone"
+            ) from error
+        if isinstance(error, broken):
+            raise CheckpointError(f"{self.path} cannot be read: {error}") from error

@@ -1,0 +1,271 @@
+"""The arithmetic of mixtures of low-rank experts beside frozen linear layers.
+
+For every token x of a linear layer W with N experts (A_i, B_i), a router (S, c) and scaling s:
+
+    g = S x + c                                the router's logits, [N]
+    T = the K largest of g; of equals the first
+    w = softmax over g_i, i in T
+    y = W x + sum over i in T of w_i s B_i (A_i x)
+
+after MING-MOE (arXiv 2404.09027). Nothing here reads W: a base layer is only ever called, so it
+may be quantised, offloaded or of a class that we have never seen.
+
+Stacked, the experts are two matrix products whatever N is. All of them are computed and those not
+chosen are cleared: at these ranks that costs less than gathering the chosen ones, except for one
+or two tokens on a CPU.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+SPARSE_MOST_TOKENS = 2
+"""Up to so many tokens, on a CPU in fp32, only the chosen experts are read."""
+
+Observer = Callable[["RoutedExperts", Tensor, Tensor, Tensor], None]
+"""Sees each routing: the module, logits [T, G, N], chosen indices [T, G, K], weights [T, G, K].
+
+T counts tokens in the order of the flattened input, padding included; G counts `paths`.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearExperts:
+    """What one checkpoint says about one linear layer, whichever family wrote it.
+
+    a [N, r, in], b [N, out, r], router_weight [N, in], router_bias [N]. No router means that there
+    is one expert, always on. `shared` is a further always-on pair ([r', in], [out, r']).
+    """
+
+    a: Tensor
+    b: Tensor
+    router_weight: Tensor | None
+    router_bias: Tensor | None
+    top_k: int
+    scaling: float
+    shared: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def always_on(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """The low-rank pairs that every token passes through."""
+        single = ((self.a[0], self.b[0]),) if self.router_weight is None else ()
+        return single if self.shared is None else (*single, self.shared)
+
+
+def choose_experts(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """The K largest logits of each row, of equals the first, and the softmax over those K.
+
+    logits [..., N] -> indices [..., K] in falling order of their logit, weights [..., K].
+    """
+    # A stable sort and not topk, whose choice among equals is unspecified. The softmax is written
+    # out: for a few rows torch.softmax may open a thread region that costs more than the sum.
+    ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)
+    largest = ordered[..., :top_k]
+    powers = torch.exp(largest - largest[..., :1])
+    return order[..., :top_k], powers / powers.sum(-1, keepdim=True)
+
+
+class RoutedExperts(nn.Module):
+    """The routers and experts of G linear layers that read the same input.
+
+    Holds lora_a [G*N*r, in], lora_b (one [N*r, out] a layer), router [G*N, in] and router_bias
+    [G, N]. A router bias of minus infinity takes that expert out and renormalises the others.
+
+    Args:
+        paths: the names of the layers, for whoever observes the routing.
+        experts: one record a layer, of equal N, r, K and input size; each must have a router.
+        dtype: of the experts, normally the base's.
+        router_dtype: in which routers decide; a low precision changes which experts are chosen.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        experts: Sequence[LinearExperts],
+        *,
+        dtype: torch.dtype,
+        router_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        first = experts[0]
+        self.paths = tuple(paths)
+        self.num_experts, self.rank, self.in_features = first.a.shape
+        self.top_k, self.scaling = first.top_k, first.scaling
+        self.observer: Observer | None = None
+        self.enabled = True
+        routers = [_router_of(one) for one in experts]
+        self.lora_a = nn.Parameter(torch.cat([one.a.flatten(0, 1) for one in experts]).to(dtype))
+        # Stored as [N*r, out]: both products then read memory in order.
+        self.lora_b = nn.ParameterList(
+            nn.Parameter(one.b.transpose(1, 2).flatten(0, 1).to(dtype).contiguous())
+            for one in experts
+        )
+        self.router = nn.Parameter(torch.cat([weight for weight, _ in routers]).to(router_dtype))
+        self.router_bias = nn.Parameter(torch.stack([bias for _, bias in routers]).to(router_dtype))
+
+    def forward(self, x: Tensor, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Adds the experts' part to what the base layers gave for x; outputs may be overwritten.
+
+        x [..., in], one output [..., out] a layer.
+        """
+        if not self.enabled:
+            return list(outputs)
+        tokens = x.reshape(-1, self.in_features)
+        logits = self._router_logits(tokens)
+        index, weights = choose_experts(logits, self.top_k)
+        if self.observer is not None:
+            self.observer(self, logits, index, weights)
+        if self._sparse_pays(tokens):
+            return self._add_chosen(tokens, index, weights, outputs)
+        return self._add_all(tokens, index, weights, outputs)
+
+    def unstack(self) -> list[LinearExperts]:
+        """The records that this module was made from, one a layer, as they are now."""
+        groups, shape = len(self.paths), (self.num_experts, self.rank, -1)
+        a = self.lora_a.view(groups, *shape[:2], self.in_features)
+        router = self.router.view(groups, self.num_experts, self.in_features)
+        return [
+            LinearExperts(
+                a=a[group],
+                b=b.view(*shape).transpose(1, 2),
+                router_weight=router[group],
+                router_bias=self.router_bias[group],
+                top_k=self.top_k,
+                scaling=self.scaling,
+            )
+            for group, b in enumerate(self.lora_b)
+        ]
+
+    def _router_logits(self, tokens: Tensor) -> Tensor:
+        flat = nn.functional.linear(
+            tokens.to(self.router.dtype), self.router, self.router_bias.flatten()
+        )
+        # From here on at least in fp32, whatever dtype the router multiplied in.
+        at_least_fp32 = torch.promote_types(flat.dtype, torch.float32)
+        return flat.view(-1, *self.router_bias.shape).to(at_least_fp32)
+
+    def _sparse_pays(self, tokens: Tensor) -> bool:
+        return (
+            len(tokens) <= SPARSE_MOST_TOKENS
+            and tokens.device.type == "cpu"
+            and tokens.dtype == self.lora_a.dtype == torch.float32
+            and not torch.is_grad_enabled()
+        )
+
+    def _add_all(
+        self, tokens: Tensor, index: Tensor, weights: Tensor, outputs: Sequence[Tensor]
+    ) -> list[Tensor]:
+        groups, experts = self.router_bias.shape
+        # The scaling joins the fp32 weights, so that the experts stay bit for bit as stored.
+        mix = weights.new_zeros(len(tokens), groups, experts)
+        mix = mix.scatter(-1, index, weights * self.scaling).unsqueeze(-1)
+        inner = (tokens.to(self.lora_a.dtype) @ self.lora_a.T).view(-1, groups, experts, self.rank)
+        # Cleared and not multiplied by zero: an expert that was not chosen may have overflowed,
+        # and 0 * inf is not a number.
+        mixed = torch.where(mix == 0, 0, inner * mix).flatten(2).to(self.lora_a.dtype)
+        return [
+            _add_product(output, mixed[:, group], b)
+            for group, (output, b) in enumerate(zip(outputs, self.lora_b, strict=True))
+        ]
+
+    def _add_chosen(
+        self, tokens: Tensor, index: Tensor, weights: Tensor, outputs: Sequence[Tensor]
+    ) -> list[Tensor]:
+        lora_a = self.lora_a.view(len(self.paths), self.num_experts, self.rank, -1)
+        # A CPU's tensors: reading the indices waits for no device.
+        chosen, scales = index.tolist(), (weights * self.scaling).tolist()
+        for group, (output, stacked_b) in enumerate(zip(outputs, self.lora_b, strict=True)):
+            lora_b = stacked_b.view(self.num_experts, self.rank, -1)
+            for token, row in enumerate(output.view(len(tokens), -1)):
+                for expert, scale in zip(chosen[token][group], scales[token][group], strict=True):
+                    inner = torch.mv(lora_a[group, expert], tokens[token])
+                    row.addmv_(lora_b[expert].T, inner, alpha=scale)
+        return list(outputs)
+
+
+class MoLoraLinear(nn.Module):
+    """One linear layer with routed experts beside it."""
+
+    def __init__(self, base: nn.Module, experts: RoutedExperts) -> None:
+        super().__init__()
+        self.base = base
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.experts = experts
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Takes x [..., in], gives [..., out]."""
+        return _only(self.experts(x, [self.base(x)]))
+
+
+class MoLoraFFN(nn.Module):
+    """A gated feed-forward block, down(act(gate(x)) * up(x)), with experts on all three layers.
+
+    Takes the place of the block `ffn` and keeps its layers under their own names. Gate and up read
+    the same x, so their experts share one product, and their routers another.
+    """
+
+    def __init__(self, ffn: nn.Module, into: RoutedExperts, back: RoutedExperts) -> None:
+        super().__init__()
+        self.gate_proj = ffn.get_submodule("gate_proj")
+        self.up_proj = ffn.get_submodule("up_proj")
+        self.down_proj = ffn.get_submodule("down_proj")
+        self.act_fn: Callable[[Tensor], Tensor] = ffn.act_fn  # type: ignore[assignment]
+        self.into_experts = into
+        self.back_experts = back
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Takes x [..., d], gives [..., d]."""
+        gate, up = self.into_experts(x, [self.gate_proj(x), self.up_proj(x)])
+        inner = self.act_fn(gate) * up
+        return _only(self.back_experts(inner, [self.down_proj(inner)]))
+
+
+class LowRankLinear(nn.Module):
+    """A linear layer plus s B A x: for a base whose weight cannot take the product in."""
+
+    def __init__(self, base: nn.Module, a: Tensor, b: Tensor, scaling: float) -> None:
+        super().__init__()
+        self.base = base
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.lora_a = nn.Parameter(a)
+        self.lora_b = nn.Parameter(b)
+        self.scaling = scaling
+        self.enabled = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Takes x [..., in], gives [..., out]."""
+        output: Tensor = self.base(x)
+        if not self.enabled:
+            return output
+        inner = (x.to(self.lora_a.dtype) @ self.lora_a.T) * self.scaling
+        return output + (inner @ self.lora_b.T).to(output.dtype)
+
+
+@torch.no_grad()
+def merge_low_rank(linear: nn.Linear, a: Tensor, b: Tensor, scaling: float) -> None:
+    """W += s B A, computed in fp32 and rounded once to W's dtype. a [r, in], b [out, r]."""
+    weight = linear.weight
+    product = b.to(weight.device).float() @ a.to(weight.device).float()
+    weight.copy_(weight.float().add_(product, alpha=scaling))
+
+
+def _router_of(experts: LinearExperts) -> tuple[Tensor, Tensor]:
+    if experts.router_weight is None:
+        raise ValueError("experts without a router are always on: merge them or add them apart")
+    bias = experts.router_bias
+    return experts.router_weight, experts.a.new_zeros(len(experts.a)) if bias is None else bias
+
+
+def _only(outputs: list[Tensor]) -> Tensor:
+    return outputs[0]
+
+
+def _add_product(output: Tensor, mixed: Tensor, b: Tensor) -> Tensor:
+    """Gives output + mixed @ b, in place when no gradients are asked for: that saves a pass."""
+    if torch.is_grad_enabled():
+        return output + (mixed @ b).view(output.shape).to(output.dtype)
+    flat = output.reshape(-1, b.shape[1])
+    flat.addmm_(mixed.to(flat.dtype), b.to(flat.dtype))
+    return flat.view(output.shape)

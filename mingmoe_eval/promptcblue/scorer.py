@@ -1,0 +1,194 @@
+"""Score files of predictions against files of gold, as the official evaluator does: all or nothing.
+
+Unlike the official one, it also says everything that is wrong with a submission, and where.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from mingmoe_eval.promptcblue.answers import Answer
+from mingmoe_eval.promptcblue.catalogue import TASKS, CblueTask
+from mingmoe_eval.promptcblue.checks import (
+    Pair,
+    ambiguous,
+    gold_faults,
+    incomplete,
+    misfits,
+    sample_id,
+)
+from mingmoe_eval.promptcblue.malformed import WELL_FORMED, describe, most_frequent
+from mingmoe_eval.promptcblue.measures import main_interval, measure_of
+from mingmoe_eval.promptcblue.parsing import Profile, parse_answer
+from mingmoe_eval.promptcblue.submission import AnswerSheet, Entry, Fault, read_sheet
+from mingmoe_eval.promptcblue.tables import label_table
+
+_INCOMPLETE = "There are missing predictions in the submission, please check again!"
+_BAD_METRICS = "Error in calculating metrics!"
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scorecard:
+    """The outcome of scoring one submission.
+
+    `scores` has the official keys, as fractions, `score` among them: the mean over the 16 tasks. A
+    refused submission has nothing but a `score` of 0. `verdict` is the report that
+    the official evaluator writes of it, None where it crashes or scores.
+    """
+
+    profile: Profile
+    scores: Mapping[str, float]
+    detail: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+    verdict: Mapping[str, Any] | None = None
+
+    @property
+    def success(self) -> bool:
+        """False when the submission was refused."""
+        return not self.faults
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict, in the layout that the command documents."""
+        return {
+            "success": self.success,
+            "profile": self.profile,
+            "scores": dict(self.scores),
+            "detail": dict(self.detail),
+            "errors": [fault.to_json() for fault in self.faults],
+            "notes": list(self.notes),
+            "verdict": self.verdict,
+        }
+
+
+def score_files(
+    gold: Path, predictions: Path, *, profile: Profile = "official", partial: bool = False
+) -> Scorecard:
+    """Score one submission.
+
+    Args:
+        gold: Records or a structured file.
+        predictions: Any of the shapes that `submission` knows.
+        profile: How texts are read. `lenient` also joins samples by id, where the official
+            evaluator goes by position, and takes a missing prediction for an empty one.
+        partial: Score the tasks that gold has, though some of the 16 are missing; then there is
+            no overall `score`.
+
+    Raises:
+        DataError: A file cannot be read at all.
+    """
+    golds = read_sheet(gold, "gold", profile)
+    predicted = read_sheet(predictions, "predictions", profile, choices_of=golds.choices())
+    tasks = [task for task in TASKS.values() if task.name in golds.entries or not partial]
+    notes = [*golds.notes, *predicted.notes]
+    if unusable := [*golds.faults, *gold_faults(golds, tasks)]:
+        return _refused(profile, [*unusable, *predicted.faults], notes)
+    if profile == "lenient":
+        if nameless := [*predicted.faults, *ambiguous(golds), *ambiguous(predicted)]:
+            return _refused(profile, nameless, notes)
+        golds, predicted = _joined(golds, predicted, tasks, notes)
+    unread, missing = predicted.faults, list(incomplete(golds, predicted, tasks))
+    pairs = {
+        t.name: list(zip(golds.entries[t.name], predicted.entries.get(t.name, ()), strict=False))
+        for t in tasks
+    }
+    misplaced = [] if missing else [fault for t in tasks for fault in misfits(t, pairs[t.name])]
+    if faults := [*unread, *missing, *(fault for fault, _ in misplaced)]:
+        # The official evaluator stops at the first of these; people want to hear all of them.
+        message = None if unread else _INCOMPLETE if missing else misplaced[0][1]
+        return _refused(profile, faults, notes, message)
+    return _scored(profile, tasks, pairs, notes)
+
+
+def _scored(
+    profile: Profile,
+    tasks: Sequence[CblueTask],
+    pairs: Mapping[str, Sequence[Pair]],
+    notes: Sequence[str],
+) -> Scorecard:
+    scores: dict[str, float] = {}
+    detail: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        answers = [(_answer(gold), _answer(said)) for gold, said in pairs[task.name]]
+        measure = measure_of(task)
+        comparisons = [measure.compare(gold, said) for gold, said in answers]
+        metrics = measure.corpus(comparisons)
+        scores[task.score_key] = metrics[measure.main]
+        named = {official: metrics.pop(own) for official, own in measure.official_names.items()}
+        detail[task.name] = {
+            **named,
+            **metrics,
+            "n": len(comparisons),
+            "interval": main_interval(measure, comparisons, resamples=_RESAMPLES),
+            "by_label": {k: asdict(row) for k, row in label_table(task, answers).items()},
+            "malformed": _malformed([said for _, said in pairs[task.name]]),
+        }
+    if len(tasks) == len(TASKS):
+        scores["score"] = sum(scores.values()) / len(TASKS)
+    return Scorecard(profile=profile, scores=scores, detail=detail, notes=tuple(notes))
+
+
+def _refused(
+    profile: Profile,
+    faults: Sequence[Fault],
+    notes: Sequence[str],
+    message: str | None = None,
+) -> Scorecard:
+    """Nothing but a score of 0; `message` is the official evaluator's, if it gets to say one."""
+    verdict: dict[str, Any] = {
+        "errorDetail": message if message == _INCOMPLETE else _BAD_METRICS,
+        "errorMsg": message,
+        "score": 0,
+        "scoreJson": {},
+        "success": False,
+    }
+    return Scorecard(
+        profile=profile,
+        scores={"score": 0.0},
+        faults=tuple(faults),
+        notes=tuple(notes),
+        verdict=verdict if message else None,
+    )
+
+
+def _joined(
+    golds: AnswerSheet, predicted: AnswerSheet, tasks: Sequence[CblueTask], notes: list[str]
+) -> tuple[AnswerSheet, AnswerSheet]:
+    """Both sides in the order of their ids, with an empty answer where a prediction is missing.
+
+    One order whatever the files' orders are: sums of fractions depend on it in the last bit.
+    """
+    wanted_side, said_side = AnswerSheet("gold"), AnswerSheet("predictions")
+    for task in tasks:
+        said = {sample_id(entry): entry for entry in predicted.entries.get(task.name, ())}
+        wanted = sorted(golds.entries[task.name], key=lambda entry: str(sample_id(entry)))
+        missing = [entry for entry in wanted if sample_id(entry) not in said]
+        if missing:
+            notes.append(f"{task.name}: {len(missing)} predictions are missing, taken for empty")
+        if strangers := said.keys() - {sample_id(entry) for entry in wanted}:
+            notes.append(f"{task.name}: {len(strangers)} predictions of unknown samples left out")
+        wanted_side.entries[task.name] = wanted
+        said_side.entries[task.name] = [said.get(sample_id(e), _silence(task, e)) for e in wanted]
+    return wanted_side, said_side
+
+
+def _silence(task: CblueTask, gold: Entry) -> Entry:
+    answer = parse_answer(task, "", gold.choices, "lenient")
+    return Entry(
+        raw={"sample_id": sample_id(gold), "answer": answer}, reading=describe(task, "", ())
+    )
+
+
+def _malformed(said: Sequence[Entry]) -> dict[str, Any] | None:
+    """How many outputs were malformed, and how; None for files that somebody else parsed."""
+    readings = [entry.reading for entry in said if entry.reading]
+    if not readings:
+        return None
+    bad = sum(reading != WELL_FORMED for reading in readings)
+    return {"share": bad / len(readings), "kinds": dict(most_frequent(readings))}
+
+
+def _answer(entry: Entry) -> Answer:
+    return cast(Answer, entry.raw["answer"])

@@ -1,0 +1,177 @@
+"""The suite `promptcblue`: from responses to samples to the official numbers and the tables behind.
+
+A doc is a PromptCBLUE record: input, target, answer_choices, task_type, task_dataset, sample_id.
+Settings: `profile` (default `official`) says how texts are read.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from mingmoe_eval.promptcblue.answers import Answer
+from mingmoe_eval.promptcblue.catalogue import CblueTask, task_named
+from mingmoe_eval.promptcblue.malformed import WELL_FORMED, describe, most_frequent
+from mingmoe_eval.promptcblue.measures import (
+    SECTION,
+    Comparison,
+    main_interval,
+    measure_of,
+)
+from mingmoe_eval.promptcblue.overall import fold_group
+from mingmoe_eval.promptcblue.parsing import Profile, parse_answer, profile_named
+from mingmoe_eval.promptcblue.tables import label_intervals, label_table
+from mingmoe_eval.promptcblue.tag_view import tag_view
+from mingmoe_eval.records import MetricValue, Response, Sample, Score
+
+__all__ = ["breakdowns", "chance_level", "expected", "fold", "fold_group", "score_doc"]
+
+_RESAMPLES = 10_000
+_METHOD = "percentile bootstrap over docs, 10,000 draws"
+_Breakdown = dict[str, MetricValue]
+
+
+def score_doc(doc: Mapping[str, Any], response: Response, settings: Mapping[str, Any]) -> Score:
+    """What one response earned; never raises for any reply.
+
+    `answered` is the parsed answer (JSON, or the label or text itself), None for an empty reply:
+    to the official scorer an empty reply may still be right, for it stands for a default label.
+    `counts` hold what the corpus metric sums; `reading` tells what is malformed.
+    """
+    text = response.text or ""
+    task, choices = _task(doc), _choices(doc)
+    answer = parse_answer(task, text, choices, _profile(settings))
+    comparison = measure_of(task).compare(_gold(doc, settings), answer)
+    return Score(
+        value=comparison.value,
+        answered=_as_text(answer) if text.strip() else None,
+        reading=describe(task, text, choices),
+        counts=comparison.counts,
+    )
+
+
+def expected(doc: Mapping[str, Any]) -> str:
+    """The gold label where there is one, as the official scorer compares it; else the gold text."""
+    gold = _gold(doc, {}) if _task(doc).default_label else doc["target"]
+    return str(gold)
+
+
+def chance_level(docs: Sequence[Mapping[str, Any]]) -> None:
+    """None: guessing has no meaning for most of the tasks, and F1 of guesses no closed form."""
+
+
+def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, MetricValue]:
+    """The metrics of one task, from its scored samples, the main one also as `score`.
+
+    The main metric carries an interval over docs; `malformed` is the share of responses of which
+    the official parser loses something.
+    """
+    task = _task(samples[0].doc)
+    measure = measure_of(task)
+    comparisons = [_comparison(sample, task, settings) for sample in samples]
+    n = len(samples)
+    metrics = {k: MetricValue(value=v, n=n) for k, v in measure.corpus(comparisons).items()}
+    main = MetricValue(
+        value=metrics[measure.main].value,
+        n=n,
+        interval=main_interval(measure, comparisons, resamples=_RESAMPLES),
+        interval_method=_METHOD,
+    )
+    malformed = sum(sample.reading != WELL_FORMED for sample in samples)
+    return {"score": main, **metrics, measure.main: main, "malformed": _share(malformed, n)}
+
+
+def breakdowns(
+    samples: Sequence[Sample], settings: Mapping[str, Any]
+) -> dict[str, dict[str, MetricValue]]:
+    """Tables behind the main metric, by what they are split by.
+
+    label: F1 of each entity type, relation, status or class. tag: F1 of each entity type in the
+    BIO view of seqeval, over what can be found in the prompt. section: ROUGE-L of each part of a
+    report. malformed: the ten most frequent faults of format, as shares of the responses.
+    """
+    task = _task(samples[0].doc)
+    answers = [(_gold(s.doc, settings), _predicted(s, task, settings)) for s in samples]
+    tables: dict[str, _Breakdown] = {
+        "label": _label_values(task, answers),
+        "tag": _tag_values(task, samples, answers),
+        "section": _section_values(samples),
+        "malformed": {
+            kind: _share(count, len(samples))
+            for kind, count in most_frequent(sample.reading for sample in samples)
+        },
+    }
+    return {name: table for name, table in tables.items() if table}
+
+
+def _task(doc: Mapping[str, Any]) -> CblueTask:
+    return task_named(str(doc["task_dataset"]))
+
+
+def _choices(doc: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(doc.get("answer_choices") or ())
+
+
+def _profile(settings: Mapping[str, Any]) -> Profile:
+    return profile_named(str(settings.get("profile") or "official"))
+
+
+def _gold(doc: Mapping[str, Any], settings: Mapping[str, Any]) -> Answer:
+    return parse_answer(_task(doc), str(doc["target"]), _choices(doc), _profile(settings))
+
+
+def _as_text(answer: Answer) -> str:
+    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+
+
+def _predicted(sample: Sample, task: CblueTask, settings: Mapping[str, Any]) -> Answer:
+    """The parsed answer again, from what the sample keeps of it."""
+    if sample.answered is None:
+        return parse_answer(task, "", _choices(sample.doc), _profile(settings))
+    if isinstance(_gold(sample.doc, settings), str):
+        return sample.answered
+    return cast(Answer, json.loads(sample.answered))
+
+
+def _comparison(sample: Sample, task: CblueTask, settings: Mapping[str, Any]) -> Comparison:
+    """What `score_doc` compared, from what the sample keeps of it."""
+    if not task.default_label:
+        return Comparison(value=sample.score or 0.0, counts=sample.counts)
+    gold = cast(str, _gold(sample.doc, settings))
+    predicted = sample.answered or task.default_label
+    return Comparison(value=float(gold == predicted), gold=gold, predicted=predicted)
+
+
+def _label_values(task: CblueTask, answers: Sequence[tuple[Answer, Answer]]) -> _Breakdown:
+    intervals = label_intervals(task, answers, resamples=1_000)
+    return {
+        label or "(empty)": MetricValue(
+            value=row.f1,
+            n=row.support,
+            interval=intervals[label],
+            interval_method="percentile bootstrap over docs, 1,000 draws",
+        )
+        for label, row in label_table(task, answers).items()
+    }
+
+
+def _tag_values(
+    task: CblueTask, samples: Sequence[Sample], answers: Sequence[tuple[Answer, Answer]]
+) -> _Breakdown:
+    if task.family != "ner":
+        return {}
+    rows = tag_view([str(sample.doc["input"]) for sample in samples], answers)
+    return {kind: MetricValue(value=row.f1, n=row.support) for kind, row in rows.items()}
+
+
+def _section_values(samples: Sequence[Sample]) -> _Breakdown:
+    values: dict[str, list[float]] = {}
+    for sample in samples:
+        for name, value in sample.counts.items():
+            if name.startswith(SECTION):
+                values.setdefault(name.removeprefix(SECTION), []).append(value)
+    return {k: MetricValue(value=math.fsum(v) / len(v), n=len(v)) for k, v in values.items()}
+
+
+def _share(count: int, n: int) -> MetricValue:
+    return MetricValue(value=count / n, n=n)

@@ -1,0 +1,235 @@
+"""The files that people score: gold and predictions, in every shape, as answers by task.
+
+Gold comes as PromptCBLUE records (the text in `target`) or as a structured file (task -> list of
+{sample_id, answer}). Predictions come as {sample_id, task_dataset, prediction} lines, as records
+whose `target` holds the output, as MING's {prompt, text, additional_info} lines, or structured.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mingmoe_eval.errors import DataError, UnknownTaskError
+from mingmoe_eval.promptcblue.answers import Choices
+from mingmoe_eval.promptcblue.catalogue import BEYOND_THE_16, CblueTask, task_named
+from mingmoe_eval.promptcblue.lenient import fold_answer
+from mingmoe_eval.promptcblue.malformed import describe
+from mingmoe_eval.promptcblue.parsing import Profile, parse_answer
+
+Side = Literal["gold", "predictions"]
+
+_RECORD_FIELDS = ("input", "target", "answer_choices", "task_type", "task_dataset")
+_NO_ID = "xxxx"
+"""What the official conversion calls a record without sample_id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing wrong with a file, and where."""
+
+    side: Side
+    problem: str
+    line: int | None = None
+    task: str | None = None
+    sample_id: str | None = None
+
+    def __str__(self) -> str:
+        places = (
+            f"line {self.line}" if self.line else "",
+            self.task or "",
+            f"sample {self.sample_id}" if self.sample_id else "",
+        )
+        return ": ".join([", ".join(filter(None, (self.side, *places))), self.problem])
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One sample of a file. `raw` is the structured file's own element, which may be anything."""
+
+    raw: Any
+    line: int | None = None
+    text: str | None = None
+    input: str = ""
+    choices: Choices = ()
+    reading: str = ""
+
+
+@dataclass(slots=True)
+class AnswerSheet:
+    """One file's samples by task, in file order, and what was wrong with the rest."""
+
+    side: Side
+    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def choices(self) -> dict[tuple[str, str], Choices]:
+        """The options of each sample, by task and id: ids repeat across tasks."""
+        return {
+            (task, str(entry.raw["sample_id"])): entry.choices
+            for task, entries in self.entries.items()
+            for entry in entries
+            if entry.text is not None
+        }
+
+
+def read_sheet(
+    path: Path,
+    side: Side,
+    profile: Profile,
+    *,
+    choices_of: Mapping[tuple[str, str], Choices] | None = None,
+) -> AnswerSheet:
+    """Read and parse one file; what is wrong in it is noted, all of it, and not raised.
+
+    Args:
+        path: The file.
+        side: Which of the two it is.
+        profile: How texts are read; a structured file was read by somebody else already.
+        choices_of: Options by task and id, for predictions that carry none.
+
+    Raises:
+        DataError: The file cannot be read at all.
+    """
+    sheet = AnswerSheet(side)
+    content = _load(path, sheet)
+    if isinstance(content, dict):
+        _read_structured(content, sheet, profile)
+    else:
+        for line, row in content:
+            _read_row(line, row, sheet, profile, choices_of or {})
+    return sheet
+
+
+def _load(path: Path, sheet: AnswerSheet) -> dict[str, Any] | list[tuple[int, Any]]:
+    """A structured file's object, or the numbered rows of anything else."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the {sheet.side} file {path}: {error}") from None
+    if not text.strip():
+        raise DataError(f"the {sheet.side} file {path} is empty")
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        return list(_json_lines(text, sheet))
+    if isinstance(whole, list):
+        return list(enumerate(whole, start=1))
+    is_row = isinstance(whole, dict) and ("task_dataset" in whole or "additional_info" in whole)
+    return whole if isinstance(whole, dict) and not is_row else [(1, whole)]
+
+
+def _json_lines(text: str, sheet: AnswerSheet) -> Iterator[tuple[int, Any]]:
+    # Not splitlines(): JSON strings may hold U+2028 and its like as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                sheet.faults.append(
+                    Fault(side=sheet.side, line=number, problem=f"not JSON: {error}")
+                )
+
+
+def _read_structured(content: Mapping[str, Any], sheet: AnswerSheet, profile: Profile) -> None:
+    for name, samples in content.items():
+        task = _task(name)
+        if task is None:
+            sheet.notes.append(f"{sheet.side}: {name!r} is none of the 16 tasks and is left out")
+        elif not isinstance(samples, list):
+            sheet.faults.append(Fault(side=sheet.side, task=name, problem="not a list of samples"))
+        else:
+            folded = map(_folded, samples) if profile == "lenient" else samples
+            sheet.entries[task.name] = [Entry(raw=sample) for sample in folded]
+
+
+def _folded(sample: Any) -> Any:
+    try:
+        return {**sample, "answer": fold_answer(sample["answer"])}
+    except (KeyError, TypeError, AttributeError):
+        return sample  # in no known shape: the scorer will say so
+
+
+def _read_row(
+    line: int,
+    row: Any,
+    sheet: AnswerSheet,
+    profile: Profile,
+    choices_of: Mapping[tuple[str, str], Choices],
+) -> None:
+    def fault(problem: str, **where: Any) -> None:
+        sheet.faults.append(Fault(side=sheet.side, line=line, problem=problem, **where))
+
+    if not isinstance(row, dict):
+        return fault("not an object")
+    try:
+        name, sample_id, text, choices = _fields(row, sheet.side, profile, choices_of)
+    except KeyError as error:
+        names = ", ".join(map(repr, error.args))
+        return fault(f"no field {names}", task=row.get("task_dataset"))
+    if name in BEYOND_THE_16:
+        note = f"{sheet.side}: {name!r} is none of the 16 tasks and is left out"
+        return None if note in sheet.notes else sheet.notes.append(note)
+    where = {"task": str(name), "sample_id": str(sample_id)}
+    task = _task(name)
+    if task is None:
+        return fault(f"no task named {name!r}", **where)
+    if not isinstance(text, str):
+        return fault(f"the text is not a string but {type(text).__name__}", **where)
+    if choices is not None and not _is_list_of_text(choices):
+        return fault("answer_choices is neither a list of strings nor null", **where)
+    options = tuple(choices or ())
+    entry = Entry(
+        raw={"sample_id": sample_id, "answer": parse_answer(task, text, options, profile)},
+        line=line,
+        text=text,
+        input=str(row.get("input", "")),
+        choices=options,
+        reading=describe(task, text, options) if sheet.side == "predictions" else "",
+    )
+    return sheet.entries.setdefault(task.name, []).append(entry)
+
+
+def _fields(
+    row: Mapping[str, Any],
+    side: Side,
+    profile: Profile,
+    choices_of: Mapping[tuple[str, str], Choices],
+) -> tuple[Any, Any, Any, Any]:
+    """Task name, sample id, text and options of one row; KeyError where a field is missing."""
+    if side == "predictions" and isinstance(info := row.get("additional_info"), dict):
+        choices = info["answer_choices"]
+        return info["task_dataset"], info.get("sample_id", _NO_ID), row["text"], choices
+    if side == "predictions" and "prediction" in row:
+        name, sample_id = row["task_dataset"], row["sample_id"]
+        if "answer_choices" in row or not choices_of:  # a structured gold file tells no options
+            return name, sample_id, row["prediction"], row["answer_choices"]
+        task = _task(name)
+        known = choices_of.get((task.name if task else "", str(sample_id)))
+        return name, sample_id, row["prediction"], known
+    needed = _RECORD_FIELDS if profile != "lenient" else ("target", "task_dataset")
+    if missing := [name for name in needed if name not in row]:
+        raise KeyError(*missing)
+    return (
+        row["task_dataset"],
+        row.get("sample_id", _NO_ID),
+        row["target"],
+        row.get("answer_choices"),
+    )
+
+
+def _task(name: Any) -> CblueTask | None:
+    try:
+        return task_named(name) if isinstance(name, str) else None
+    except UnknownTaskError:
+        return None
+
+
+def _is_list_of_text(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(piece, str) for piece in value)

@@ -1,0 +1,77 @@
+"""One task by label: entity types, relations, statuses or classes, each with its own F1."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from mingmoe_eval.metrics.doc_resampling import percentile_interval, resampled_sums
+from mingmoe_eval.metrics.label_f1 import LabelScore
+from mingmoe_eval.metrics.tuple_f1 import TupleCounts, compare_sets, f1_of_sums
+from mingmoe_eval.promptcblue.answers import Answer, Item
+from mingmoe_eval.promptcblue.catalogue import CblueTask, Family
+from mingmoe_eval.promptcblue.measures import answer_tuples
+
+_LABEL_KEYS: Mapping[Family, str] = {
+    "ner": "type",
+    "relations": "predicate",
+    "events": "发生状态",
+    "status": "attr",
+}
+"""Which value of an item is its label. Terms of CHIP-CDN and generated texts have none."""
+
+AnswerPair = tuple[Answer, Answer]
+"""Gold and prediction of one doc."""
+
+
+def label_table(task: CblueTask, answers: Sequence[AnswerPair]) -> dict[str, LabelScore]:
+    """Precision, recall and F1 of each label in gold or predictions, the most frequent first.
+
+    `support` is how many tuples of gold have the label.
+    """
+    rows = {}
+    for label, by_doc in label_counts(task, answers).items():
+        total = sum(by_doc.values(), TupleCounts())
+        rows[label] = LabelScore(*total.precision_recall_f1, total.found + total.missed)
+    return dict(sorted(rows.items(), key=lambda row: (-row[1].support, row[0])))
+
+
+def label_counts(
+    task: CblueTask, answers: Sequence[AnswerPair]
+) -> dict[str, dict[int, TupleCounts]]:
+    """For each label, the counts of every doc (by position) that has it on either side."""
+    counts: dict[str, dict[int, TupleCounts]] = {}
+    for position, (gold, said) in enumerate(answers):
+        wanted, answered = _by_label(task, gold), _by_label(task, said)
+        for label in wanted.keys() | answered.keys():
+            compared = compare_sets(wanted.get(label, ()), answered.get(label, ()))
+            counts.setdefault(label, {})[position] = compared
+    return counts
+
+
+def _by_label(task: CblueTask, answer: Answer) -> dict[str, set[tuple[str, ...]]]:
+    if task.default_label:
+        return {cast(str, answer) or task.default_label: {()}}
+    if not (key := _LABEL_KEYS.get(task.family)):
+        return {}
+    grouped: dict[str, list[Item]] = {}
+    for item in cast(list[Item], answer):
+        grouped.setdefault(str(item.get(key, "")), []).append(item)
+    return {label: answer_tuples(items) for label, items in grouped.items()}
+
+
+def label_intervals(
+    task: CblueTask, answers: Sequence[AnswerPair], *, resamples: int, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of each label's F1, all labels over the same draws of docs."""
+    import numpy as np
+
+    counts = label_counts(task, answers)
+    if not counts:
+        return {}
+    columns = np.zeros((len(answers), len(counts), 3))
+    for index, by_doc in enumerate(counts.values()):
+        for position, doc in by_doc.items():
+            columns[position, index] = doc.found, doc.invented, doc.missed
+    rng = np.random.default_rng(seed)
+    drawn = resampled_sums(columns.reshape(len(answers), -1), rng, resamples=resamples)
+    f1 = f1_of_sums(drawn.reshape(resamples, len(counts), 3))
+    return {label: percentile_interval(f1[:, index]) for index, label in enumerate(counts)}

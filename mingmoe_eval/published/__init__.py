@@ -1,0 +1,90 @@
+"""Numbers that others published, each with its source, its table and the doubts about it.
+
+One JSON file a source. A null value is a slot that nobody could read: it stays visible and is
+never filled from memory. Values are percentages with the decimals that the source prints.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from mingmoe_eval.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRow:
+    """One model's row of one published table.
+
+    Attributes:
+        model: The model's name as the source gives it.
+        citation: Source, table and arXiv number.
+        note: How the row was read, and what the source says of its protocol.
+        n_shot: Demonstrations in the prompt, as the source states them; None where it does not.
+        values: Column key -> percentage; None where the number could not be read.
+        decimals: How many decimals the source prints.
+        suspect: Column key -> why the printed value cannot be right as it stands.
+        remarks: Column key -> what a reader must know to compare the value.
+    """
+
+    model: str
+    citation: str
+    note: str
+    n_shot: str | None
+    values: Mapping[str, float | None]
+    decimals: int
+    suspect: Mapping[str, str] = field(default_factory=dict)
+    remarks: Mapping[str, str] = field(default_factory=dict)
+
+
+def published_keys() -> tuple[str, ...]:
+    """The sources that can be cited, by the key that `--published` takes."""
+    files = resources.files(__name__).iterdir()
+    return tuple(sorted(file.name[:-5] for file in files if file.name.endswith(".json")))
+
+
+def published_rows(keys: Sequence[str]) -> list[PublishedRow]:
+    """Every row of the named sources, in the order asked for.
+
+    Raises:
+        UsageError: some keys are unknown; all of them are named.
+    """
+    known = published_keys()
+    if unknown := [key for key in keys if key not in known]:
+        raise UsageError(
+            f"no published results under {', '.join(map(repr, unknown))}; "
+            f"there are: {', '.join(known)}"
+        )
+    return [row for key in keys for row in _rows_of(_read(key))]
+
+
+def _read(key: str) -> dict[str, Any]:
+    text = resources.files(__name__).joinpath(f"{key}.json").read_text("utf-8")
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+def _rows_of(source: Mapping[str, Any]) -> list[PublishedRow]:
+    return [
+        _row(source, table, row) for table in source["tables"] for row in table["rows"]
+    ]
+
+
+def _row(
+    source: Mapping[str, Any], table: Mapping[str, Any], row: Mapping[str, Any]
+) -> PublishedRow:
+    caveats = {
+        key: column["caveat"] for key, column in table["columns"].items() if "caveat" in column
+    }
+    parts = (source["source"], table["table"], source["arxiv"] and f"arXiv:{source['arxiv']}")
+    return PublishedRow(
+        model=row["model"],
+        citation=", ".join(part for part in parts if part),
+        note="; ".join(part for part in (table["note"], row.get("note")) if part),
+        n_shot=None if row["n_shot"] is None else str(row["n_shot"]),
+        values=row["values"],
+        decimals=table["decimals"],
+        suspect=row.get("suspect", {}),
+        remarks=caveats | row.get("remarks", {}),
+    )

@@ -1,0 +1,193 @@
+"""Files of records, read whole or not at all: JSON Lines, JSON, CSV and Parquet."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mingmoe_eval.errors import DataError, offence_list
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record as its file has it; `number` is its line, or its position where lines say nothing.
+
+    Both count from 1. A CSV record that runs over several lines has the number of its last one.
+    """
+
+    number: int
+    fields: Mapping[str, Any]
+
+
+class _Fault(ValueError):
+    """What is wrong with one line."""
+
+
+def parse_rows(data: bytes, *, name: str, suffix: str, header: Sequence[str] = ()) -> list[Row]:
+    """The records in a file's bytes; blank lines, a byte order mark and CRLF are passed over.
+
+    Args:
+        data: The whole file.
+        name: What error messages call it.
+        suffix: One of SUFFIXES. A `.json` file may hold an array, one object a key, or JSON Lines.
+        header: Column names for a CSV file that comes without any.
+
+    Raises:
+        DataError: listing every line that cannot be read.
+    """
+    if suffix == ".parquet":
+        return _parquet_rows(data, name)
+    _refuse_wide_encodings(data, name)
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if suffix == ".csv":
+        return _csv_rows(data, name, header)
+    whole = _whole_json(data, name, suffix)
+    return _json_lines(data, name) if whole is None else whole
+
+
+def _refuse_wide_encodings(data: bytes, name: str) -> None:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(
+            f"{name} is UTF-16; save it as UTF-8, for instance with "
+            "`iconv -f UTF-16 -t UTF-8 OLD > NEW`"
+        )
+
+
+def _whole_json(data: bytes, name: str, suffix: str) -> list[Row] | None:
+    """The records of a file that is one JSON value, or None for one that is JSON Lines."""
+    is_array = data.lstrip()[:1] == b"["
+    if not is_array and suffix != ".json":
+        return None
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        if is_array:
+            raise DataError(f"{name} is not valid JSON: {error}") from error
+        return None
+    if isinstance(value, dict):
+        value = _keyed_records(value)
+    rows = [Row(number, record) for number, record in enumerate(value, 1)]
+    strangers = [f"record {row.number}: not an object" for row in rows if not _is_record(row)]
+    if strangers:
+        raise DataError(offence_list(f"{name}: {len(strangers)} bad records", strangers))
+    return rows
+
+
+def _keyed_records(value: dict[str, Any]) -> list[Any]:
+    """PubMedQA's files are one object a PubMed number: the key becomes the record's `id`."""
+    if value and all(isinstance(record, dict) for record in value.values()):
+        return [{"id": key, **record} for key, record in value.items()]
+    return [value]
+
+
+def _is_record(row: Row) -> bool:
+    return isinstance(row.fields, dict)
+
+
+def _json_lines(data: bytes, name: str) -> list[Row]:
+    rows: list[Row] = []
+    offences: list[str] = []
+    # Only "\n" ends a line: str.splitlines would also cut at separators inside a question.
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(Row(number, _json_record(line)))
+        except _Fault as fault:
+            offences.append(f"line {number}: {fault}")
+    return _all_or_nothing(rows, offences, name)
+
+
+def _json_record(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _Fault("not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise _Fault(f"not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise _Fault("not a JSON object")
+    if b"\\ud" in line.lower() and _has_lone_surrogate(record):
+        raise _Fault("half a character (a lone surrogate), which no tokenizer can take")
+    return record
+
+
+def _has_lone_surrogate(record: dict[str, Any]) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _csv_rows(data: bytes, name: str, header: Sequence[str]) -> list[Row]:
+    text = _csv_text(data, name)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Row] = []
+    offences: list[str] = []
+    columns: Sequence[str] = ()
+    for cells in _cells(reader, offences):
+        if not columns:
+            columns = header if header and not _is_header(cells) else cells
+            if columns is cells:
+                continue
+        if len(cells) == len(columns):
+            rows.append(Row(reader.line_num, dict(zip(columns, cells, strict=True))))
+        else:
+            offences.append(f"line {reader.line_num}: {len(cells)} cells, not {len(columns)}")
+    if len(set(columns)) < len(columns):
+        offences.insert(0, f"line 1: a column name comes twice: {', '.join(columns)}")
+    return _all_or_nothing(rows, offences, name)
+
+
+def _csv_text(data: bytes, name: str) -> str:
+    offences = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if b"\0" in line:
+            offences.append(f"line {number}: a NUL byte")
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            offences.append(f"line {number}: not UTF-8")
+    if offences:
+        raise DataError(offence_list(f"{name}: {len(offences)} bad lines", offences))
+    return data.decode("utf-8")
+
+
+def _cells(reader: Any, offences: list[str]) -> Iterator[list[str]]:
+    """The lines that have cells; a CSV fault ends the reading: what follows cannot be trusted."""
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            offences.append(f"line {reader.line_num}: {error}")
+            return
+        if any(cell.strip() for cell in cells):
+            yield cells
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    return any(cell.strip().lower() == "question" for cell in cells)
+
+
+def _parquet_rows(data: bytes, name: str) -> list[Row]:
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        records = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{name} is not a Parquet file: {error}") from error
+    return [Row(number, record) for number, record in enumerate(records, 1)]
+
+
+def _all_or_nothing(rows: list[Row], offences: list[str], name: str) -> list[Row]:
+    if offences:
+        raise DataError(offence_list(f"{name}: {len(offences)} bad lines", offences))
+    return rows

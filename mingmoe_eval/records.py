@@ -1,0 +1,320 @@
+"""The whole domain: what was asked for, how each question went, and what it adds up to.
+
+RunSpec -> Sample (one a doc) -> MetricValue -> TaskResult -> Run. All frozen, all JSON in and out.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from mingmoe_eval.errors import RunStoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+
+Finish = Literal["stop", "length", "none"]
+"""How a generation ended: by itself, cut at its token limit, or there was none."""
+
+Status = Literal["scored", "unanswered", "failed"]
+"""A failed sample has no score and is left out; an unanswered one is wrong, and counted."""
+
+JsonDict = dict[str, Any]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """What a user asked for: one model over some tasks. Names follow the command's flags."""
+
+    model: str
+    tasks: tuple[str, ...]
+    base: str | None = None
+    data_dir: str | None = None
+    sample: bool = False
+    split: str | None = None
+    partial: bool = False
+    limit: int | None = None
+    num_fewshot: int | None = None
+    batch_size: int | str = "auto"
+    dtype: str = "auto"
+    device: str = "auto"
+    seed: int = 1234
+    chat_template: bool | None = None
+    cache: bool = True
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Why this run's numbers are not the benchmark's; empty when they are."""
+        reasons = (
+            (self.sample, "invented sample"),
+            (self.limit is not None, f"first {self.limit} docs"),
+            (self.split is not None, f"split {self.split}"),
+            (self.partial, "partial"),
+        )
+        return tuple(mark for applies, mark in reasons if applies)
+
+    def to_json(self) -> JsonDict:
+        """A plain dict that `from_json` reads back."""
+        return {**dataclasses.asdict(self), "tasks": list(self.tasks)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The spec that `to_json` wrote; an unknown field is refused."""
+        return _build(cls, {**data, "tasks": tuple(data["tasks"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestUsage:
+    """What one request to a language model cost, and how it ended."""
+
+    prompt_tokens: int
+    generated_tokens: int = 0
+    finish: Finish = "none"
+    prompt_truncated: bool = False
+    from_store: bool = False
+    failure: str = ""
+    """Why no answer could be had; the doc then fails and is left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What a model gave for one doc: a text, or one log-likelihood an option, with its cost."""
+
+    text: str | None = None
+    log_likelihoods: tuple[float, ...] | None = None
+    usage: tuple[RequestUsage, ...] = ()
+
+    @property
+    def finite(self) -> bool:
+        """False when any log-likelihood is NaN or infinite: such a doc must not be scored."""
+        return all(math.isfinite(value) for value in self.log_likelihoods or ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What one response earned, with the answer that was read and by which rule.
+
+    `counts` holds what a corpus metric sums over docs (for instance tp, fp, fn), so that every
+    metric and interval can be made again from samples alone.
+    """
+
+    value: float
+    answered: str | None
+    reading: str
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """How one doc went: what was asked, what came back, how it was read, what it earned."""
+
+    task: str
+    doc_id: str
+    position: int
+    doc: Mapping[str, Any]
+    prompt: str
+    expected: str
+    response: str | None = None
+    log_likelihoods: tuple[float, ...] | None = None
+    answered: str | None = None
+    reading: str = ""
+    score: float | None = None
+    status: Status = "scored"
+    failure: str = ""
+    counts: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    cluster: str | None = None
+    finish: Finish = "none"
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prompt_truncated: bool = False
+
+    @property
+    def prompt_id(self) -> str:
+        """A fingerprint of the prompt as the model saw it."""
+        return fingerprint(self.prompt)
+
+    def to_json(self) -> JsonDict:
+        """A plain dict that `from_json` reads back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The sample that `to_json` wrote; an unknown field is refused."""
+        values = dict(data)
+        if values.get("log_likelihoods") is not None:
+            values["log_likelihoods"] = tuple(map(_number, values["log_likelihoods"]))
+        return _build(cls, values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricValue:
+    """One number with its doubt: a fraction, its interval, and how many docs stand behind it."""
+
+    value: float
+    n: int
+    interval: tuple[float, float] | None = None
+    interval_method: str = ""
+
+    def to_json(self) -> JsonDict:
+        """A plain dict that `from_json` reads back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The value that `to_json` wrote."""
+        interval = data.get("interval")
+        return _build(
+            cls,
+            {
+                **data,
+                "value": _number(data["value"]),
+                "interval": tuple(map(_number, interval)) if interval else None,
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many docs a task had, and what became of those that earned no plain score."""
+
+    docs: int = 0
+    unanswered: int = 0
+    truncated: int = 0
+    prompt_truncated: int = 0
+    non_finite: int = 0
+    failed: int = 0
+    unusable: int = 0
+
+    @property
+    def failed_share(self) -> float:
+        """Failed docs, non-finite ones among them, as a share of the docs."""
+        return self.failed / self.docs if self.docs else 0.0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return Counts(**{name: mine[name] + theirs[name] for name in mine})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """What one task, or one group of tasks, added up to."""
+
+    task: str
+    main_metric: str
+    metrics: Mapping[str, MetricValue]
+    counts: Counts
+    breakdowns: Mapping[str, Mapping[str, MetricValue]] = field(default_factory=dict)
+    chance: float | None = None
+    version: str = ""
+    suite: str = ""
+    num_fewshot: int = 0
+    members: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def is_group(self) -> bool:
+        """A group stands for its members and is never tested beside them."""
+        return bool(self.members)
+
+    @property
+    def main(self) -> MetricValue:
+        """The headline number."""
+        return self.metrics[self.main_metric]
+
+    def to_json(self) -> JsonDict:
+        """A plain dict that `from_json` reads back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The result that `to_json` wrote; an unknown field is refused."""
+        values = dict(data)
+        values["metrics"] = _metric_values(data["metrics"])
+        values["counts"] = _build(Counts, data["counts"])
+        values["breakdowns"] = {
+            tag: _metric_values(by_value) for tag, by_value in data["breakdowns"].items()
+        }
+        values["members"] = tuple(data["members"])
+        values["notes"] = tuple(data["notes"])
+        return _build(cls, values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One model over some tasks: numbers, samples, and what made them."""
+
+    name: str
+    spec: RunSpec
+    provenance: Mapping[str, Any]
+    results: Mapping[str, TaskResult]
+    samples: Mapping[str, Sequence[Sample]]
+    timing: Mapping[str, float] = field(default_factory=dict)
+    routing: Mapping[str, Any] | None = None
+    parent: str | None = None
+    missing_tasks: tuple[str, ...] = ()
+
+    @property
+    def leaves(self) -> dict[str, TaskResult]:
+        """The tasks themselves, without the groups over them."""
+        return {name: result for name, result in self.results.items() if not result.is_group}
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """Tasks that did not run, or of whose docs more than 0.1 % failed."""
+        failing = [
+            name for name, result in self.leaves.items() if result.counts.failed_share > 1e-3
+        ]
+        return (*self.missing_tasks, *failing)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The samples, one a row, as a pandas frame."""
+        import pandas as pd
+
+        return pd.DataFrame([s.to_json() for samples in self.samples.values() for s in samples])
+
+    def results_frame(self) -> "pd.DataFrame":
+        """The metrics, one a row, as a pandas frame: task, metric, value, low, high, n."""
+        import pandas as pd
+
+        rows = []
+        for task, result in self.results.items():
+            for metric, value in result.metrics.items():
+                low, high = value.interval or (None, None)
+                rows.append((task, metric, value.value, low, high, value.n))
+        return pd.DataFrame(rows, columns=["task", "metric", "value", "low", "high", "n"])
+
+
+def fingerprint(value: Any) -> str:
+    """Sixteen hex digits of the SHA-256 of a text, or of anything JSON can write, keys sorted."""
+    text = (
+        value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    )
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _metric_values(data: Mapping[str, Any]) -> dict[str, MetricValue]:
+    return {name: MetricValue.from_json(value) for name, value in data.items()}
+
+
+def _number(value: float | str | None) -> float:
+    """JSON has no NaN and no infinity: run_store writes them as words, and null means NaN."""
+    return math.nan if value is None else float(value)
+
+
+def _build(cls: type[_T], values: Mapping[str, Any]) -> _T:
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - known):
+        raise RunStoreError(
+            f"{cls.__name__} has no field {', '.join(map(repr, unknown))}: the file was written by "
+            "another version of mingmoe-eval, or edited by hand"
+        )
+    return cls(**values)

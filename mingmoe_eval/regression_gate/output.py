@@ -1,0 +1,202 @@
+"""A verdict of the regression gate as JUnit XML, Markdown and JSON."""
+
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from mingmoe_eval.comparison.output import (
+    allowed_json,
+    allowed_remarks,
+    mark_remarks,
+    markdown_table,
+    percent,
+    plain,
+    points,
+    task_json,
+)
+from mingmoe_eval.records import JsonDict
+from mingmoe_eval.regression_gate.signals import Finding
+from mingmoe_eval.regression_gate.verdicts import TaskVerdict, Verdict
+
+_SUITE = "regression gate"
+_SIGNS = {"equivalent": "✅", "improved": "✅", "regressed": "❌", "undecided": "❔"}
+
+
+def gate_json(verdict: Verdict) -> JsonDict:
+    """Everything that the verdict says, for machines; fractions at full precision."""
+    return {
+        "outcome": verdict.outcome,
+        "exit_status": verdict.exit_status,
+        "baseline": verdict.baseline,
+        "candidate": verdict.candidate,
+        "margin": verdict.margin,
+        "alpha": verdict.alpha,
+        "strict": verdict.strict,
+        "marks": list(verdict.marks),
+        "allowed": allowed_json(verdict.allowed),
+        "tasks": {task.task: _task_json(task) for task in verdict.tasks},
+        "failures": [_finding_json(finding) for finding in verdict.failures],
+        "warnings": [_finding_json(finding) for finding in verdict.warnings],
+    }
+
+
+def gate_markdown(verdict: Verdict) -> str:
+    """A summary for a step summary or a merge-request comment."""
+    lines = [
+        f"## {plain(headline(verdict))}",
+        "",
+        *markdown_table(headings(verdict), rows(verdict)),
+        "",
+        *(f"- {plain(remark)}" for remark in remarks(verdict)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def headline(verdict: Verdict) -> str:
+    """The whole in a line."""
+    text = f"Regression gate {verdict.outcome}: {verdict.candidate} against {verdict.baseline}"
+    return text + (f" ({len(verdict.undecided)} undecided)" if verdict.undecided else "")
+
+
+def headings(verdict: Verdict) -> tuple[str, ...]:
+    """What the columns of `rows` are."""
+    level = 100 * (1 - 2 * verdict.alpha)
+    return (
+        "task",
+        "verdict",
+        "docs",
+        "baseline",
+        "candidate",
+        f"difference ({level:g} % interval)",
+        "p worse (Holm)",
+        "smallest visible drop",
+        "docs to settle",
+    )
+
+
+def rows(verdict: Verdict) -> list[tuple[str, ...]]:
+    """One row a task; everything in points (hundredths)."""
+    return [_row(task) for task in verdict.tasks]
+
+
+def remarks(verdict: Verdict) -> list[str]:
+    """Failures, warnings, and what the table must not be read without."""
+    return [
+        *mark_remarks(verdict.marks),
+        *(f"FAILED: {finding}" for finding in verdict.failures),
+        *(f"warning: {finding}" for finding in verdict.warnings),
+        *allowed_remarks(verdict.allowed),
+        f"Margin {100 * verdict.margin:g} points, one-sided alpha {verdict.alpha:g} over "
+        f"{len(verdict.tasks)} tasks. Smallest visible: with a power of 80 %.",
+    ]
+
+
+def gate_junit(verdict: Verdict) -> str:
+    """JUnit XML as GitHub's and GitLab's readers take it: one test case a task.
+
+    A regressed task, and one with any other failure, is a failure; an undecided one is skipped, or
+    a failure where the gate is strict. Findings that belong to no judged task are cases of their
+    own.
+    """
+    cases = [*_task_cases(verdict), *_other_cases(verdict)]
+    counts = {
+        "tests": str(len(cases)),
+        "failures": str(sum(case.find("failure") is not None for case in cases)),
+        "errors": "0",
+        "skipped": str(sum(case.find("skipped") is not None for case in cases)),
+        "time": "0",
+    }
+    root = ET.Element("testsuites", {"name": _SUITE, **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": _SUITE, **counts})
+    properties = ET.SubElement(suite, "properties")
+    for name in ("baseline", "candidate", "margin", "alpha", "outcome"):
+        value = _xml_text(str(getattr(verdict, name)))
+        ET.SubElement(properties, "property", {"name": name, "value": value})
+    suite.extend(cases)
+    ET.indent(root)
+    return "<?xml version='1.0' encoding='utf-8'?>\n" + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _task_json(verdict: TaskVerdict) -> JsonDict:
+    return {
+        "verdict": verdict.outcome,
+        "reason": verdict.reason,
+        **task_json(verdict.comparison),
+        # What the gate tests is one-sided: its own adjusted values replace the two-sided ones.
+        "p_worse_adjusted": verdict.p_worse,
+        "p_better_adjusted": verdict.p_better,
+        "minimum_detectable": verdict.minimum_detectable,
+        "docs_to_settle": verdict.docs_to_settle,
+    }
+
+
+def _finding_json(finding: Finding) -> JsonDict:
+    return {"kind": finding.kind, "task": finding.task, "text": finding.text}
+
+
+def _row(verdict: TaskVerdict) -> tuple[str, ...]:
+    paired = verdict.comparison.paired
+    undecided = verdict.outcome == "undecided"
+    return (
+        verdict.task,
+        f"{_SIGNS[verdict.outcome]} {verdict.outcome}",
+        str(verdict.comparison.docs),
+        percent(paired.baseline),
+        percent(paired.candidate),
+        points(paired.difference, paired.interval),
+        f"{verdict.p_worse:.3g}",
+        f"{100 * verdict.minimum_detectable:.1f}",
+        str(verdict.docs_to_settle) if undecided else "",
+    )
+
+
+def _task_cases(verdict: Verdict) -> Iterator[ET.Element]:
+    failures = _by_task(verdict.failures)
+    for task in verdict.tasks:
+        case = _case(task.task)
+        said = failures.get(task.task, [])
+        if task.outcome == "undecided" and verdict.strict:
+            said = [*said, f"undecided, {task.reason}"]
+        if said:
+            _fail(case, said)
+        elif task.outcome == "undecided":
+            ET.SubElement(case, "skipped", {"message": _xml_text(f"undecided, {task.reason}")})
+        output = ET.SubElement(case, "system-out")
+        output.text = _xml_text(f"{task.outcome}: {task.reason}")
+        yield case
+
+
+def _other_cases(verdict: Verdict) -> Iterator[ET.Element]:
+    judged = {task.task for task in verdict.tasks}
+    for task, texts in _by_task(verdict.failures).items():
+        if task not in judged:
+            case = _case(task)
+            _fail(case, texts)
+            yield case
+
+
+def _by_task(findings: Iterable[Finding]) -> dict[str, list[str]]:
+    texts = defaultdict(list)
+    for finding in findings:
+        texts[finding.task].append(finding.text)
+    return dict(texts)
+
+
+def _case(task: str) -> ET.Element:
+    attributes = {"classname": "mingmoe_eval.regression_gate", "name": _xml_text(task), "time": "0"}
+    return ET.Element("testcase", attributes)
+
+
+def _fail(case: ET.Element, texts: list[str]) -> None:
+    """One failure a case, since some readers show only the first."""
+    failure = ET.SubElement(case, "failure", {"type": "regression", "message": _xml_text(texts[0])})
+    failure.text = _xml_text("\n".join(texts))
+
+
+def _xml_text(text: str) -> str:
+    """Text without the characters that no XML may hold, not even escaped."""
+    return "".join(char if char in "\t\n" or _is_xml(ord(char)) else "�" for char in text)
+
+
+def _is_xml(code: int) -> bool:
+    return 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or code >= 0x10000

@@ -1,0 +1,165 @@
+"""What the regression gate looks at besides scores: missing parts, and samples gone bad."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from mingmoe_eval.comparison.comparability import Pair, pair_samples, shared_tasks
+from mingmoe_eval.metrics.paired_tests import mcnemar_exact
+from mingmoe_eval.records import Run, Sample
+
+LONGER = 2.0
+"""Replies that grew or shrank by this factor are worth a word, whatever the scores say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerances:
+    """How much worse a candidate's samples may be, task by task, before the gate fails.
+
+    Attributes:
+        unanswered: Largest rise of the share of docs from which no answer could be read.
+        truncated: Largest rise of the share of docs whose reply or prompt was cut.
+        non_finite: Largest rise of the number of docs with NaN or infinite log-likelihoods.
+    """
+
+    unanswered: float = 0.01
+    truncated: float = 0.01
+    non_finite: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something about one task, or a whole run, that fails the gate or deserves a warning."""
+
+    kind: str
+    task: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.task}: {self.text}" if self.task else self.text
+
+
+def missing_parts(baseline: Run, candidate: Run) -> Iterator[Finding]:
+    """Tasks, metrics and docs that the candidate owes."""
+    for task in candidate.incomplete:
+        text = "the candidate's run is incomplete here"
+        if (result := candidate.results.get(task)) is not None:
+            text += f": {result.counts.failed} of {result.counts.docs} docs failed"
+        yield Finding(kind="incomplete", task=task, text=text)
+    for task, result in baseline.leaves.items():
+        if task not in candidate.leaves:
+            if task not in candidate.missing_tasks:
+                yield Finding(kind="missing", task=task, text="the candidate lacks this task")
+            continue
+        for metric in sorted(set(result.metrics) - set(candidate.leaves[task].metrics)):
+            text = f"the candidate lacks the metric {metric!r}"
+            yield Finding(kind="missing", task=task, text=text)
+
+
+def bad_samples(
+    baseline: Run, candidate: Run, tolerances: Tolerances, *, alpha: float
+) -> tuple[list[Finding], list[Finding]]:
+    """Rises of unanswered, truncated and non-finite samples: those that fail, and the warnings.
+
+    A rise of a share beyond its tolerance fails when it is also more than chance (exact McNemar on
+    the docs, at `alpha` divided by the number of looks), and is a warning otherwise: models that
+    leave a few docs unanswered leave other few unanswered each time.
+    """
+    failures: list[Finding] = []
+    warnings: list[Finding] = []
+    tasks = shared_tasks(baseline, candidate)
+    for task in tasks:
+        pairs = pair_samples(baseline.samples.get(task, ()), candidate.samples.get(task, ()))
+        for kind, tolerance in (
+            ("unanswered", tolerances.unanswered),
+            ("truncated", tolerances.truncated),
+        ):
+            rise = _rise(kind, pairs)
+            if rise.share > tolerance:
+                text = f"{rise}; the tolerance is {100 * tolerance:g} points"
+                finding = Finding(kind=kind, task=task, text=text)
+                more_than_chance = rise.chance < level_of_a_look(alpha, len(tasks))
+                (failures if more_than_chance else warnings).append(finding)
+        warnings += _longer_replies(task, pairs)
+    failures += _non_finite(tasks, baseline, candidate, tolerances.non_finite)
+    return failures, warnings
+
+
+def level_of_a_look(alpha: float, tasks: int) -> float:
+    """Bonferroni over two looks, unanswered and truncated, at each task."""
+    return alpha / (2 * tasks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rise:
+    """How many docs are flagged on either side, and how many of them on one side alone."""
+
+    kind: str
+    docs: int
+    before: int
+    mended: int
+    broken: int
+
+    @property
+    def after(self) -> int:
+        """Docs flagged in the candidate."""
+        return self.before - self.mended + self.broken
+
+    @property
+    def share(self) -> float:
+        """By how much the flagged share of the docs rose."""
+        return (self.broken - self.mended) / max(self.docs, 1)
+
+    @property
+    def chance(self) -> float:
+        """How likely chance alone gives such a rise, or a larger one (exact McNemar)."""
+        return mcnemar_exact(self.mended, self.broken).better
+
+    def __str__(self) -> str:
+        return f"{self.kind} docs rose from {self.before} to {self.after} of {self.docs}"
+
+
+def _rise(kind: str, pairs: Iterable[Pair]) -> Rise:
+    flags = [(_flagged(kind, pair.baseline), _flagged(kind, pair.candidate)) for pair in pairs]
+    return Rise(
+        kind=kind,
+        docs=len(flags),
+        before=sum(before for before, _ in flags),
+        mended=sum(before and not after for before, after in flags),
+        broken=sum(after and not before for before, after in flags),
+    )
+
+
+def _flagged(kind: str, sample: Sample) -> bool:
+    if kind == "unanswered":
+        return sample.status == "unanswered"
+    return sample.finish == "length" or sample.prompt_truncated
+
+
+def _non_finite(
+    tasks: Iterable[str], baseline: Run, candidate: Run, tolerance: int
+) -> Iterator[Finding]:
+    for task in tasks:
+        before = baseline.leaves[task].counts.non_finite
+        after = candidate.leaves[task].counts.non_finite
+        if after - before > tolerance:
+            text = f"docs with non-finite log-likelihoods rose from {before} to {after}"
+            yield Finding(kind="non-finite", task=task, text=text)
+
+
+def _longer_replies(task: str, pairs: Iterable[Pair]) -> Iterator[Finding]:
+    before, after = (
+        sum(getattr(pair, side).generated_tokens for pair in pairs)
+        for side in ("baseline", "candidate")
+    )
+    if before and after and not 1 / LONGER <= after / before <= LONGER:
+        text = f"replies are {after / before:.2g} times as long as the baseline's"
+        yield Finding(kind="length", task=task, text=text)
+
+
+def unusable_tasks(run: Run, tasks: Iterable[str]) -> Mapping[str, int]:
+    """Tasks of which not one doc earned a score, with their number of docs."""
+    return {
+        task: len(run.samples.get(task, ()))
+        for task in tasks
+        if all(sample.score is None for sample in run.samples.get(task, ()))
+    }

@@ -1,0 +1,340 @@
+// What the page does beyond showing its tables: sort, explore samples, switch language and theme.
+// Whatever comes from a run is put in as text, never as markup.
+"use strict";
+
+const { DataTable } = globalThis;
+const byId = (id) => document.getElementById(id);
+const WORDS = JSON.parse(byId("words").textContent);
+const { labels: RUNS, marks: MARKS, baseline: BASELINE } = JSON.parse(byId("runs").textContent);
+const [FLIPPED, UNANSWERED, FAILED, TRUNCATED] = [1, 2, 4, 8];
+const LONG = 50_000; // characters; of a longer text only this much is laid out until asked for
+let language = document.documentElement.lang;
+
+const word = (key) => WORDS[key]?.[language] ?? key;
+
+function element(tag, { text, label, ...properties } = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  if (text !== undefined) made.textContent = text;
+  if (label !== undefined) made.setAttribute("aria-label", label);
+  made.append(...children);
+  return made;
+}
+
+// --- compressed data inside the page -----------------------------------------------------------
+
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob(byId(id).textContent), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+const opened = new Map(); // the chunks opened last; a chunk is up to a few megabytes
+async function chunk(number) {
+  if (!opened.has(number)) {
+    if (opened.size > 8) opened.delete(opened.keys().next().value);
+    opened.set(number, await unpack(`chunk-${number}`));
+  }
+  return opened.get(number);
+}
+
+const [TASK, DOC, QUESTION, EXPECTED, OUTCOMES, ANSWERS, FLAGS, CHUNK, PLACE] = Array(9).keys();
+const index = await unpack("index");
+
+// --- static tables -----------------------------------------------------------------------------
+
+const tableWords = () => ({
+  info: "_START_–_END_ / _TOTAL_", infoEmpty: "0", infoFiltered: "", lengthMenu: "_MENU_",
+  emptyTable: word("nothing"), zeroRecords: word("nothing"),
+  aria: {
+    orderable: word("sort"), orderableReverse: word("sort"), orderableRemove: word("sort"),
+    paginate: { first: word("first"), last: word("last"), next: word("next"), previous: word("previous") },
+  },
+});
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  new DataTable(table, {
+    paging: false, searching: false, info: false, order: [], autoWidth: false, language: tableWords(),
+  });
+}
+
+// --- the explorer ------------------------------------------------------------------------------
+
+function outcomeKind(outcome) {
+  if (outcome === null) return "absent";
+  if (typeof outcome === "string") return outcome;
+  if (outcome >= 1) return "right";
+  return outcome > 0 ? "partial" : "wrong";
+}
+
+const SIGNS = { right: "✓", wrong: "✗", unanswered: "∅", failed: "!", absent: "–" };
+
+function outcomeCell(row, run) {
+  const outcome = row[OUTCOMES][run];
+  const kind = outcomeKind(outcome);
+  const sign = SIGNS[kind] ?? outcome.toFixed(2);
+  const cell = element("span", { className: `outcome ${kind}`, text: sign, title: word(kind) });
+  return element("span", {}, cell, ` ${row[ANSWERS][run]}`);
+}
+
+const sortKey = (outcome) =>
+  ({ number: outcome, string: outcome === "failed" ? -2 : -1 })[typeof outcome] ?? -3;
+
+const columns = [
+  {
+    data: DOC,
+    render: (doc, type, row, place) =>
+      type === "display"
+        ? element("button", { type: "button", className: "doc", text: doc.slice(0, 8), value: place.row })
+        : doc,
+  },
+  ...[TASK, QUESTION, EXPECTED].map((place) => ({
+    data: place,
+    className: place === QUESTION ? "text question" : "text",
+    render: (text, type) => (type === "display" ? element("span", { text }) : text),
+  })),
+  ...RUNS.map((_, run) => ({
+    data: null,
+    render: (_data, type, row) => {
+      if (type === "display") return outcomeCell(row, run);
+      return type === "filter" ? row[ANSWERS][run] : sortKey(row[OUTCOMES][run]);
+    },
+  })),
+];
+
+const filters = { task: byId("filter-task"), outcome: byId("filter-outcome"), run: byId("filter-run") };
+
+const worth = (outcome) => (typeof outcome === "number" ? outcome : outcome === "unanswered" ? 0 : null);
+
+function changed(row, run, sign) {
+  const [mine, reference] = [worth(row[OUTCOMES][run]), worth(row[OUTCOMES][BASELINE])];
+  return mine !== null && reference !== null && (mine - reference) * sign > 0;
+}
+
+const OUTCOME_TESTS = {
+  all: () => true,
+  gained: (row, run) => changed(row, run, 1),
+  lost: (row, run) => changed(row, run, -1),
+  right: (row, run) => outcomeKind(row[OUTCOMES][run]) === "right",
+  wrong: (row, run) => ["wrong", "partial", "unanswered"].includes(outcomeKind(row[OUTCOMES][run])),
+  unanswered: (row, run) => row[OUTCOMES][run] === "unanswered",
+  failed: (row, run) => row[OUTCOMES][run] === "failed",
+  flipped: (row, run) =>
+    Boolean(row[FLAGS] & FLIPPED) &&
+    (run === BASELINE || (row[OUTCOMES][run] >= 1) !== (row[OUTCOMES][BASELINE] >= 1)),
+  truncated: (row) => Boolean(row[FLAGS] & TRUNCATED),
+};
+
+function passes(row) {
+  if (filters.task.value && row[TASK] !== filters.task.value) return false;
+  const test = OUTCOME_TESTS[filters.outcome.value];
+  const chosen = filters.run?.value ? [Number(filters.run.value)] : RUNS.keys();
+  return [...chosen].some((run) => test(row, run));
+}
+
+let explorer;
+let found = null; // rows whose whole texts hold the search text; null: no such search
+
+function buildExplorer() {
+  explorer?.destroy();
+  explorer = new DataTable("#explorer", {
+    data: index, columns, deferRender: true, autoWidth: false, pageLength: 25,
+    order: [], language: tableWords(),
+    layout: { topStart: null, topEnd: null, bottomStart: ["pageLength", "info"], bottomEnd: "paging" },
+  });
+  explorer.search.fixed("filters", (_text, row) => passes(row));
+  explorer.search.fixed("whole text", (_text, _row, place) => found === null || found.has(place));
+  explorer.draw();
+}
+
+const holds = (record, text) =>
+  [...record.prompts, record.expected, ...record.runs.flatMap((run) => run?.response ?? [])].some(
+    (part) => part.toLowerCase().includes(text),
+  );
+
+async function searchWholeTexts(text) {
+  const rows = new Set();
+  const places = Map.groupBy(index.keys(), (row) => index[row][CHUNK]);
+  for (const [number, members] of places) {
+    if (number < 0) continue;
+    const records = await unpack(`chunk-${number}`);
+    for (const row of members) if (holds(records[index[row][PLACE]], text)) rows.add(row);
+  }
+  return rows;
+}
+
+let latest = 0;
+async function search() {
+  const text = byId("search").value.trim().toLowerCase();
+  const whole = byId("whole-text").checked && text !== "";
+  const mine = ++latest;
+  if (whole) byId("found").textContent = word("searching");
+  const rows = whole ? await searchWholeTexts(text) : null;
+  if (mine !== latest) return; // a later search has overtaken this one
+  found = rows;
+  explorer.search(whole ? "" : text).draw();
+  byId("found").textContent = whole ? `${rows.size}` : "";
+}
+
+let pause;
+for (const id of ["search", "whole-text"]) {
+  byId(id).addEventListener("input", () => {
+    clearTimeout(pause);
+    pause = setTimeout(search, 250);
+  });
+}
+byId("filters").addEventListener("submit", (event) => event.preventDefault());
+// Not on the form: a text field's "change" comes when it loses focus, and redrawing the rows then
+// would take the button away from under the click that moved the focus.
+for (const select of Object.values(filters)) {
+  select?.addEventListener("change", () => explorer.draw());
+}
+
+for (const button of document.querySelectorAll("button.jump")) {
+  button.addEventListener("click", () => {
+    filters.task.value = button.dataset.task;
+    filters.outcome.value = button.dataset.outcome;
+    filters.run.value = button.dataset.run;
+    explorer.draw();
+    byId("samples").scrollIntoView();
+    filters.outcome.focus({ preventScroll: true });
+  });
+}
+
+// --- one doc -----------------------------------------------------------------------------------
+
+const dialog = byId("doc");
+let shown = null;
+
+/** The text, with the pieces marked that the reference does not have. */
+function marked(text, reference) {
+  if (text.length > LONG) return beginning(text);
+  if (reference === null || reference.length > LONG) return [text];
+  const pieces = (whole) => whole.split(/(?<=[\n。；;，,、.])/u);
+  const known = new Set(pieces(reference).map((piece) => piece.trim()));
+  return pieces(text).map((piece) =>
+    known.has(piece.trim()) ? piece : element("mark", { text: piece }),
+  );
+}
+
+/** The beginning of a long text, with a button for the rest: a browser lays a megabyte out slowly. */
+function beginning(text) {
+  const rest = text.slice(LONG);
+  const more = element("button", { type: "button", text: `${word("more")} (${rest.length})` });
+  more.addEventListener("click", () => more.replaceWith(rest));
+  return [text.slice(0, LONG), more];
+}
+
+const facts = (pairs) =>
+  element("dl", {}, ...pairs.filter(([, value]) => value !== null && value !== "").flatMap(
+    ([key, value]) => [element("dt", { text: word(key) }), element("dd", { text: String(value) })],
+  ));
+
+function answerPanel(record, run) {
+  const one = record.runs[run];
+  const heading = element("h3", {}, element("span", { className: `swatch s${run}` }), RUNS[run],
+    ...MARKS[run].flatMap((mark) => [" ", element("span", { className: "mark", text: mark })]));
+  if (one === null) return element("div", {}, heading, element("p", { text: word("absent") }));
+  const other = record.runs[run === BASELINE ? (RUNS.length === 2 ? 1 - run : run) : BASELINE];
+  const reference = other === one ? null : (other?.response ?? null);
+  return element("div", {}, heading,
+    facts([
+      ["outcome", one.status === "scored" ? one.score : `${word(one.status)} ${one.failure}`],
+      ["answered", one.answered], ["reading", one.reading],
+      ["log_likelihoods", one.logLikelihoods && one.logLikelihoods.join("  ")],
+      ["finish", one.finish === "length" ? word("truncated") : one.finish],
+      ["tokens", one.tokens.join(" + ")],
+      ["prompt_truncated", one.promptTruncated ? word("yes") : null],
+    ]),
+    ...(one.response === null ? [] : [
+      element("pre", { tabIndex: 0, label: `${word("response")}, ${RUNS[run]}` }, ...marked(one.response, reference)),
+    ]));
+}
+
+async function showDoc(place) {
+  shown = place;
+  const row = index[place];
+  const body = byId("doc-body");
+  byId("doc-title").textContent = `${row[TASK]} · ${row[DOC]}`;
+  if (row[CHUNK] < 0) {
+    body.replaceChildren(element("p", { text: word("not_held") }));
+  } else {
+    const record = (await chunk(row[CHUNK]))[row[PLACE]];
+    if (shown !== place) return;
+    body.replaceChildren(
+      facts(Object.entries(record.tags)),
+      ...record.prompts.flatMap((prompt, number) => [
+        element("h3", { text: record.prompts.length > 1 ? `${word("prompt")} ${number + 1}` : word("prompt") }),
+        element("pre", { tabIndex: 0, label: word("prompt") }, ...marked(prompt, null)),
+      ]),
+      element("h3", { text: word("expected") }),
+      element("pre", { tabIndex: 0, label: word("expected") }, ...marked(record.expected, null)),
+      element("div", { className: "answers" }, ...RUNS.keys().map((run) => answerPanel(record, run))),
+    );
+  }
+  const order = visibleRows();
+  byId("doc-back").disabled = order.indexOf(place) <= 0;
+  byId("doc-next").disabled = order.indexOf(place) >= order.length - 1;
+  if (!dialog.open) dialog.showModal();
+  body.scrollTo?.(0, 0);
+}
+
+const visibleRows = () => explorer.rows({ search: "applied", order: "applied" }).indexes().toArray();
+const step = (by) => showDoc(visibleRows()[visibleRows().indexOf(shown) + by]);
+
+byId("explorer").addEventListener("click", (event) => {
+  const button = event.target.closest("button.doc");
+  if (button) showDoc(Number(button.value));
+});
+byId("doc-close").addEventListener("click", () => dialog.close());
+byId("doc-back").addEventListener("click", () => step(-1));
+byId("doc-next").addEventListener("click", () => step(1));
+
+// --- cost, language, theme, tooltips, print ----------------------------------------------------
+
+function showCosts() {
+  const perHour = byId("price-hour").valueAsNumber;
+  const perMillion = byId("price-million").valueAsNumber;
+  for (const cell of document.querySelectorAll("td.cost")) {
+    const { seconds, tokens } = cell.dataset;
+    const parts = [(perHour * Number(seconds || NaN)) / 3600, (perMillion * Number(tokens)) / 1e6];
+    const known = parts.filter((part) => !Number.isNaN(part));
+    cell.textContent = known.length ? known.reduce((sum, part) => sum + part).toFixed(2) : "–";
+  }
+}
+for (const id of ["price-hour", "price-million"]) byId(id).addEventListener("input", showCosts);
+
+byId("language").addEventListener("click", ({ target }) => {
+  language = language === "en" ? "zh" : "en";
+  document.documentElement.lang = language;
+  target.lang = language === "en" ? "zh" : "en";
+  target.textContent = language === "en" ? "中文" : "English";
+  for (const node of document.querySelectorAll("[data-t]")) node.textContent = word(node.dataset.t);
+  for (const node of document.querySelectorAll("[data-t-label]")) {
+    node.setAttribute("aria-label", word(node.dataset.tLabel));
+  }
+  filters.task.options[0].textContent = word("all");
+  buildExplorer();
+});
+
+byId("theme").addEventListener("click", () => {
+  const { dataset } = document.documentElement;
+  const dark = dataset.theme ? dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  dataset.theme = dark ? "light" : "dark";
+});
+
+document.addEventListener("pointermove", ({ target, clientX, clientY }) => {
+  const label = target.closest?.("figure [aria-roledescription='bar'], figure [aria-roledescription='rule mark'], figure [aria-roledescription='point'], figure [aria-roledescription='rect mark']")?.getAttribute("aria-label");
+  const tip = byId("tip");
+  tip.hidden = !label;
+  if (!label) return;
+  tip.textContent = label;
+  tip.style.left = `${Math.min(clientX + 12, innerWidth - tip.offsetWidth - 8)}px`;
+  tip.style.top = `${clientY + 16}px`;
+});
+
+addEventListener("beforeprint", () => {
+  for (const node of document.querySelectorAll("main details")) node.open = true;
+});
+
+buildExplorer();
+document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,264 @@
+"""Runs as the page shows them: small frozen rows that a template or a chart walks through."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mingmoe_eval.records import MetricValue, Run, RunSpec, TaskResult
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One run: how it is called on the page, and what a reader must know of all its numbers."""
+
+    position: int
+    label: str
+    model: str
+    marks: tuple[str, ...]
+    incomplete: tuple[str, ...]
+    is_baseline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One number: its value, its doubt, and whether it is the best of its row."""
+
+    metric: MetricValue
+    marks: tuple[str, ...]
+    best: bool = False
+
+    @property
+    def level(self) -> int:
+        """The value in tenths, for shading."""
+        return max(0, min(10, round(self.metric.value * 10)))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table: a task, or one part of a task, over the runs."""
+
+    name: str
+    cells: tuple[Cell | None, ...]
+    n: int
+    is_group: bool = False
+    chance: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """One task by one tag: a row for each of the tag's values."""
+
+    task: str
+    tag: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a run cost; None where the run does not say."""
+
+    column: Column
+    seconds: float | None
+    prompt_tokens: int | None
+    generated_tokens: int | None
+    from_store: int | None
+    total_parameters: int | None
+    trainable_parameters: int | None
+    active_parameters: int | None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Prompt and generated tokens together; None where nothing was computed."""
+        tokens = (self.prompt_tokens or 0) + (self.generated_tokens or 0)
+        return tokens / self.seconds if tokens and self.seconds else None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting over the runs."""
+
+    name: str
+    values: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether the runs disagree."""
+        return len(set(self.values)) > 1
+
+
+def columns(runs: Sequence[Run], baseline: int) -> tuple[Column, ...]:
+    """The runs' columns; equal names are told apart by number."""
+    names = [run.name for run in runs]
+    labels = [
+        name if names.count(name) == 1 else f"{name} ({names[: n + 1].count(name)})"
+        for n, name in enumerate(names)
+    ]
+    return tuple(
+        Column(n, labels[n], run.spec.model, run.spec.marks, run.incomplete, n == baseline)
+        for n, run in enumerate(runs)
+    )
+
+
+def headline(runs: Sequence[Run]) -> list[Row]:
+    """The main metric of every task, groups first."""
+    tasks = dict.fromkeys(task for run in runs for task in run.results)
+    rows = [_task_row(runs, task) for task in tasks]
+    return sorted(rows, key=lambda row: not row.is_group)
+
+
+def further_metrics(runs: Sequence[Run]) -> list[Breakdown]:
+    """Every metric of every task beside the main one."""
+    found = []
+    for task in dict.fromkeys(task for run in runs for task in run.results):
+        results = [run.results.get(task) for run in runs]
+        names = dict.fromkeys(
+            name for r in results if r for name in r.metrics if name not in ("score", r.main_metric)
+        )
+        rows = [_row(name, runs, [r.metrics.get(name) if r else None for r in results])
+                for name in names]
+        if rows:
+            found.append(Breakdown(task, "", tuple(rows)))
+    return found
+
+
+def breakdowns(runs: Sequence[Run]) -> list[Breakdown]:
+    """Every task by every tag that some run broke it down by."""
+    found = []
+    for task in dict.fromkeys(task for run in runs for task in run.results):
+        parts = [run.results[task].breakdowns if task in run.results else {} for run in runs]
+        for tag in dict.fromkeys(tag for part in parts for tag in part):
+            by_run = [part.get(tag, {}) for part in parts]
+            values = dict.fromkeys(value for part in by_run for value in part)
+            rows = [_row(value, runs, [part.get(value) for part in by_run]) for value in values]
+            found.append(Breakdown(task, tag, tuple(rows)))
+    return found
+
+
+def effort(runs: Sequence[Run], shown: Sequence[Column]) -> list[Effort]:
+    """What each run cost."""
+    return [_effort(run, column) for run, column in zip(runs, shown, strict=True)]
+
+
+def settings(runs: Sequence[Run]) -> list[Setting]:
+    """What was asked for and what made each run, as dotted names; what differs comes first."""
+    flat = [
+        dict(_flatten({"spec": _spec(run.spec), "provenance": run.provenance, "parent": run.parent}))
+        for run in runs
+    ]
+    names = dict.fromkeys(name for one in flat for name in one)
+    rows = [Setting(name, tuple(one.get(name, "") for one in flat)) for name in names]
+    return sorted(rows, key=lambda row: not row.differs)
+
+
+def task_counts(runs: Sequence[Run], shown: Sequence[Column]) -> list[tuple[Column, TaskResult]]:
+    """Every leaf task in which some doc earned no plain score or could not be used."""
+    return [
+        (column, result)
+        for run, column in zip(runs, shown, strict=True)
+        for result in run.leaves.values()
+        if any(
+            (
+                result.counts.unanswered,
+                result.counts.truncated,
+                result.counts.prompt_truncated,
+                result.counts.non_finite,
+                result.counts.failed,
+                result.counts.unusable,
+            )
+        )
+        or result.notes
+    ]
+
+
+def routing(
+    runs: Sequence[Run], shown: Sequence[Column]
+) -> list[tuple[Column, dict[str, list[float]], dict[str, dict[str, list[float]]]]]:
+    """Of each run with routers: task -> expert's share over all layers, and task -> layer -> shares.
+
+    A share is a part of the tokens that a layer's experts received; a layer's shares add up to 1.
+    """
+    found = []
+    for run, column in zip(runs, shown, strict=True):
+        layers = {
+            task: {str(layer): _shares(load) for layer, load in enumerate(facts["load"])}
+            for task, facts in dict((run.routing or {}).get("tasks") or {}).items()
+        }
+        if layers:
+            tasks = {task: _mean(list(grid.values())) for task, grid in layers.items()}
+            found.append((column, tasks, layers))
+    return found
+
+
+def withheld_tasks(runs: Sequence[Run]) -> set[str]:
+    """Tasks on data sets that only registered users may have."""
+    return {
+        task
+        for run in runs
+        for task, facts in dict(run.provenance.get("tasks") or {}).items()
+        if facts.get("access") == "registered"
+    }
+
+
+def _task_row(runs: Sequence[Run], task: str) -> Row:
+    results = [run.results.get(task) for run in runs]
+    first = next(result for result in results if result)
+    row = _row(task, runs, [result.main if result else None for result in results])
+    return Row(row.name, row.cells, row.n, first.is_group, first.chance, first.notes)
+
+
+def _row(name: str, runs: Sequence[Run], values: Sequence[MetricValue | None]) -> Row:
+    known = [v.value for v in values if v is not None and not math.isnan(v.value)]
+    # With one run, "best" says nothing.
+    best = max(known) if len(values) > 1 and known else math.nan
+    cells = tuple(
+        None if value is None else Cell(value, run.spec.marks, value.value == best)
+        for value, run in zip(values, runs, strict=True)
+    )
+    return Row(name, cells, max((value.n for value in values if value), default=0))
+
+
+def _effort(run: Run, column: Column) -> Effort:
+    model = run.provenance.get("model")
+    parameters = model.get("parameters") if isinstance(model, Mapping) else None
+    sizes: Mapping[str, Any] = parameters if isinstance(parameters, Mapping) else {}
+    timing = run.timing
+    return Effort(
+        column=column,
+        seconds=timing.get("seconds"),
+        prompt_tokens=_whole(timing.get("prompt_tokens")),
+        generated_tokens=_whole(timing.get("generated_tokens")),
+        from_store=_whole(timing.get("requests_from_store")),
+        total_parameters=_whole(sizes.get("total")),
+        trainable_parameters=_whole(sizes.get("trainable")),
+        active_parameters=_whole(sizes.get("active")),
+    )
+
+
+def _shares(load: Sequence[float]) -> list[float]:
+    total = sum(load)
+    return [one / total if total else 0.0 for one in load]
+
+
+def _mean(rows: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _spec(spec: RunSpec) -> dict[str, Any]:
+    data = spec.to_json()
+    return {**data, "tasks": ", ".join(data["tasks"])}
+
+
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flatten(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        yield name, ", ".join(map(str, value))
+    else:
+        yield name, "" if value is None else str(value)

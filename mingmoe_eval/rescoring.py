@@ -1,0 +1,103 @@
+"""All metrics of a run again from its stored responses, without the model."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mingmoe_eval import scoring
+from mingmoe_eval.errors import UsageError
+from mingmoe_eval.provenance import environment
+from mingmoe_eval.records import RequestUsage, Response, Run, Sample, TaskResult
+from mingmoe_eval.task_catalog import TaskCatalog, load_catalog
+
+
+def rescore(
+    run: Run,
+    *,
+    settings: Mapping[str, str] | None = None,
+    name: str | None = None,
+    refused: Callable[[str], None] = lambda text: None,
+) -> Run:
+    """A new run with the same responses, read and scored under other settings.
+
+    Args:
+        run: The run whose responses are scored again.
+        settings: What differs from the tasks' own settings: `reading` (a compatibility mode) for
+            exams, `profile` for PromptCBLUE.
+        name: The new run's name.
+        refused: Told of each group that cannot be folded, and why.
+
+    Raises:
+        UsageError: the run holds tasks of lm-eval's own, whose scorers are not ours.
+    """
+    catalog = load_catalog()
+    if foreign := sorted(task for task in run.samples if task not in catalog.definitions):
+        raise UsageError(
+            f"cannot rescore {', '.join(foreign)}: lm-eval's own tasks keep its scores"
+        )
+    changes = dict(settings or {})
+    samples, results = {}, {}
+    for task, old in run.samples.items():
+        own = {**catalog.definitions[task].metadata, **changes}
+        samples[task] = scoring.distinct_ids([_again(sample, own) for sample in old])
+        results[task] = _fold(run.results[task], samples[task], own)
+    groups = [catalog.definitions[name] for name, r in run.results.items() if r.is_group]
+    return Run(
+        name=name or "-".join([run.name, "rescored", *changes.values()]),
+        spec=run.spec,
+        provenance=_provenance(run, catalog, changes),
+        results={
+            **results,
+            **scoring.fold_groups(catalog, groups, results, samples, refused=refused),
+        },
+        samples=samples,
+        timing=run.timing,
+        routing=run.routing,
+        parent=run.name,
+        missing_tasks=run.missing_tasks,
+    )
+
+
+def _again(sample: Sample, settings: Mapping[str, Any]) -> Sample:
+    usage = RequestUsage(
+        prompt_tokens=sample.prompt_tokens,
+        generated_tokens=sample.generated_tokens,
+        finish=sample.finish,
+        prompt_truncated=sample.prompt_truncated,
+        # A doc that got no answer then has none now.
+        failure=sample.failure,
+    )
+    response = Response(
+        text=sample.response, log_likelihoods=sample.log_likelihoods, usage=(usage,)
+    )
+    return scoring.make_sample(
+        sample.task, sample.position, sample.doc, sample.prompt, response, settings
+    )
+
+
+def _fold(old: TaskResult, samples: list[Sample], settings: Mapping[str, Any]) -> TaskResult:
+    return scoring.fold_task(
+        old.task,
+        samples,
+        settings,
+        unusable=old.counts.unusable,
+        version=str(settings.get("version", "")),
+        num_fewshot=old.num_fewshot,
+        notes=old.notes,
+        seconds=old.seconds,
+    )
+
+
+def _provenance(run: Run, catalog: TaskCatalog, changes: Mapping[str, str]) -> dict[str, Any]:
+    """The model's facts stay the parent's; what scored it is of now."""
+    tasks = {
+        task: {**facts, **{k: v for k, v in changes.items() if k in _settings_of(catalog, task)}}
+        for task, facts in run.provenance.get("tasks", {}).items()
+    }
+    now = environment()
+    scored_by = {key: now[key] for key in ("mingmoe_eval", "commit", "created")}
+    return {**run.provenance, "tasks": tasks, "rescored": {**scored_by, "settings": dict(changes)}}
+
+
+def _settings_of(catalog: TaskCatalog, task: str) -> tuple[str, ...]:
+    suite = catalog.definitions[task].suite
+    return {"choice": ("reading",), "promptcblue": ("profile",)}.get(suite, ())

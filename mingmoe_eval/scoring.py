@@ -1,0 +1,256 @@
+"""From responses to samples to numbers: the one way, for a run, a rescore and stock lm-eval alike.
+
+A suite is a module with `score_doc`, `fold` and `breakdowns`; which one a task belongs to, its
+definition says. Tasks of lm-eval's own have the suite "" and keep lm-eval's metrics.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from mingmoe_eval.errors import DataError
+from mingmoe_eval.records import (
+    Counts,
+    MetricValue,
+    Response,
+    Sample,
+    Score,
+    TaskResult,
+    fingerprint,
+)
+from mingmoe_eval.task_catalog import TaskCatalog, TaskDefinition
+
+
+class Suite(Protocol):
+    """What a suite's scorer offers; pure functions that never raise for any reply."""
+
+    def score_doc(
+        self, doc: Mapping[str, Any], response: Response, settings: Mapping[str, Any]
+    ) -> Score:
+        """What one response earned."""
+
+    def fold(
+        self, samples: Sequence[Sample], settings: Mapping[str, Any]
+    ) -> dict[str, MetricValue]:
+        """The metrics of one task; the main one also under the name `score`."""
+
+    def breakdowns(
+        self, samples: Sequence[Sample], settings: Mapping[str, Any]
+    ) -> dict[str, dict[str, MetricValue]]:
+        """The main metric by tag and value."""
+
+    def expected(self, doc: Mapping[str, Any]) -> str:
+        """The answer that counts as right, as text."""
+
+    def chance_level(self, docs: Sequence[Mapping[str, Any]]) -> float | None:
+        """What guessing would score, or None where guessing has no meaning."""
+
+    def fold_group(
+        self,
+        members: Mapping[str, TaskResult],
+        samples: Mapping[str, Sequence[Sample]],
+        *,
+        weight_by_size: bool,
+    ) -> dict[str, MetricValue]:
+        """The metrics of a group over its members, all of them present."""
+
+
+def suite_named(name: str) -> Suite:
+    """The scorer of a suite: `choice` (exams) or `promptcblue`."""
+    if name == "choice":
+        from mingmoe_eval.exams import scoring as choice
+
+        return cast(Suite, choice)
+    if name == "promptcblue":
+        from mingmoe_eval.promptcblue import scoring as promptcblue
+
+        return cast(Suite, promptcblue)
+    raise DataError(f"no suite named {name!r}; the suites are 'choice' and 'promptcblue'")
+
+
+def make_sample(
+    task: str,
+    position: int,
+    doc: Mapping[str, Any],
+    prompt: str,
+    response: Response,
+    settings: Mapping[str, Any],
+) -> Sample:
+    """Score one response; one that cannot be scored becomes a failed sample that says why."""
+    suite = suite_named(str(settings["suite"]))
+    usage = response.usage
+    facts: dict[str, Any] = {
+        "task": task,
+        "doc_id": fingerprint(doc),
+        "position": position,
+        "doc": doc,
+        "prompt": prompt,
+        "expected": suite.expected(doc),
+        "response": response.text,
+        "log_likelihoods": response.log_likelihoods,
+        "tags": doc.get("tags") or {},
+        "cluster": doc.get("cluster"),
+        "finish": usage[-1].finish if usage else "none",
+        "prompt_tokens": sum(u.prompt_tokens for u in usage),
+        "generated_tokens": sum(u.generated_tokens for u in usage),
+        "prompt_truncated": any(u.prompt_truncated for u in usage),
+    }
+    if failure := failure_of(response):
+        return Sample(**facts, status="failed", failure=failure, reading="not read")
+    score = suite.score_doc(doc, response, settings)
+    return Sample(
+        **facts,
+        answered=score.answered,
+        reading=score.reading,
+        score=score.value,
+        status="unanswered" if score.answered is None else "scored",
+        counts=score.counts,
+    )
+
+
+def fold_task(
+    task: str,
+    samples: Sequence[Sample],
+    settings: Mapping[str, Any],
+    *,
+    unusable: int = 0,
+    **facts: Any,
+) -> TaskResult:
+    """One task's result from its samples; failed samples are left out and counted.
+
+    Args:
+        task: The task's name.
+        samples: All its samples, the failed ones too.
+        settings: The task's metadata: `suite`, `form` and so on.
+        unusable: Rows of the data that could not become docs.
+        facts: Further fields of TaskResult, such as `notes` or `seconds`.
+    """
+    suite = suite_named(str(settings["suite"]))
+    usable = [sample for sample in samples if sample.status != "failed"]
+    return TaskResult(
+        task=task,
+        main_metric="score",
+        metrics=suite.fold(usable, settings) if usable else {"score": _nothing()},
+        counts=count(samples, unusable=unusable),
+        breakdowns=suite.breakdowns(usable, settings) if usable else {},
+        chance=suite.chance_level([sample.doc for sample in samples]),
+        suite=str(settings["suite"]),
+        **facts,
+    )
+
+
+def fold_groups(
+    catalog: TaskCatalog,
+    groups: Sequence[TaskDefinition],
+    results: Mapping[str, TaskResult],
+    samples: Mapping[str, Sequence[Sample]],
+    *,
+    refused: Callable[[str], None],
+) -> dict[str, TaskResult]:
+    """Each group over its members, groups below it first.
+
+    A member that is a group itself counts once, however many tasks it holds: an average over exams
+    must not weigh MMLU by its subjects.
+
+    Args:
+        catalog: Where members are looked up.
+        groups: The groups to fold, those below others first.
+        results: Of the leaf tasks.
+        samples: Of the leaf tasks.
+        refused: Told of a group that cannot be folded, and why.
+    """
+    folded: dict[str, TaskResult] = {}
+    for group in groups:
+        known = {**results, **folded}
+        members = {name: known[name] for name in group.members if name in known}
+        absent = [name for name in group.members if name not in known]
+        leaves = [leaf for leaf in catalog.leaves_of(group.name) if leaf in results]
+        try:
+            folded[group.name] = fold_group(
+                group.name,
+                str(group.suite or catalog.definitions[leaves[0]].suite),
+                members,
+                {leaf: samples[leaf] for leaf in leaves},
+                weight_by_size=group.weight_by_size,
+                version=str(group.metadata.get("version", "")),
+                notes=(f"without {', '.join(absent)}",) if absent else (),
+            )
+        except DataError as error:
+            refused(f"{group.name}: {error}")
+    return folded
+
+
+def fold_group(
+    group: str,
+    suite_name: str,
+    members: Mapping[str, TaskResult],
+    samples: Mapping[str, Sequence[Sample]],
+    *,
+    weight_by_size: bool = False,
+    **facts: Any,
+) -> TaskResult:
+    """A group's result from its members' results and samples; the members must all be there."""
+    metrics = suite_named(suite_name).fold_group(members, samples, weight_by_size=weight_by_size)
+    chances = [m.chance for m in members.values()]
+    known = [chance for chance in chances if chance is not None]
+    return TaskResult(
+        task=group,
+        main_metric="score",
+        metrics=metrics,
+        counts=sum((m.counts for m in members.values()), Counts()),
+        chance=_mean_chance(members, known, weight_by_size) if len(known) == len(chances) else None,
+        suite=suite_name,
+        members=tuple(members),
+        seconds=sum(m.seconds for m in members.values()),
+        **facts,
+    )
+
+
+def count(samples: Sequence[Sample], *, unusable: int = 0) -> Counts:
+    """What became of a task's docs."""
+    return Counts(
+        docs=len(samples),
+        unanswered=sum(s.status == "unanswered" for s in samples),
+        truncated=sum(s.finish == "length" for s in samples),
+        prompt_truncated=sum(s.prompt_truncated for s in samples),
+        non_finite=sum(not _finite(s.log_likelihoods) for s in samples),
+        failed=sum(s.status == "failed" for s in samples),
+        unusable=unusable,
+    )
+
+
+def distinct_ids(samples: Sequence[Sample]) -> list[Sample]:
+    """Give the second and later samples of the same doc ids of their own: `d`, `d#2`, `d#3`."""
+    seen: Counter[str] = Counter()
+    distinct = []
+    for sample in samples:
+        seen[sample.doc_id] += 1
+        if (times := seen[sample.doc_id]) > 1:
+            sample = dataclasses.replace(sample, doc_id=f"{sample.doc_id}#{times}")
+        distinct.append(sample)
+    return distinct
+
+
+def failure_of(response: Response) -> str:
+    """Why a response cannot be scored; empty when it can."""
+    for usage in response.usage:
+        if usage.failure:
+            return usage.failure
+    return "" if response.finite else "log-likelihoods are not finite"
+
+
+def _finite(values: Sequence[float] | None) -> bool:
+    return all(math.isfinite(value) for value in values or ())
+
+
+def _nothing() -> MetricValue:
+    return MetricValue(value=math.nan, n=0, interval_method="no doc could be scored")
+
+
+def _mean_chance(
+    members: Mapping[str, TaskResult], chances: Sequence[float], weight_by_size: bool
+) -> float:
+    sizes = [m.counts.docs if weight_by_size else 1 for m in members.values()]
+    return sum(c * n for c, n in zip(chances, sizes, strict=True)) / max(sum(sizes), 1)

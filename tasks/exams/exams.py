@@ -1,0 +1,166 @@
+"""What the exam tasks' YAML files refer to: loading docs, and scoring for stock lm-eval users.
+
+`benchmark` names an entry of mingmoe_eval.exams.benchmarks; `data_dir`, `sample`, `split` and
+`partial` come from the command line (stock lm-eval: `--metadata '{"data_dir": "..."}'`).
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mingmoe_eval.data_sources import Docs, Source, UnusableRow, records_of
+from mingmoe_eval.errors import DataError, MissingDataError, UsageError
+from mingmoe_eval.exams import scoring
+from mingmoe_eval.exams.benchmarks import BENCHMARKS, Benchmark, Part
+from mingmoe_eval.exams.conversion import convert
+from mingmoe_eval.exams.key_files import join_key
+from mingmoe_eval.exams.records import docs_of, stem_key
+from mingmoe_eval.records import Response
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the user wants records to come from."""
+
+    data_dir: str | None
+    sample: bool
+
+
+def load(
+    *,
+    benchmark: str,
+    data_dir: str | None = None,
+    sample: bool = False,
+    split: str | None = None,
+    partial: bool = False,
+    **_: Any,
+) -> dict[str, Docs]:
+    """The docs under test as "test", whatever their split is called; worked examples as "dev"."""
+    chosen = BENCHMARKS[benchmark]
+    if sample and split is not None:
+        raise UsageError(f"--sample and --split {split}: the invented sample has no splits")
+    place = Place(data_dir, sample)
+    try:
+        tested = _tested_docs(chosen, chosen.part(split), place)
+    except MissingDataError as error:
+        if chosen.subject is None or partial:
+            raise
+        raise MissingDataError(
+            f"{benchmark}: {error}; or --partial, to run only the subjects that are there"
+        ) from error
+    for note in tested.notes:
+        logger.info("%s: %s", benchmark, note)
+    return {"test": tested, "dev": _worked_examples(chosen, place, tested)}
+
+
+def _tested_docs(chosen: Benchmark, part: Part, place: Place) -> Docs:
+    source = _source(chosen, part, place)
+    docs = _docs(chosen, source)
+    return Docs(
+        docs, source=source, unusable=docs.unusable, notes=_notes(chosen, part, source, docs)
+    )
+
+
+def _source(chosen: Benchmark, part: Part, place: Place) -> Source:
+    source = _read(chosen, part.stems, part, place)
+    if chosen.subject is not None:
+        source = _of_subject(chosen.subject, source)
+    if not part.key_stems or place.data_dir is None:
+        return source
+    try:
+        key = _read(chosen, part.key_stems, part, place)
+    except MissingDataError:
+        return source  # the records may carry their key; if not, converting them says what to do
+    return source.joined_with(key, join_key(source.rows, key.rows, part, name=key.path))
+
+
+def _of_subject(subject: str, source: Source) -> Source:
+    """The rows of one subject, where a file holds several and says so."""
+    kept = source.with_rows(
+        row for row in source.rows if row.fields.get("subject", subject) == subject
+    )
+    if not kept.rows:
+        raise DataError(f"{source.path} has no row whose subject is {subject}")
+    return kept
+
+
+def _read(chosen: Benchmark, stems: Sequence[str], part: Part, place: Place) -> Source:
+    return records_of(
+        chosen.folders,
+        stems,
+        data_dir=place.data_dir,
+        sample=place.sample,
+        sample_file=part.sample,
+        hub=part.hub,
+        header=chosen.header,
+    )
+
+
+def _docs(chosen: Benchmark, source: Source) -> Docs:
+    converted = convert(source.rows, chosen, name=source.path)
+    unusable = [UnusableRow(number, reason) for number, reason in converted.unusable]
+    return Docs(docs_of(converted.questions), source=source, unusable=unusable)
+
+
+def _notes(chosen: Benchmark, part: Part, source: Source, docs: Docs) -> list[str]:
+    notes = []
+    if source.kind != "sample" and part.rows is not None and len(source.rows) != part.rows:
+        notes.append(f"{len(source.rows):,} rows, where the official part has {part.rows:,}")
+    if docs.unusable:
+        listed = "; ".join(map(str, docs.unusable[:5]))
+        more = ", ..." if len(docs.unusable) > 5 else ""
+        notes.append(f"rows left out as unusable: {len(docs.unusable)} ({listed}{more})")
+    most = max(len(doc["options"]) for doc in docs)
+    if chosen.most_options is not None and most < chosen.most_options:
+        notes.append(f"at most {most} options, where the exam has {chosen.most_options}")
+    return notes
+
+
+def _worked_examples(chosen: Benchmark, place: Place, tested: Docs) -> Docs:
+    """Docs of another part to show before the question, none of them under test in any wording.
+
+    Empty where there are none: that matters only to those who ask for shots, and is said then.
+    """
+    if chosen.shots is None or not _has_place(chosen.shots, place):
+        return Docs()
+    try:
+        examples = _docs(chosen, _source(chosen, chosen.shots, place))
+    except MissingDataError:
+        return Docs()
+    under_test = {stem_key(doc) for doc in tested}
+    return Docs(
+        [doc for doc in examples if stem_key(doc) not in under_test], source=examples.source
+    )
+
+
+def _has_place(part: Part, place: Place) -> bool:
+    if place.sample:
+        return part.sample is not None
+    return place.data_dir is not None or part.hub is not None
+
+
+def process_letter(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
+    """Metrics of a reply that was asked for as letters alone."""
+    return _metrics(doc, Response(text=str(results[0])), "direct")
+
+
+def process_reasoning(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
+    """Metrics of a reply that reasons first."""
+    return _metrics(doc, Response(text=str(results[0])), "cot")
+
+
+def process_likelihoods(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
+    """Metrics of one log-likelihood for each option; NaN, never a letter, if one is not finite."""
+    values = tuple(float(result[0]) for result in results)
+    return _metrics(doc, Response(log_likelihoods=values), "letters")
+
+
+def _metrics(doc: Mapping[str, Any], response: Response, form: str) -> dict[str, float]:
+    if not response.finite:
+        return {"acc": math.nan, "score": math.nan}
+    value = scoring.score_doc(doc, response, {"suite": "choice", "form": form}).value
+    return {"acc": value, "score": value}

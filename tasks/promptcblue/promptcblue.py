@@ -1,0 +1,105 @@
+"""What the PromptCBLUE tasks' YAML files refer to: loading docs, and scoring for stock lm-eval.
+
+`data_dir`, `sample`, `split` and `profile` come from the command line (stock lm-eval:
+`--metadata '{"data_dir": "..."}'`); `task_dataset` from each task's YAML.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mingmoe_eval.data_sources import Docs, Source, records_of
+from mingmoe_eval.errors import MissingDataError, UsageError
+from mingmoe_eval.promptcblue import scoring
+from mingmoe_eval.promptcblue.answers import Answer
+from mingmoe_eval.promptcblue.catalogue import CblueTask, task_named
+from mingmoe_eval.promptcblue.doc_records import docs_of
+from mingmoe_eval.promptcblue.measures import Comparison, measure_of
+from mingmoe_eval.promptcblue.submission import read_sheet
+from mingmoe_eval.records import Response
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("test", "dev", "train")
+MING_GOLD = "CBLUE_structured.json"
+TEST_ROWS = {"CHIP-CTC": 1060, "IMCS-V2-DAC": 800, "KUAKE-QIC": 660}
+"""Records of test A where they are not 600."""
+
+
+def load(
+    *,
+    task_dataset: str,
+    data_dir: str | None = None,
+    sample: bool = False,
+    split: str | None = None,
+    **_: Any,
+) -> dict[str, Docs]:
+    """The records of one task as "test", whatever their split is called."""
+    if sample and split is not None:
+        raise UsageError(f"--sample and --split {split}: the invented sample has no splits")
+    if split not in (None, *SPLITS):
+        raise UsageError(f"PromptCBLUE has no split {split!r}; it has {', '.join(SPLITS)}")
+    task, split = task_named(task_dataset), split or "test"
+    source = records_of(
+        "promptcblue", _stems(task, split), data_dir=data_dir, sample=sample
+    )
+    rows = [(row.number, row.fields) for row in source.rows]
+    docs = docs_of(task, rows, name=source.path, gold=_ming_gold(task, source))
+    if not docs:
+        raise MissingDataError(f"{source.path} has no record of {task_dataset}")
+    notes = _notes(task, split, source, docs)
+    for note in notes:
+        logger.info("%s: %s", task_dataset, note)
+    return {"test": Docs(docs, source=source, notes=notes)}
+
+
+def _stems(task: CblueTask, split: str) -> list[str]:
+    """All tasks in one file, one file a task, or MING's file of questions."""
+    own = [split, f"{split}/{task.name}", f"{task.name}/{split}", f"{task.name}_{split}"]
+    return [*own, "CBLUE"] if split == "test" else own
+
+
+def _ming_gold(task: CblueTask, source: Source) -> dict[str, Answer] | None:
+    """The answers that MING keeps in a file of their own, beside the questions."""
+    path = Path(source.path).with_name(MING_GOLD)
+    if source.kind != "data-dir" or not path.is_file():
+        return None
+    entries = read_sheet(path, "gold", "official").entries.get(task.name, ())
+    return {entry.raw["sample_id"]: entry.raw["answer"] for entry in entries}
+
+
+def _notes(task: CblueTask, split: str, source: Source, docs: Sequence[Any]) -> list[str]:
+    official = TEST_ROWS.get(task.name, 600)
+    if source.kind == "sample" or split != "test" or len(docs) == official:
+        return []
+    return [f"{len(docs):,} records, where test A has {official:,}"]
+
+
+def process_results(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+    """What one reply adds to the corpus metric."""
+    score = scoring.score_doc(doc, Response(text=str(results[0])), {})
+    return {
+        "score": {
+            "task_dataset": doc["task_dataset"],
+            "value": score.value,
+            "counts": dict(score.counts),
+            "gold": scoring.expected(doc),
+            "predicted": score.answered or task_named(doc["task_dataset"]).default_label,
+        }
+    }
+
+
+def corpus_score(items: Sequence[Mapping[str, Any]]) -> float:
+    """The official main metric over all docs of a task."""
+    measure = measure_of(task_named(items[0]["task_dataset"]))
+    comparisons = [
+        Comparison(
+            value=item["value"],
+            counts=item["counts"],
+            gold=item["gold"],
+            predicted=item["predicted"],
+        )
+        for item in items
+    ]
+    return measure.corpus(comparisons)[measure.main]

@@ -1,0 +1,112 @@
+"""Invented runs for the tests of pages and tables."""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mingmoe_eval.records import (
+    Counts,
+    MetricValue,
+    Run,
+    RunSpec,
+    Sample,
+    TaskResult,
+    fingerprint,
+)
+
+Reply = Callable[[int], tuple[str | None, str]]
+"""Of a doc's number: the letter that was read (None: none) and the whole response."""
+
+
+def exam_samples(task: str, docs: int, reply: Reply, *, prompt: str = "") -> list[Sample]:
+    """Single-answer questions whose right answer is always A."""
+    samples = []
+    for number in range(docs):
+        doc = {"question": f"{task} 第{number}题：下列哪一项正确？", "options": {"A": "甲", "B": "乙"}}
+        answered, response = reply(number)
+        samples.append(
+            Sample(
+                task=task,
+                doc_id=fingerprint(doc),
+                position=number,
+                doc=doc,
+                prompt=f"{prompt}{doc['question']}\nA. 甲\nB. 乙\n答案：",
+                expected="A",
+                response=response,
+                answered=answered,
+                reading="the letter after the last cue" if answered else "nothing was read",
+                score=float(answered == "A"),
+                status="unanswered" if answered is None else "scored",
+                tags={"track": "pharmacy" if number % 2 else "tcm"},
+                finish="stop",
+                prompt_tokens=40,
+                generated_tokens=len(response),
+            )
+        )
+    return samples
+
+
+def exam_result(task: str, samples: list[Sample], **facts: Any) -> TaskResult:
+    scored = [s for s in samples if s.status != "failed"]
+    right = sum(s.score or 0.0 for s in scored)
+    by_tag: dict[str, list[float]] = {}
+    for sample in scored:
+        by_tag.setdefault(sample.tags.get("track", ""), []).append(sample.score or 0.0)
+    return TaskResult(
+        task=task,
+        main_metric="score",
+        metrics={"score": accuracy(right, len(scored)), "acc": accuracy(right, len(scored))},
+        counts=Counts(
+            docs=len(samples),
+            unanswered=sum(s.status == "unanswered" for s in samples),
+            truncated=sum(s.finish == "length" for s in samples),
+            failed=sum(s.status == "failed" for s in samples),
+        ),
+        breakdowns={"track": {tag: accuracy(sum(v), len(v)) for tag, v in by_tag.items()}},
+        **{"chance": 0.5, "version": "1.0", "suite": "choice", "seconds": 12.5, **facts},
+    )
+
+
+def accuracy(right: float, n: int) -> MetricValue:
+    value = right / n if n else float("nan")
+    reach = 1.96 * (value * (1 - value) / n) ** 0.5 if n else 0.0
+    return MetricValue(
+        value=value, n=n, interval=(value - reach, value + reach), interval_method="normal"
+    )
+
+
+def exam_run(
+    name: str,
+    samples: Mapping[str, list[Sample]],
+    *,
+    spec: Mapping[str, Any] | None = None,
+    results: Mapping[str, TaskResult] | None = None,
+    **facts: Any,
+) -> Run:
+    return Run(
+        name=name,
+        spec=RunSpec(model=f"models/{name}", tasks=tuple(samples), **(spec or {})),
+        provenance={
+            "mingmoe_eval": "0.1.0",
+            "model": {"parameters": {"total": 7_700_000_000, "trainable": 207_300_000}},
+            "tasks": {task: {"data_fingerprint": "d0"} for task in samples},
+        },
+        results=results or {t: exam_result(t, s) for t, s in samples.items()},
+        samples=samples,
+        timing={"seconds": 12.5, "prompt_tokens": 4000, "generated_tokens": 900},
+        **facts,
+    )
+
+
+def guessing(seed: int, share_right: float) -> Reply:
+    """A model that answers a share of the questions right, always the same ones for a seed."""
+    rng = random.Random(seed)
+    drawn = [rng.random() for _ in range(25_000)]
+
+    def reply(number: int) -> tuple[str | None, str]:
+        if drawn[number] > 0.97:
+            return None, "我无法回答这个问题。"
+        letter = "A" if drawn[number] < share_right else "B"
+        return letter, f"先看选项。综合考虑，答案是{letter}。"
+
+    return reply

@@ -1,0 +1,298 @@
+import pytest
+
+from mingmoe_eval.errors import DataError
+from mingmoe_eval.exams.benchmarks import BENCHMARKS
+from mingmoe_eval.exams.conversion import convert
+from mingmoe_eval.record_files import Row
+
+
+def converted(benchmark, *records):
+    rows = [Row(number, record) for number, record in enumerate(records, 1)]
+    return convert(rows, BENCHMARKS[benchmark], name="file")
+
+
+def refusal(benchmark, *records):
+    with pytest.raises(DataError) as caught:
+        converted(benchmark, *records)
+    return str(caught.value)
+
+
+def reasons(benchmark, *records):
+    return dict(converted(benchmark, *records).unusable)
+
+
+PAIRS = [{"key": "A", "value": "w"}, {"key": "B", "value": "x"}, {"key": "C", "value": "y"}]
+COLUMNS = {"A": "w", "B": "x", "C": "y"}
+COP = {"question": "?", "opa": "w", "opb": "x", "opc": "y", "opd": "z"}
+
+SHAPES = {
+    "MedQA, official": (
+        "usmle",
+        {"question": "?", "options": COLUMNS, "answer": "x", "answer_idx": "B", "meta_info": "s"},
+    ),
+    "MedQA, key/value options": (
+        "mcmle",
+        {"question": "?", "options": PAIRS, "answer": "x", "answer_idx": "B"},
+    ),
+    "MedQA, -hf": (
+        "usmle",
+        {"sent1": "?", "sent2": "", "ending0": "w", "ending1": "x", "ending2": "y", "label": 1},
+    ),
+    "MedQA, key as text": ("usmle", {"question": "?", "options": COLUMNS, "answer": "x"}),
+    "MedQA, key as letter": ("usmle", {"question": "?", "options": COLUMNS, "answer": "B"}),
+    "reshaped": (
+        "mcmle",
+        {"question": "?", "options": "(A) w\n(B) x\n(C) y", "answer": "(B)", "source": "s"},
+    ),
+    "MMLU, hub": (
+        "mmlu_med_anatomy",
+        {"question": "?", "subject": "anatomy", "choices": ["w", "x", "y"], "answer": 1},
+    ),
+    "MMLU, columns": ("mmlu_med_anatomy", {"question": "?", **COLUMNS, "answer": "B"}),
+    "CMMLU": ("cmmlu_med_virology", {"": "0", "Question": "?", **COLUMNS, "Answer": "B"}),
+    "C-Eval": (
+        "ceval_med_physician",
+        {"id": 0, "question": "?", **COLUMNS, "answer": "B", "explanation": "why"},
+    ),
+    "CMExam, newlines": ("cmexam", {"Question": "?", "Options": "A w\nB x\nC y", "Answer": "B"}),
+    "CMExam, backslash n": (
+        "cmexam",
+        {"Question": "?", "Options": "A w\\nB x\\nC y", "Answer": "B", "Explanation": "why"},
+    ),
+    "CMExam, key/value": ("cmexam", {"Question": "?", "Options": PAIRS, "Answer": "B"}),
+    "CMB": (
+        "cmb_exam",
+        {
+            "question": "?",
+            "option": {**COLUMNS, "D": "", "E": None},
+            "answer": "B",
+            "question_type": "单项选择题",
+        },
+    ),
+    "pharmacist": (
+        "pharmacist2023_tcm",
+        {"question": "?", **COLUMNS, "E": "", "answer": "B", "question_type": "Optimal Choice"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("benchmark", "record"), SHAPES.values(), ids=SHAPES)
+def test_every_shape_gives_the_same_question(benchmark, record):
+    [question] = converted(benchmark, record).questions
+    assert question.question == "?"
+    assert question.options == {"A": "w", "B": "x", "C": "y"}
+    assert question.answer == "B"
+
+
+@pytest.mark.parametrize("values", [("4", "1"), (4, 1), (4.0, 1.0)])
+def test_a_cop_of_4_means_that_medmcqa_counts_from_1(values):
+    records = [{**COP, "cop": value} for value in values]
+    assert [q.answer for q in converted("medmcqa_val", *records).questions] == ["D", "A"]
+
+
+def test_a_cop_of_0_means_that_medmcqa_counts_from_0():
+    records = [{**COP, "cop": value} for value in (0, 3)]
+    assert [q.answer for q in converted("medmcqa_val", *records).questions] == ["A", "D"]
+
+
+@pytest.mark.parametrize("values", [(1, 2, 3), (0, 4)])
+def test_a_cop_that_could_count_from_either_is_refused_with_the_way_to_say_it(values):
+    message = refusal("medmcqa_val", *({**COP, "cop": value} for value in values))
+    assert '"cop_base": 0 or "cop_base": 1' in message
+
+
+@pytest.mark.parametrize(("base", "answer"), [(0, "C"), (1, "B")])
+def test_records_may_say_where_cop_counts_from(base, answer):
+    [question] = converted("medmcqa_val", {**COP, "cop": 2, "cop_base": base}).questions
+    assert question.answer == answer
+
+
+def test_withheld_medmcqa_labels_are_refused_with_the_way_out():
+    message = refusal("medmcqa_val", {**COP, "cop": -1}, {**COP, "cop": -1})
+    assert "no row can be used" in message
+    assert "use its validation part" in message
+
+
+PUBMEDQA = {"QUESTION": "?", "CONTEXTS": ["One.", "Two."], "LONG_ANSWER": "Secret."}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {**PUBMEDQA, "final_decision": "maybe"},
+        {
+            "question": "?",
+            "context": {"contexts": ["One.", "Two."], "labels": []},
+            "long_answer": "Secret.",
+            "final_decision": "maybe",
+        },
+    ],
+    ids=["GitHub", "hub"],
+)
+def test_pubmedqa_has_a_context_and_three_words(record):
+    [question] = converted("pubmedqa_test", record).questions
+    assert question.context == "One.\nTwo."
+    assert question.options == {"A": "yes", "B": "no", "C": "maybe"}
+    assert question.answer == "C"
+
+
+def test_pubmedqa_without_its_abstract_is_another_task():
+    message = refusal("pubmedqa_test", {"QUESTION": "?", "final_decision": "yes"})
+    assert "no abstract" in message
+
+
+@pytest.mark.parametrize(("decision", "reason"), [("perhaps", "is not yes, no"), ("", "no key")])
+def test_pubmedqa_knows_three_decisions(decision, reason):
+    good = {**PUBMEDQA, "final_decision": "no"}
+    bad = {**PUBMEDQA, "final_decision": decision}
+    assert reason in reasons("pubmedqa_test", good, bad)[2]
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"text": "?", "label_text": "B"}, "no field for the question"),
+        ({"question": "?", "answer": "B"}, "no field for the options"),
+        ({"question": "?", "options": COLUMNS, **COLUMNS, "answer": "B"}, "in options and A"),
+        ({"question": "?", "Question": "!", **COLUMNS, "answer": "B"}, "in question and Question"),
+        ({"question": "?", **COLUMNS, "answer": "B", "label": 0}, "in answer and label"),
+    ],
+)
+def test_an_unknown_or_ambiguous_shape_is_refused_with_its_fields(record, expected):
+    message = refusal("usmle", record)
+    assert expected in message
+    assert f"Its fields are: {', '.join(sorted(record))}" in message
+
+
+def test_questions_without_key_are_refused_with_the_way_out():
+    record = {"id": 1, "question": "?", "option": COLUMNS, "question_type": "单项选择题"}
+    message = refusal("cmb_exam", record)
+    assert "no answer key" in message
+    assert "CMB-test-choice-answer.json" in message
+
+
+def test_rows_that_cannot_be_used_are_reported_and_the_others_kept():
+    def record(**changes):
+        return {"Question": "?", "Options": "A w\nB x", "Answer": "A"} | changes
+
+    result = converted(
+        "cmexam",
+        record(),
+        record(Answer="nan"),
+        record(Answer="C"),
+        record(Question=" "),
+        record(Options="A w"),
+        record(Answer="BA"),
+    )
+    assert [question.answer for question in result.questions] == ["A", "AB"]
+    assert dict(result.unusable) == {
+        2: "no key",
+        3: "the key C is not among the options A, B",
+        4: "no question text",
+        5: "1 option",
+    }
+
+
+def test_letter_and_text_of_medqa_must_not_contradict_each_other():
+    good = {"question": "?", "options": COLUMNS, "answer": "not one of them", "answer_idx": "B"}
+    assert reasons("usmle", good, {**good, "answer": "y"}) == {
+        2: "answer_idx says B, answer is the text of C"
+    }
+
+
+def test_a_letter_that_is_another_option_s_text_is_not_guessed_at():
+    blood = {"question": "?", "options": {"A": "B", "B": "A", "C": "O"}}
+    good = {**blood, "answer": "C"}
+    assert (
+        "is a letter, and the text of option B"
+        in reasons("usmle", good, {**blood, "answer": "A"})[2]
+    )
+
+
+def test_two_letters_for_a_question_with_one_right_option_are_reported():
+    good = {"question": "?", **COLUMNS, "answer": "B"}
+    assert "has one right option" in reasons("mmlu_med_anatomy", good, {**good, "answer": "AB"})[2]
+
+
+def test_a_five_option_file_is_not_taken_for_the_four_option_set():
+    record = {"question": "?", "options": dict(zip("ABCDE", "vwxyz", strict=True)), "answer": "E"}
+    assert "5 options a question, usmle has 4" in refusal("usmle", record)
+    assert converted("usmle_5opt", record).questions
+
+
+def test_cmexam_says_nothing_about_the_number_of_right_options():
+    record = {"Question": "?", "Options": "A w\nB x", "Answer": "A", "Clinical Department": "内科"}
+    [question] = converted("cmexam", record | {"Disease Group": "不符合"}).questions
+    assert question.single is False
+    assert question.tags == {"department": "内科"}
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "single"),
+    [
+        ("单项选择题", "Single Choice", True),
+        ("多项选择题", "Multiple Choice", False),
+        ("Multiple Choice", "Multiple Choice", False),
+        ("Integrated Analysis", "Integrated Analysis", True),
+        ("最佳选择题", "Optimal Choice", True),
+    ],
+)
+def test_question_types_declare_how_many_options_are_right(written, name, single):
+    record = {"question": "?", **COLUMNS, "answer": "B", "question_type": written}
+    [question] = converted("pharmacist2023_pharmacy", record).questions
+    assert question.single is single
+    assert question.tags == {"track": "pharmacy", "question_type": name}
+
+
+def test_an_unknown_question_type_is_reported():
+    good = {"question": "?", **COLUMNS, "answer": "B", "question_type": "Optimal Choice"}
+    assert (
+        "unknown question_type 'Essay'"
+        in reasons("pharmacist2023_tcm", good, {**good, "question_type": "Essay"})[2]
+    )
+
+
+def test_matched_questions_over_one_block_of_options_form_a_cluster():
+    def record(stem, kind, a):
+        return {"question": stem, "A": a, "B": "x", "answer": "B", "question_type": kind}
+
+    questions = converted(
+        "pharmacist2023_tcm",
+        record("1", "Matched Selection", "w"),
+        record("2", "Matched Selection", "w"),
+        record("3", "Matched Selection", "v"),
+        record("4", "Optimal Choice", "w"),
+    ).questions
+    clusters = [question.cluster for question in questions]
+    assert clusters[0] == clusters[1]
+    assert len(set(clusters)) == 3
+    assert clusters[3] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"C": "y A.甲 B.乙 C.丙 D.丁"}, "option C holds a second block of options"),
+        ({"question": "1. A．甲\nB．乙\nC．丙"}, "question holds a second block of options"),
+        ({"question": "如图所示的结构属于"}, "question needs a picture"),
+        ({"A": "<img src=1.png>"}, "option A needs a picture"),
+        ({"question": "�酸"}, "question holds an unreadable character"),
+        ({"A": "", "B": "", "C": ""}, "no options"),
+        ({"question": ""}, "no question text"),
+        ({"answer": "AB"}, "has one right option"),
+    ],
+)
+def test_faults_of_transcribed_papers_are_reported(changes, reason):
+    good = {"question": "?", **COLUMNS, "answer": "B", "question_type": "Matched Selection"}
+    assert reason in reasons("pharmacist2023_tcm", good, {**good, **changes})[2]
+
+
+def test_one_labelled_letter_in_a_stem_is_no_second_block():
+    good = {"question": "维生素A. 缺乏可引起", **COLUMNS, "answer": "B"}
+    assert not reasons("pharmacist2023_tcm", good)
+
+
+def test_multiple_keys_of_transcribed_papers_are_put_in_order():
+    record = {"question": "?", **COLUMNS, "answer": "C,A", "question_type": "Multiple Choice"}
+    [question] = converted("pharmacist2023_tcm", record).questions
+    assert question.answer == "AC"

@@ -1,0 +1,130 @@
+"""From original CBLUE files (invented ones, in their layouts) to PromptCBLUE records."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from promptcblue_data import read_lines
+
+from mingmoe_eval.cli import main
+from mingmoe_eval.errors import DataError, UsageError
+from mingmoe_eval.promptcblue.catalogue import TASKS
+from mingmoe_eval.promptcblue.conversion.cblue import convert
+from mingmoe_eval.promptcblue.conversion.targets import target_of
+from mingmoe_eval.promptcblue.doc_records import docs_of
+from mingmoe_eval.promptcblue.parsing import parse_answer
+from mingmoe_eval.promptcblue.scorer import score_files
+
+CBLUE = Path(__file__).parent / "data" / "cblue"
+
+
+def first(name, source=CBLUE):
+    return next(r for r in convert(source).records if r["task_dataset"] == name)
+
+
+def test_every_task_gets_records_with_every_field():
+    done = convert(CBLUE)
+    assert set(done.by_task) == set(TASKS)
+    assert not done.unwritable
+    rows = list(enumerate(done.records, 1))
+    for task in TASKS.values():
+        assert len(docs_of(task, rows, name="converted")) == done.by_task[task.name]
+
+
+def test_the_records_are_gold_to_the_scorer(tmp_path, capsys):
+    output = tmp_path / "data" / "dev.jsonl"
+    assert main(["convert", "cblue", str(CBLUE), "--output", str(output)]) == 0
+    assert "NOT COMPARABLE" in capsys.readouterr().err
+    card = score_files(output, output)
+    assert card.success
+    assert card.scores["score"] == pytest.approx(1, abs=1e-8)
+
+
+def test_an_entity_record():
+    record = first("CMeEE-V2")
+    assert record["target"].split("\n")[0] == "上述句子中的实体包含："
+    assert "疾病实体：急性肾盂肾炎" in record["target"]
+    assert "药物实体：" in record["target"].split("\n")
+    assert record["input"].endswith("\n答：")
+    assert record["answer_choices"] == list(TASKS["CMeEE-V2"].labels)
+
+
+def test_relations_offered_are_those_there_and_four_more():
+    record = first("CMeIE")
+    assert len(record["answer_choices"]) == 3 + 4
+    lines = record["target"].split("\n")
+    assert "具有病因关系的头尾实体对如下：头实体为带状疱疹，尾实体为水痘病毒再激活。" in lines
+    assert len(lines) == 7
+
+
+def test_dialogues_become_four_tasks():
+    assert first("IMCS-V2-NER")["target"].endswith("症状实体：烧，咳嗽\n医学检查检验实体：")
+    assert first("IMCS-V2-DAC")["target"] == "关于症状的询问"
+    assert "患者：38度9" in first("IMCS-V2-MRG")["input"]
+    assert first("IMCS-V2-SR")["target"].split("\n")[1:] == [
+        "发热：无法根据上下文确定病人是否患有该症状",
+        "咳嗽：无法根据上下文确定病人是否患有该症状",
+    ]
+
+
+def test_a_file_of_one_dialogue_task_gives_that_task_alone(tmp_path):
+    shutil.copy(CBLUE / "IMCS-V2_dev.json", tmp_path / "IMCS-V2-SR_dev.json")
+    assert set(convert(tmp_path).by_task) == {"IMCS-V2-SR"}
+
+
+def test_the_last_turn_of_the_doctor_is_the_reply():
+    record = first("MedDG")
+    assert record["target"].startswith("考虑胃食管反流")
+    assert record["target"] not in record["input"]
+
+
+def test_chance_is_in_the_seed_alone():
+    assert convert(CBLUE).records == convert(CBLUE).records
+    assert convert(CBLUE, seed=1).records != convert(CBLUE).records
+
+
+def test_at_most_so_many_records_a_task():
+    assert max(convert(CBLUE, most=2).by_task.values()) == 2
+
+
+def test_gold_that_the_format_cannot_hold_is_left_out_and_counted(tmp_path):
+    rows = [
+        {"text": "甲，乙综合征", "entities": [{"entity": "甲，乙综合征", "type": "dis"}]},
+        {"text": "肺炎", "entities": [{"entity": "肺炎", "type": "dis"}]},
+    ]
+    (tmp_path / "CMeEE-V2_dev.json").write_text(json.dumps(rows), "utf-8")
+    done = convert(tmp_path)
+    assert (done.by_task, done.unwritable) == ({"CMeEE-V2": 1}, {"CMeEE-V2": 1})
+
+
+def test_rows_of_another_layout_are_all_named(tmp_path):
+    rows = [{"text": "甲"}, {"text": "乙", "entities": [{"entity": "乙", "type": "xyz"}]}]
+    (tmp_path / "CMeEE-V2_dev.json").write_text(json.dumps(rows), "utf-8")
+    with pytest.raises(DataError, match=r"(?s)row 1: KeyError: 'entities'.*row 2: KeyError: 'xyz'"):
+        convert(tmp_path)
+
+
+def test_a_folder_without_cblue_files_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="CMeEE-V2_dev.json"):
+        convert(tmp_path)
+    with pytest.raises(UsageError, match="CMeEE-V2_test.json"):
+        convert(CBLUE, split="test")
+
+
+def test_retrieval_needs_its_corpus(tmp_path):
+    shutil.copy(CBLUE / "KUAKE-IR_dev.tsv", tmp_path)
+    shutil.copy(CBLUE / "KUAKE-IR_dev_query.txt", tmp_path)
+    with pytest.raises(DataError, match=r"corpus\.tsv"):
+        convert(tmp_path)
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_writing_an_answer_is_the_inverse_of_reading_it(name):
+    task = TASKS[name]
+    sample = Path(__file__).parents[1] / "tasks" / "promptcblue" / "sample.jsonl"
+    for record in read_lines(sample):
+        if record["task_dataset"] == name:
+            choices = record["answer_choices"] or ()
+            answer = parse_answer(task, record["target"], choices)
+            assert target_of(task, answer, choices) == record["target"]

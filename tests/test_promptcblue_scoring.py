@@ -1,0 +1,176 @@
+"""The suite scorer: from replies to samples to the very numbers of the file scorer."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from promptcblue_data import HERE, SETS, read_lines
+
+from mingmoe_eval.errors import DataError
+from mingmoe_eval.promptcblue import scoring
+from mingmoe_eval.promptcblue.catalogue import TASKS
+from mingmoe_eval.promptcblue.scorer import score_files
+from mingmoe_eval.records import Counts, MetricValue, Response, Sample, TaskResult
+from mingmoe_eval.scoring import fold_task, make_sample
+
+FOLDER = HERE / "synthetic"
+SUITE = {"suite": "promptcblue"}
+RECORDS = read_lines(FOLDER / "records.jsonl")
+
+
+def samples_of(variant, **more):
+    replies = {
+        (line["task_dataset"], line["sample_id"]): line["prediction"]
+        for line in read_lines(FOLDER / "variants" / variant / "predictions.jsonl")
+    }
+    made = {name: [] for name in TASKS}
+    for doc in RECORDS:
+        name = doc["task_dataset"]
+        text = replies[name, doc["sample_id"]]
+        sample = make_sample(
+            name, len(made[name]), doc, doc["input"], Response(text=text), {**SUITE, **more}
+        )
+        # What a rescore has is what was on disk.
+        made[name].append(Sample.from_json(json.loads(json.dumps(sample.to_json()))))
+    return made
+
+
+@pytest.mark.parametrize("variant", ["gold", "mixed_0", "struct_quirks", "halfwidth"])
+@pytest.mark.parametrize("profile", ["official", "legacy"])
+def test_folding_samples_gives_the_numbers_of_the_file_scorer_to_the_last_bit(variant, profile):
+    card = score_files(
+        FOLDER / "records.jsonl",
+        FOLDER / "variants" / variant / "predictions.jsonl",
+        profile=profile,
+    )
+    results = {}
+    for name, samples in samples_of(variant, profile=profile).items():
+        task = TASKS[name]
+        result = fold_task(task.lm_eval_name, samples, {**SUITE, "profile": profile})
+        assert result.metrics["score"].value == card.scores[task.score_key]
+        assert list(result.main.interval) == list(card.detail[name]["interval"])
+        results[task.lm_eval_name] = result
+    assert scoring.fold_group(results, {})["score"].value == card.scores["score"]
+
+
+def test_a_failed_sample_does_not_count():
+    samples = samples_of("gold")["CHIP-STS"]
+    failed = dataclasses.replace(samples[0], status="failed", score=None, answered=None)
+    result = fold_task("sts", [failed, *samples[1:]], SUITE)
+    assert (result.main.value, result.main.n, result.counts.failed) == (1.0, 9, 1)
+
+
+def test_an_empty_reply_is_unanswered_and_stands_for_the_default_label():
+    doc = next(d for d in RECORDS if d["task_dataset"] == "KUAKE-IR" and d["target"] == "相关")
+    score = scoring.score_doc(doc, Response(text=" \n"), {})
+    assert (score.answered, score.value, score.reading) == (None, 1.0, "empty output")
+
+
+def test_the_names_that_comparisons_rely_on():
+    names = {name: set(scoring.fold(s, {})) for name, s in samples_of("gold").items()}
+    assert {"score", "f1", "precision", "recall", "malformed"} == names["CMeEE-V2"]
+    assert {"score", "macro_f1", "accuracy"} < names["CHIP-CTC"]
+    assert {"score", "weighted_f1", "accuracy"} < names["KUAKE-QTR"]
+    assert {"score", "rouge1", "rouge2", "rougeL"} < names["MedDG"]
+    counts = {name: set(s[0].counts) for name, s in samples_of("gold").items()}
+    assert counts["CMeEE-V2"] == {"tp", "fp", "fn"}
+    assert {"rougeL", "pairs", "rougeL:主诉"} < counts["IMCS-V2-MRG"]
+
+
+def test_expected_is_the_label_as_it_is_compared():
+    doc = {**RECORDS[0], "task_dataset": "CHIP-STS", "target": " 相同", "answer_choices": []}
+    assert scoring.expected(doc) == "是的"
+    assert scoring.expected(RECORDS[0]) == RECORDS[0]["target"]
+    assert scoring.chance_level([doc]) is None
+
+
+def ner_samples(reply):
+    doc = {
+        "input": "找出实体：肺炎患者用青霉素，肺部湿啰音。",
+        "target": "上述句子中的实体包含：\n疾病实体：肺炎\n药物实体：青霉素\n身体部位实体：肺部",
+        "answer_choices": ["疾病", "药物", "身体部位"],
+        "task_type": "ner",
+        "task_dataset": "CMeEE-V2",
+        "sample_id": "1",
+    }
+    return [make_sample("t", 0, doc, doc["input"], Response(text=reply), SUITE)]
+
+
+def test_breakdowns_show_each_type_by_sets_and_by_bio_tags():
+    reply = "头\n疾病实体：肺炎，哮喘\n药物实体：青霉素\n身体部位实体：肺"
+    tables = scoring.breakdowns(ner_samples(reply), {})
+    by_label = {kind: row.value for kind, row in tables["label"].items()}
+    # 哮喘 is invented: precision 1/2, recall 1.
+    assert by_label == pytest.approx({"疾病": 2 / 3, "药物": 1.0, "身体部位": 0.0})
+    # It is not in the prompt, so the BIO view cannot show it; 肺 stands free in 肺部 only.
+    by_tag = {kind: row.value for kind, row in tables["tag"].items()}
+    assert by_tag == pytest.approx({"疾病": 1.0, "药物": 1.0, "身体部位": 0.0})
+    assert "malformed" not in tables
+
+
+def test_breakdowns_name_what_is_malformed():
+    tables = scoring.breakdowns(ner_samples("疾病实体:肺炎\n手术实体：无"), {})
+    assert {kind: row.value for kind, row in tables["malformed"].items()} == {
+        "half-width colon after the type": 1.0,
+        "type that was not offered": 1.0,
+    }
+
+
+def test_a_report_is_broken_down_by_section():
+    tables = scoring.breakdowns(samples_of("gold")["IMCS-V2-MRG"], {})
+    assert list(tables["section"]) == ["主诉", "现病史", "辅助检查", "既往史", "诊断", "建议"]
+    assert all(row.value == pytest.approx(1, abs=1e-8) for row in tables["section"].values())
+
+
+@pytest.mark.parametrize("folder", [f for f in SETS if f.is_dir()], ids=str)
+def test_gold_itself_is_well_formed(folder):
+    for doc in read_lines(folder / "records.jsonl"):
+        score = scoring.score_doc(doc, Response(text=doc["target"]), {})
+        assert score.reading == "well-formed"
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(alphabet=st.characters(), max_size=100))
+def test_no_reply_makes_the_scorer_raise(text):
+    for doc in {d["task_dataset"]: d for d in RECORDS}.values():
+        for profile in ("official", "legacy", "lenient"):
+            sample = make_sample(
+                "t", 0, doc, doc["input"], Response(text=text), {**SUITE, "profile": profile}
+            )
+            assert 0 <= sample.score <= 1
+
+
+def result(name, value, half):
+    interval = (value - half, value + half)
+    main = MetricValue(value=value, n=10, interval=interval)
+    return TaskResult(
+        task=name, main_metric="score", metrics={"score": main}, counts=Counts(docs=10)
+    )
+
+
+def test_the_overall_score_is_the_mean_of_sixteen_with_their_errors_combined():
+    members = {t.lm_eval_name: result(t.lm_eval_name, 0.5, 0.04) for t in TASKS.values()}
+    members["promptcblue_meddg"] = result("promptcblue_meddg", 0.18, 0.04)
+    metrics = scoring.fold_group(members, {})
+    assert metrics["score"].value == pytest.approx(0.48)
+    # sqrt(16 * 0.04^2) / 16
+    assert metrics["score"].interval == pytest.approx((0.47, 0.49))
+    assert metrics["score"].n == 160
+    assert metrics["score_generation"].value == pytest.approx(0.34)
+
+
+def test_the_overall_score_is_refused_unless_all_sixteen_are_there():
+    members = {t.lm_eval_name: result(t.lm_eval_name, 0.5, 0.04) for t in TASKS.values()}
+    del members["promptcblue_meddg"], members["promptcblue_cmeie"]
+    with pytest.raises(DataError, match="promptcblue_cmeie, promptcblue_meddg"):
+        scoring.fold_group(members, {})
+
+
+def test_a_family_is_folded_whole_or_not_at_all():
+    names = ["promptcblue_cmeee_v2", "promptcblue_imcs_v2_ner"]
+    members = {name: result(name, 0.5, 0.04) for name in names}
+    assert scoring.fold_group(members, {})["score"].value == 0.5
+    with pytest.raises(DataError, match="promptcblue_imcs_v2_ner"):
+        scoring.fold_group({names[0]: members[names[0]]}, {})

@@ -1,0 +1,191 @@
+import dataclasses
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import pytest
+from report_runs import exam_result, exam_run, exam_samples, guessing
+
+from mingmoe_eval.errors import RunStoreError, UsageError
+from mingmoe_eval.report import render_report, view
+from mingmoe_eval.report.charts import available
+
+needs_charts = pytest.mark.skipif(not available(), reason="the extra `report` is not installed")
+
+
+def run_named(name, seed=1, share=0.6, docs=30, tasks=("cmexam", "usmle"), **facts):
+    reply = guessing(seed, share)
+    return exam_run(name, {task: exam_samples(task, docs, reply) for task in tasks}, **facts)
+
+
+def page_of(tmp_path, *runs, **options):
+    return render_report(runs, tmp_path / "report.html", **options).read_text("utf-8")
+
+
+class Tags(html.parser.HTMLParser):
+    """Start tags of a page, with their attributes."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def visible(page):
+    return re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.DOTALL)
+
+
+def test_nothing_in_the_page_names_another_file(tmp_path):
+    for tag, attributes in Tags(page_of(tmp_path, run_named("a"), run_named("b", 2))).found:
+        assert tag not in ("link", "img", "iframe", "object", "base")
+        assert "src" not in attributes
+        assert not {key for key in attributes if key.startswith("on") or key == "style"}
+        if tag == "a":
+            assert attributes["href"].startswith("#")
+
+
+def test_names_from_a_run_are_text(tmp_path):
+    evil = '"><img src=x onerror=alert(1)>'
+    run = run_named(evil, tasks=(f"task{evil}",), spec={"split": f"</style>{evil}"})
+    page = page_of(tmp_path, run, run_named("b", tasks=(f"task{evil}",)))
+    assert "<img" not in page
+    assert "</style>" + evil not in page
+
+
+def test_every_number_of_a_marked_run_carries_its_mark(tmp_path):
+    marked = run_named("a", spec={"sample": True, "limit": 30})
+    rows = re.findall(r"<tr.*?</tr>", visible(page_of(tmp_path, marked)), re.DOTALL)
+    numbers = [row for row in rows if 'class="value"' in row]
+    assert len(numbers) >= 4
+    for row in numbers:
+        assert row.count("invented sample") == row.count("first 30 docs") == row.count("value")
+
+
+def test_one_run_has_no_comparison_and_two_have(tmp_path):
+    assert 'id="comparison"' not in page_of(tmp_path, run_named("a"))
+    assert 'id="comparison"' in page_of(tmp_path, run_named("a"), run_named("b", 2))
+
+
+def test_runs_that_cannot_be_compared_say_why_instead(tmp_path):
+    other = run_named("b", 2)
+    results = {t: dataclasses.replace(r, num_fewshot=5) for t, r in other.results.items()}
+    page = visible(page_of(tmp_path, run_named("a"), dataclasses.replace(other, results=results)))
+    assert "cmexam: 0 against 5 [fewshot]" in page
+    assert "exact McNemar" not in page
+
+
+def test_routing_shows_only_where_a_run_has_routers(tmp_path):
+    load = {"tasks": {"cmexam": {"load": [[1, 3], [2, 2]]}}}
+    assert 'id="routing"' not in page_of(tmp_path, run_named("a"))
+    page = visible(page_of(tmp_path, run_named("a", routing=load)))
+    assert "0.250" in page  # layer 0: 1 of 4 tokens
+    assert "0.375" in page  # the mean of 1/4 and 2/4
+
+
+def test_settings_that_differ_come_first_and_are_marked(tmp_path):
+    page = visible(page_of(tmp_path, run_named("a"), run_named("b", 2, spec={"seed": 7})))
+    differing = re.findall(r'<tr class="differs"><th scope="row">(.*?)</th>', page)
+    assert differing == ["spec.model", "spec.seed"]
+
+
+def test_without_docs_no_question_gold_or_response_is_in_the_page(tmp_path):
+    with_docs = page_of(tmp_path, run_named("a"))
+    without = page_of(tmp_path, run_named("a"), with_docs=False)
+    assert 'id="chunk-0"' in with_docs
+    assert 'id="chunk-0"' not in without
+    assert "Questions, gold texts and responses are left out" in visible(without)
+
+
+def test_registered_access_data_stay_out_unless_asked_for(tmp_path):
+    run = run_named("a")
+    provenance = {**run.provenance, "tasks": {"cmexam": {"access": "registered"}}}
+    registered = dataclasses.replace(run, provenance=provenance)
+    assert view.withheld_tasks([registered]) == {"cmexam"}
+    assert "left out (--without-docs" in visible(page_of(tmp_path, registered))
+    assert "left out (--without-docs" not in visible(page_of(tmp_path, registered, with_docs=True))
+
+
+def test_the_page_opens_in_either_language_and_holds_both(tmp_path):
+    page = page_of(tmp_path, run_named("a"), language="zh")
+    assert '<html lang="zh">' in page
+    assert ">结果</span>" in page
+    words = re.search(r'id="words">(.*?)</script>', page).group(1)
+    assert json.loads(words)["results"] == {"en": "Results", "zh": "结果"}
+
+
+def test_every_word_has_both_languages_and_every_word_is_used():
+    templates = Path(view.__file__).parent / "templates"
+    words = json.loads((templates / "words.json").read_text("utf-8"))
+    assert all(len(pair) == 2 and all(pair) for pair in words.values())
+    source = "".join((templates / name).read_text("utf-8") for name in ("page.js", "page.html.j2"))
+    assert [key for key in words if not re.search(rf"\b{key}\b", source)] == []
+
+
+def test_a_task_without_a_scored_doc_shows_no_number(tmp_path):
+    samples = [
+        dataclasses.replace(s, status="failed", score=None, failure="not finite")
+        for s in exam_samples("t", 3, guessing(1, 1.0))
+    ]
+    run = exam_run("a", {"t": samples}, results={"t": exam_result("t", samples)})
+    page = visible(page_of(tmp_path, run))
+    assert "no doc scored" in page
+    assert not re.search(r"\bnan\b", page)
+    assert "This run is incomplete" in page
+
+
+@pytest.mark.parametrize(
+    ("runs", "baseline", "message"),
+    [(0, 0, "one to 8 runs, not 0"), (9, 0, "one to 8 runs, not 9"), (2, 2, "no run 2 among")],
+)
+def test_refuses_what_a_page_cannot_show(tmp_path, runs, baseline, message):
+    with pytest.raises(UsageError, match=message):
+        render_report([run_named("a")] * runs, tmp_path / "p.html", baseline=baseline)
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunStoreError, match="cannot write"):
+        render_report([run_named("a")], tmp_path / "file" / "p.html")
+
+
+def test_equal_names_are_told_apart(tmp_path):
+    shown = view.columns([run_named("a"), run_named("b"), run_named("a")], 0)
+    assert [column.label for column in shown] == ["a (1)", "b", "a (2)"]
+
+
+def test_group_rows_come_first_and_the_best_of_a_row_is_marked():
+    low, high = run_named("a", 1, 0.2), run_named("b", 1, 0.9)
+    group = dataclasses.replace(low.results["cmexam"], task="all", members=("cmexam", "usmle"))
+    runs = [dataclasses.replace(run, results={**run.results, "all": group}) for run in (low, high)]
+    rows = view.headline(runs)
+    assert [row.name for row in rows] == ["all", "cmexam", "usmle"]
+    assert [cell.best for cell in rows[1].cells] == [False, True]
+    assert [cell.best for cell in view.headline([low])[0].cells] == [False]
+
+
+def test_speed_is_tokens_by_seconds():
+    (effort,) = view.effort([run_named("a")], view.columns([run_named("a")], 0))
+    assert effort.tokens_per_second == pytest.approx((4000 + 900) / 12.5)
+    assert (effort.total_parameters, effort.active_parameters) == (7_700_000_000, None)
+
+
+@needs_charts
+def test_figures_are_written_as_pdf_and_svg(tmp_path):
+    load = {"tasks": {"cmexam": {"load": [[1, 3], [2, 2]]}}}
+    page_of(tmp_path, run_named("a", routing=load), run_named("b", 2), figures=tmp_path / "figures")
+    names = {"results", "differences", "routing_0"}
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == names
+    for name in names:
+        assert (tmp_path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert "var(" not in (tmp_path / "figures" / f"{name}.svg").read_text("utf-8")
+
+
+@needs_charts
+def test_a_chart_carries_its_numbers_as_labels_and_its_runs_marks(tmp_path):
+    page = visible(page_of(tmp_path, run_named("a</svg><b>", spec={"sample": True})))
+    assert re.search(r'aria-label="cmexam, a&lt;/svg[^"]*\(invented sample\): \d+\.\d \[', page)
+    assert "</svg><b>" not in page

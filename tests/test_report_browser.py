@@ -1,0 +1,221 @@
+"""The page in a real browser, with the network off."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+from report_runs import exam_run, exam_samples, guessing
+
+from mingmoe_eval.report import render_report
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+expect = sync_api.expect
+
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}"),
+]
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+EVIL = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=2">'
+MEGABYTE = "长" * 350_000
+
+
+def hostile_runs():
+    """Two runs of 60 docs; the candidate's first flipped doc holds the hostile response."""
+    base = exam_samples("cmexam", 60, guessing(1, 0.6))
+    ours = exam_samples("cmexam", 60, guessing(2, 0.7))
+    flipped = next(n for n in range(60) if (base[n].score, ours[n].score) == (1.0, 0.0))
+    ours[flipped] = dataclasses.replace(ours[flipped], response=EVIL, answered=EVIL)
+    ours[59] = dataclasses.replace(ours[59], response=MEGABYTE + EVIL)
+    runs = [
+        exam_run(f"base{EVIL}", {"cmexam": base, "usmle": exam_samples("usmle", 20, guessing(1, 0.5))}),
+        exam_run("ours", {"cmexam": ours, "usmle": exam_samples("usmle", 20, guessing(1, 0.5))}),
+    ]
+    return runs, base[flipped].doc_id, base[59].doc_id
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    runs, flipped, large = hostile_runs()
+    path = render_report(runs, tmp_path_factory.mktemp("report") / "report.html")
+    return path, flipped, large
+
+
+@pytest.fixture()
+def page(browser, report):
+    """The page opened from disk; at the end nothing may have been requested or complained of."""
+    context = browser.new_context(offline=True, viewport={"width": 1440, "height": 1000})
+    page = context.new_page()
+    requests, complaints = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    opened(page, report[0])
+    yield page
+    assert page.evaluate("window.pwned") is None
+    assert requests == [report[0].as_uri()]
+    assert complaints == []
+    context.close()
+
+
+def opened(page, path):
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-ready]")
+    return page
+
+
+def main_thread_clock(page):
+    """Processor time of the page's main thread: on a busy machine the clock says nothing."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
+    session.send("Performance.enable")
+
+    def seconds():
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(m["value"] for m in metrics if m["name"] == "TaskDuration")
+
+    return seconds
+
+
+def outcomes(page, column):
+    return page.locator(f"#explorer tbody td:nth-child({column}) .outcome").all_inner_texts()
+
+
+def count(page):
+    return int(page.locator("#explorer_info").inner_text().split("/")[1].replace(",", ""))
+
+
+def test_tables_sort_by_a_click_on_their_heads(page):
+    head = page.locator("#results ~ .scroll th", has_text="docs").first
+    head.click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    names = page.locator("#results ~ .scroll").first.locator("tbody th").all_inner_texts()
+    assert names == ["usmle", "cmexam"]
+
+
+def test_flipped_questions_come_first_and_can_be_filtered(page):
+    first = page.locator("#explorer tbody tr").first.locator(".outcome").all_inner_texts()
+    assert len(set(first)) == 2
+    page.select_option("#filter-outcome", "lost")
+    page.select_option("#filter-run", "1")
+    assert set(outcomes(page, 5)) == {"✓"}
+    assert not set(outcomes(page, 6)) & {"✓"}
+
+
+def test_the_counts_of_the_comparison_lead_to_their_questions(page):
+    button = page.locator("button.jump[data-outcome=gained]").first
+    gained = int(button.inner_text())
+    button.click()
+    assert count(page) == gained > 0
+
+
+def test_filters_by_task_and_by_unanswered(page):
+    page.select_option("#filter-task", "usmle")
+    assert count(page) == 20
+    page.select_option("#filter-task", "")
+    page.select_option("#filter-outcome", "unanswered")
+    assert {"∅"} <= {*outcomes(page, 5), *outcomes(page, 6)}
+
+
+def test_a_flipped_question_opens_with_prompt_gold_and_both_responses(page, report):
+    page.fill("#search", report[1])
+    expect(page.locator("#explorer tbody tr")).to_have_count(1)
+    page.click("#explorer button.doc")
+    body = page.locator("#doc-body")
+    expect(body).to_contain_text("下列哪一项正确")
+    expect(body.locator("pre").last).to_contain_text(EVIL)
+    page.keyboard.press("Escape")
+    assert not page.locator("#doc").is_visible()
+
+
+def test_whole_texts_are_searched_when_asked(page):
+    page.fill("#search", "window.pwned=2")
+    page.check("#whole-text")
+    expect(page.locator("#found")).to_have_text("2")
+    assert count(page) == 2
+
+
+def test_a_megabyte_of_response_opens_at_once(page, report):
+    page.fill("#search", report[2])
+    expect(page.locator("#explorer tbody tr")).to_have_count(1)
+    seconds = main_thread_clock(page)
+    page.click("#explorer button.doc")
+    expect(page.locator("#doc-body pre").last).to_be_visible()
+    assert 0 < seconds() < 1
+    response = page.locator("#doc-body pre").last
+    response.locator("button").click()
+    assert response.text_content() == MEGABYTE + EVIL
+
+
+def test_the_keyboard_alone_sorts_and_opens(page):
+    page.locator("#explorer thead th").first.locator("[role=button]").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#explorer thead th").first.get_attribute("aria-sort") == "ascending"
+    page.locator("#explorer button.doc").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#doc").is_visible()
+
+
+def test_language_and_theme_switch(page):
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    page.click("#language")
+    assert page.locator("h2#results").inner_text() == "结果"
+    assert page.evaluate("document.documentElement.lang") == "zh"
+
+
+def test_a_typed_price_gives_a_cost(page):
+    page.fill("#price-hour", "36")
+    # 12.5 seconds of an hour at 36
+    assert page.locator("td.cost").first.inner_text() == "0.13"
+
+
+@pytest.mark.parametrize(("name", "width", "height"), [("wide", 1440, 1000), ("phone", 390, 844)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_the_screen(browser, report, tmp_path, name, width, height, scheme):
+    context = browser.new_context(
+        offline=True, viewport={"width": width, "height": height}, color_scheme=scheme
+    )
+    page = opened(context.new_page(), report[0])
+    folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"report-{name}-{scheme}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
+@pytest.mark.slow
+def test_eight_runs_of_20000_samples_open_within_three_seconds(browser, tmp_path):
+    runs = [
+        exam_run(f"run {seed}", {"cmexam": exam_samples("cmexam", 20_000, guessing(seed, 0.7))})
+        for seed in range(8)
+    ]
+    path = render_report(runs, tmp_path / "large.html")
+    assert path.stat().st_size < 25_000_000
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    seconds = main_thread_clock(page)
+    opened(page, path)
+    assert 0 < seconds() < 3
+    assert count(page) == 20_000
+    context.close()

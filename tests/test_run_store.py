@@ -1,0 +1,154 @@
+import dataclasses
+import json
+import math
+
+import pytest
+
+from mingmoe_eval import run_store
+from mingmoe_eval.errors import RunStoreError
+from mingmoe_eval.records import Counts, MetricValue, Run, RunSpec, Sample, TaskResult
+
+SPEC = RunSpec(model="m", tasks=("usmle",), limit=2)
+
+
+def make_run(**changes):
+    samples = [
+        Sample(
+            task="usmle",
+            doc_id=f"d{i}",
+            position=i,
+            doc={"q": "题\u2028目"},
+            prompt="p",
+            expected="A",
+            response="A\u2028\x1b[31m",
+            log_likelihoods=(-1.0, math.nan) if i else (-1.0, -math.inf),
+            score=1.0,
+        )
+        for i in range(2)
+    ]
+    result = TaskResult(
+        task="usmle",
+        main_metric="score",
+        metrics={"score": MetricValue(value=math.nan, n=0)},
+        counts=Counts(docs=2),
+    )
+    run = Run(
+        name="r",
+        spec=SPEC,
+        provenance={"python": "3.11"},
+        results={"usmle": result},
+        samples={"usmle": samples},
+        timing={"seconds": 1.5},
+    )
+    return dataclasses.replace(run, **changes)
+
+
+def test_a_run_survives_the_disk_with_its_nan_infinity_and_line_separators(tmp_path):
+    run_store.save_run(make_run(), tmp_path / "r")
+    loaded = run_store.load_run(tmp_path / "r")
+    first, second = loaded.samples["usmle"]
+    assert first.log_likelihoods == (-1.0, -math.inf)
+    assert math.isnan(second.log_likelihoods[1])
+    assert first.response == "A\u2028\x1b[31m"
+    assert math.isnan(loaded.results["usmle"].main.value)
+    assert loaded.spec == SPEC
+
+
+def test_run_json_is_strict_json(tmp_path):
+    run_store.save_run(make_run(), tmp_path / "r")
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    data = json.loads((tmp_path / "r" / "run.json").read_text(), parse_constant=refuse)
+    assert data["results"]["usmle"]["score"]["n"] == 0
+    assert data["marks"] == ["first 2 docs"]
+
+
+def test_a_lone_surrogate_in_a_response_is_kept(tmp_path):
+    sample = dataclasses.replace(make_run().samples["usmle"][0], response="bad \ud800 end")
+    run_store.save_run(make_run(samples={"usmle": [sample]}), tmp_path / "r")
+    assert run_store.load_run(tmp_path / "r").samples["usmle"][0].response == "bad \ud800 end"
+
+
+def test_a_finished_run_is_never_overwritten(tmp_path):
+    run_store.save_run(make_run(), tmp_path / "r")
+    before = (tmp_path / "r" / "run.json").read_bytes()
+    with pytest.raises(RunStoreError, match="already holds a finished run"):
+        run_store.save_run(make_run(), tmp_path / "r")
+    assert (tmp_path / "r" / "run.json").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(RunStoreError, match="not empty"):
+        run_store.save_run(make_run(), tmp_path)
+
+
+def test_an_unfinished_run_is_not_read_as_a_run_and_says_how_to_go_on(tmp_path):
+    path = run_store.open_folder(tmp_path / "r")
+    run_store.save_unfinished(path, SPEC)
+    run_store.save_samples(path, "usmle", make_run().samples["usmle"])
+    with pytest.raises(RunStoreError, match=r"--resume"):
+        run_store.load_run(path)
+    assert run_store.unfinished_spec(path) == SPEC
+
+
+def test_finishing_leaves_nothing_to_resume(tmp_path):
+    path = run_store.open_folder(tmp_path / "r")
+    run_store.save_unfinished(path, SPEC)
+    run_store.finish(path, make_run(samples={}))
+    with pytest.raises(RunStoreError, match="finished"):
+        run_store.unfinished_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read"),
+        ("[]", "not a JSON object"),
+        ('{"schema_version": 99}', "schema version 99"),
+        ('{"schema_version": 1}', "lacks spec"),
+        ('{"schema_version": 1, "spec": {}', "cannot be read"),
+    ],
+)
+def test_a_damaged_run_file_is_named(tmp_path, text, message):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RunStoreError, match=message):
+        run_store.load_run(tmp_path)
+
+
+def test_every_damaged_line_of_the_samples_is_listed(tmp_path):
+    run_store.save_run(make_run(), tmp_path / "r")
+    file = tmp_path / "r" / "samples" / "usmle.jsonl"
+    good = file.read_text().split("\n")[0]
+    file.write_text(f"{good}\n{{oops\n{good}\n[1]\n")
+    with pytest.raises(RunStoreError) as caught:
+        run_store.load_run(tmp_path / "r")
+    listed = [line.split(":")[0].strip(" -") for line in str(caught.value).split("\n")[1:]]
+    assert listed == ["line 2", "line 4"]
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(RunStoreError, match="not a run folder"):
+        run_store.load_run(tmp_path / "nothing")
+
+
+def test_a_place_that_cannot_be_written_is_a_plain_error_and_nothing_stays(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("x")
+    with pytest.raises(RunStoreError, match="cannot write"):
+        run_store.save_run(make_run(), blocker / "r")
+    assert blocker.read_text() == "x"
+
+
+def test_a_task_name_from_outside_cannot_leave_the_folder(tmp_path):
+    path = run_store.open_folder(tmp_path / "r")
+    written = run_store.save_samples(path, "../../../evil", [])
+    assert written.resolve().parent == (path / "samples").resolve()
+
+
+def test_two_tasks_never_share_a_file(tmp_path):
+    path = run_store.open_folder(tmp_path / "r")
+    names = ["a/b", "a_b", "A_b", ".a_b"]
+    assert len({run_store.save_samples(path, name, []) for name in names}) == len(names)

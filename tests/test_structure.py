@@ -1,0 +1,120 @@
+"""The house: imports run one way, light verbs stay light, tasks/ is no package."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "mingmoe_eval"
+
+# From the bottom up; a module may import its own layer's package and anything below.
+LAYERS = [
+    ["errors", "locations", "records", "__init__"],
+    ["metrics", "molora.config", "molora.layers"],
+    ["molora", "promptcblue", "exams", "published"],
+    [
+        "comparison",
+        "data_sources",
+        "engine",
+        "harness_results",
+        "harness_tasks",
+        "provenance",
+        "run_store",
+        "scoring",
+        "task_catalog",
+    ],
+    ["evaluation", "paper_table", "regression_gate", "report", "rescoring", "training"],
+    ["cli", "__main__"],
+]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def layer_of(module: str) -> int:
+    """The layer that names the longest prefix of the module."""
+    matches = [
+        (len(name), level)
+        for level, names in enumerate(LAYERS)
+        for name in names
+        if module == name or module.startswith(name + ".")
+    ]
+    assert matches, f"{module} is in no layer: give it a place in LAYERS"
+    return max(matches)[1]
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own_modules(names: set[str]) -> set[str]:
+    known = {module_name(path) for path in PACKAGE.rglob("*.py")}
+    own = {name.removeprefix("mingmoe_eval.") for name in names if name.startswith("mingmoe_eval.")}
+    return own & known
+
+
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if "_bundled" not in p.parts)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_run_one_way(path):
+    here = module_name(path)
+    above = {name for name in own_modules(imports_of(path)) if layer_of(name) > layer_of(here)}
+    assert not above, f"{here} imports upwards: {sorted(above)}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tasks").rglob("*.py")), ids=str)
+def test_task_code_imports_only_data_metrics_and_suites(path):
+    allowed = ("data_sources", "metrics", "promptcblue", "exams", "scoring", "records", "errors")
+    own = own_modules(imports_of(path))
+    assert all(name.split(".")[0] in allowed for name in own), sorted(own)
+
+
+def test_tasks_is_not_a_package():
+    done = subprocess.run(
+        [sys.executable, "-c", "import tasks"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "not a package" in done.stderr
+
+
+WITHOUT_MODELS = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "peft", "accelerate"):
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
+from mingmoe_eval.cli import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["tasks"],
+        *([verb, "--help"] for verb in ("run", "score", "report", "compare", "gate", "table")),
+        *([verb, "--help"] for verb in ("tasks", "inspect", "rescore", "import", "convert", "demo")),
+    ],
+    ids=" ".join,
+)
+def test_starts_without_torch_and_transformers(arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MODELS, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout

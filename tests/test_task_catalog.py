@@ -1,0 +1,77 @@
+import pytest
+
+from mingmoe_eval.errors import DataError, UnknownTaskError
+from mingmoe_eval.task_catalog import load_catalog
+
+FILES = {
+    "_base.yaml": "output_type: generate_until\nmetadata: {suite: choice, form: direct}\n",
+    "a.yaml": "include: _base.yaml\ntask: exam_a\ndataset: !function code.load\n",
+    "b.yaml": "task: exam_b\noutput_type: multiple_choice\nmetadata: {suite: choice}\n",
+    "inner.yaml": "group: inner\ntask: [exam_a]\n",
+    "outer.yaml": "group: outer\ntask: [inner, exam_b]\n"
+    "aggregate_metric_list: [{metric: score, weight_by_size: true}]\n",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def names(definitions):
+    return [definition.name for definition in definitions]
+
+
+def test_a_definition_inherits_what_it_includes(folder):
+    task = load_catalog(folder).definitions["exam_a"]
+    assert (task.output_type, task.suite, task.is_group) == ("generate_until", "choice", False)
+
+
+def test_a_group_selects_its_leaves_and_the_groups_below_it_first(folder):
+    selection = load_catalog(folder).select(["outer"])
+    assert names(selection.leaves) == ["exam_a", "exam_b"]
+    assert names(selection.groups) == ["inner", "outer"]
+    assert load_catalog(folder).definitions["outer"].weight_by_size
+
+
+def test_a_glob_selects_by_name_and_nothing_twice(folder):
+    selection = load_catalog(folder).select(["exam_*", "exam_a"])
+    assert names(selection.leaves) == ["exam_a", "exam_b"]
+    assert selection.groups == ()
+
+
+def test_a_mistyped_name_is_answered_with_the_nearest(folder):
+    with pytest.raises(UnknownTaskError, match="did you mean 'exam_a'"):
+        load_catalog(folder).select(["exam_aa"])
+
+
+def test_a_name_of_lm_evals_own_passes_on_only_where_that_is_allowed(folder):
+    assert load_catalog(folder).select(["hellaswag"], foreign=True).foreign == ("hellaswag",)
+    with pytest.raises(UnknownTaskError):
+        load_catalog(folder).select(["hella*"], foreign=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("bad.yaml", "task: [unclosed\n", "bad.yaml"),
+        ("nameless.yaml", "output_type: generate_until\n", "neither `task:` nor `group:`"),
+        ("twice.yaml", "task: exam_a\n", "is taken"),
+        ("hole.yaml", "group: hole\ntask: [nowhere]\n", "'nowhere' is not defined"),
+        ("list.yaml", "- task: x\n", "not a mapping"),
+        ("lost.yaml", "include: gone.yaml\ntask: x\n", "gone.yaml"),
+    ],
+)
+def test_a_faulty_definition_is_an_error_and_never_a_missing_task(folder, file, text, message):
+    (folder / file).write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_catalog(folder)
+
+
+def test_every_fault_is_listed_at_once(folder):
+    (folder / "bad.yaml").write_text("a: b: c\n")
+    (folder / "worse.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="2 faults"):
+        load_catalog(folder)
