@@ -138,9 +138,9 @@ def verdicts_at_no_difference(rng: np.random.Generator, trials: int) -> str:
         "undecided",
     )
     text = (
-        "One task alone. At a true drop of the whole margin, a verdict of equivalent is an error: "
+        "One task alone. At a true drop of the whole margin, a verdict of equivalent is an error; "
     )
-    text += "at most alpha of them."
+    text += "the interval is approximate, so about alpha of them at most."
     return section("Verdicts", text, headings, rows)
 
 

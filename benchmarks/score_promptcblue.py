@@ -2,8 +2,8 @@
 
 Invents as many records as test A has (10,320) with outputs of realistic length, spoils a third of
 them, and scores them with the command, as a whole process. `--slow` also scores them with the
-formulas written out plainly: dictionaries, no bit tricks, a table for every common subsequence. Both
-must agree.
+formulas written out plainly: no sets of tuples, a table for every common subsequence, no intervals.
+Both must agree.
 
     python benchmarks/score_promptcblue.py [--slow] [--seed 0] [--json FILE]
 """

@@ -22,7 +22,8 @@ def exam_samples(task: str, docs: int, reply: Reply, *, prompt: str = "") -> lis
     """Single-answer questions whose right answer is always A."""
     samples = []
     for number in range(docs):
-        doc = {"question": f"{task} 第{number}题：下列哪一项正确？", "options": {"A": "甲", "B": "乙"}}
+        question = f"{task} 第{number}题：下列哪一项正确？"
+        doc = {"question": question, "options": {"A": "甲", "B": "乙"}}
         answered, response = reply(number)
         samples.append(
             Sample(
@@ -30,7 +31,7 @@ def exam_samples(task: str, docs: int, reply: Reply, *, prompt: str = "") -> lis
                 doc_id=fingerprint(doc),
                 position=number,
                 doc=doc,
-                prompt=f"{prompt}{doc['question']}\nA. 甲\nB. 乙\n答案：",
+                prompt=f"{prompt}{question}\nA. 甲\nB. 乙\n答案：",
                 expected="A",
                 response=response,
                 answered=answered,

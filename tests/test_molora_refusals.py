@@ -169,8 +169,8 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(adapter):
     (adapter / f"{EXPERTS}.safetensors").unlink()
     torch.save({"x": RunsCode()}, adapter / f"{EXPERTS}.bin", pickle_protocol=2)
     assert "could run code" in refusal(adapter)
-    (adapter / f"{EXPERTS}.bin").write_bytes(pickle.dumps({"x": RunsCode()}))
-    assert f"{EXPERTS}.bin" in refusal(adapter)
+    (adapter / f"{EXPERTS}.bin").write_bytes(pickle.dumps({"x": RunsCode()}, protocol=2))
+    assert "could run code" in refusal(adapter)
 
 
 def test_a_pickle_of_something_else_is_refused(adapter):

@@ -106,9 +106,9 @@ def test_rows_of_another_layout_are_all_named(tmp_path):
 
 
 def test_a_folder_without_cblue_files_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="CMeEE-V2_dev.json"):
+    with pytest.raises(UsageError, match=r"CMeEE-V2_dev\.json"):
         convert(tmp_path)
-    with pytest.raises(UsageError, match="CMeEE-V2_test.json"):
+    with pytest.raises(UsageError, match=r"CMeEE-V2_test\.json"):
         convert(CBLUE, split="test")
 
 

@@ -3,7 +3,16 @@
 import json
 
 import pytest
-from promptcblue_data import HERE, SETS, SHARED, VARIANTS, absent, read_json, read_lines, write_lines
+from promptcblue_data import (
+    HERE,
+    SETS,
+    SHARED,
+    VARIANTS,
+    absent,
+    read_json,
+    read_lines,
+    write_lines,
+)
 
 from mingmoe_eval.metrics.rouge import rouge, tokenize
 from mingmoe_eval.promptcblue.catalogue import TASKS, task_named

@@ -104,8 +104,10 @@ def stock_run(task, model):
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
 def test_stock_lm_eval_gets_the_official_score(task, tmp_path):
     variant = HERE / "synthetic" / "variants" / "mixed_0"
-    said = {(r["task_dataset"], r["sample_id"]): r["prediction"] for r in
-            read_lines(variant / "predictions.jsonl")}
+    said = {
+        (r["task_dataset"], r["sample_id"]): r["prediction"]
+        for r in read_lines(variant / "predictions.jsonl")
+    }
     docs = [r for r in read_lines(RECORDS) if r["task_dataset"] == task.name]
     replies = iter([said[task.name, doc["sample_id"]] for doc in docs])
     [loaded] = load(task.lm_eval_name, data_dir=data_dir(tmp_path)).values()
@@ -149,7 +151,9 @@ def test_records_are_found_by_split_together_or_by_task(tmp_path, stem, split):
 
 def test_the_older_name_of_a_task_is_the_same_task(tmp_path):
     records = [
-        {**r, "task_dataset": "CMeIE-V2"} for r in read_lines(RECORDS) if r["task_dataset"] == "CMeIE"
+        {**r, "task_dataset": "CMeIE-V2"}
+        for r in read_lines(RECORDS)
+        if r["task_dataset"] == "CMeIE"
     ]
     assert len(loaded_docs("promptcblue_cmeie", data_dir=data_dir(tmp_path, records=records))) == 10
 

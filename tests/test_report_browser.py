@@ -39,7 +39,9 @@ def hostile_runs():
     ours[flipped] = dataclasses.replace(ours[flipped], response=EVIL, answered=EVIL)
     ours[59] = dataclasses.replace(ours[59], response=MEGABYTE + EVIL)
     runs = [
-        exam_run(f"base{EVIL}", {"cmexam": base, "usmle": exam_samples("usmle", 20, guessing(1, 0.5))}),
+        exam_run(
+            f"base{EVIL}", {"cmexam": base, "usmle": exam_samples("usmle", 20, guessing(1, 0.5))}
+        ),
         exam_run("ours", {"cmexam": ours, "usmle": exam_samples("usmle", 20, guessing(1, 0.5))}),
     ]
     return runs, base[flipped].doc_id, base[59].doc_id
@@ -60,7 +62,7 @@ def report(tmp_path_factory):
     return path, flipped, large
 
 
-@pytest.fixture()
+@pytest.fixture
 def page(browser, report):
     """The page opened from disk; at the end nothing may have been requested or complained of."""
     context = browser.new_context(offline=True, viewport={"width": 1440, "height": 1000})

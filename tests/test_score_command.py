@@ -49,7 +49,9 @@ def test_json_to_stdout_is_nothing_but_json(capsys):
 def test_the_table_names_every_task_and_the_mean(capsys):
     assert score(GOLD, PREDICTIONS) == 0
     lines = capsys.readouterr().out.split("\n")
-    assert [line.split()[0] for line in lines[1:-2]] == list(read_json(FOLDER / "gold_structured.json"))
+    assert [line.split()[0] for line in lines[1:-2]] == list(
+        read_json(FOLDER / "gold_structured.json")
+    )
     assert lines[-2].split() == ["mean", "of", "16", "63.59"]
 
 

@@ -12,22 +12,21 @@ PACKAGE = ROOT / "mingmoe_eval"
 
 # From the bottom up; a module may import its own layer's package and anything below.
 LAYERS = [
-    ["errors", "locations", "records", "__init__"],
+    ["errors", "hub", "locations", "record_files", "records"],
     ["metrics", "molora.config", "molora.layers"],
     ["molora", "promptcblue", "exams", "published"],
     [
         "comparison",
         "data_sources",
         "engine",
-        "harness_results",
-        "harness_tasks",
+        "harness",
         "provenance",
         "run_store",
         "scoring",
         "task_catalog",
     ],
     ["evaluation", "paper_table", "regression_gate", "report", "rescoring", "training"],
-    ["cli", "__main__"],
+    ["cli", "demo", "__init__", "__main__"],
 ]
 
 

@@ -35,6 +35,12 @@ class ModelShape:
     item_bytes: int
 
     @property
+    def body_weights(self) -> int:
+        """About how many weights a token passes before the head."""
+        attention = 2 * (self.heads + self.key_value_heads) * self.head_dim
+        return self.layers * self.hidden * (attention + 3 * self.intermediate)
+
+    @property
     def cached_token_bytes(self) -> int:
         """What the keys and values of one token take, over all layers."""
         return 2 * self.layers * self.key_value_heads * self.head_dim * self.item_bytes

@@ -18,6 +18,10 @@ _SHARE_OF_FREE = {"cpu": 0.125, "cuda": 0.5}
 _BYTES_WHERE_UNKNOWN = 2**30
 # Beyond this a CPU is no faster a token, and more is lost when a run is killed.
 _CPU_TOKENS = 1024
+# Unless the head is wide beside a small body: reading its weights, once a pass, should take no more
+# than about 2 % of the pass. A CPU multiplies some ten weights in the time it reads one.
+_MOST_CPU_TOKENS = 4096
+_TOKENS_TO_AMORTISE_HEAD = 1000
 _GPU_TOKENS = 16384
 # Rows of a decoding step: past these a step takes longer in proportion.
 _CPU_SLOTS = 32
@@ -43,7 +47,7 @@ class MemoryBudget:
         on_cpu = model.device.type == "cpu"
         self._shape = model.shape
         self._most_rows = most_rows
-        self._most_tokens = _CPU_TOKENS if on_cpu else _GPU_TOKENS
+        self._most_tokens = _cpu_tokens(self._shape) if on_cpu else _GPU_TOKENS
         self._most_slots = _CPU_SLOTS if on_cpu else _GPU_SLOTS
         self.bytes = memory_budget or int(
             _free_bytes(model.device) * _SHARE_OF_FREE.get(model.device.type, 0.5)
@@ -94,6 +98,11 @@ def row_bytes(shape: ModelShape, new: int, old: int) -> int:
     keys_and_values = 3 * (new + old) * shape.heads * shape.head_dim
     mask = new * (new + old)
     return (activations + keys_and_values + mask) * shape.item_bytes + mask
+
+
+def _cpu_tokens(shape: ModelShape) -> int:
+    wanted = _TOKENS_TO_AMORTISE_HEAD * shape.vocabulary * shape.hidden // shape.body_weights
+    return min(max(_CPU_TOKENS, wanted), _MOST_CPU_TOKENS)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,37 +1,47 @@
 """The suite `choice`: from replies to letters to accuracies.
 
 A doc is what `exams.records.Question.to_doc` gives. Settings: `form` (`direct`, `letters`, `cot`),
-`reading` (`default`, or a compatibility mode of `metrics.answer_reading`), `labels: true` for tasks
-whose options are labels (yes, no, maybe), where a macro-F1 belongs beside the accuracy.
+`reading` (`default`, or a compatibility mode of `metrics.answer_reading`), `macro_over: TAG` for an
+accuracy averaged over the values of a tag, `labels: true` for tasks whose options are labels (yes,
+no, maybe), where a macro-F1 belongs beside the accuracy.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mingmoe_eval.metrics.answer_reading import compat_mode, read_answer
+from mingmoe_eval.metrics.answer_reading import DEFAULT, compat_mode, read_answer
+from mingmoe_eval.metrics.answer_reading.compat.o1 import NAME as O1
+from mingmoe_eval.metrics.answer_reading.compat.o1 import head_and_tail
 from mingmoe_eval.metrics.choice_accuracy import (
     accuracy,
     chance_of,
     exact_match,
     likeliest,
+    macro_accuracy,
     macro_f1,
     overlaps,
 )
 from mingmoe_eval.metrics.uncertainty import mean_of_parts
 from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult
 
+_NOT_STATED = "not stated"
+
 
 def score_doc(doc: Mapping[str, Any], response: Response, settings: Mapping[str, Any]) -> Score:
-    """1 when exactly the right letters were answered, else 0; never raises for any reply."""
-    if response.log_likelihoods is not None:
-        return _score_likelihoods(doc, response.log_likelihoods)
-    mode = str(settings.get("reading") or "default")
+    """1 when exactly the right letters were answered, else 0; never raises for any reply.
+
+    Of log-likelihoods that are not finite no letter is made: callers fail such a doc
+    (`Response.finite`), and without that it counts as unanswered.
+    """
+    if response.log_likelihoods is not None or settings.get("form") == "letters":
+        return _score_likelihoods(doc, response)
+    mode = _mode(settings)
     text = response.text or ""
-    if mode == "default":
+    if mode == DEFAULT:
         reading = read_answer(text, doc["options"], single=doc["single"])
-        answered = "".join(reading.letters) if reading.letters else None
-        return _score(doc, answered, exact_match(answered, doc["answer"]), reading.rule)
+        right = exact_match(reading.answered, doc["answer"])
+        return _score(doc, reading.answered, right, reading.rule)
     rules = compat_mode(mode)
     read = rules.read(text, doc["options"], doc["single"])
     return _score(doc, read, rules.correct(read, doc["answer"]), f"as {mode} reads it")
@@ -50,23 +60,25 @@ def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, MetricValue]:
-    """Accuracy, also by single- and multiple-answer questions where there are both.
+    """Accuracy over the samples that did not fail, also by single- and multiple-answer questions.
 
     `answered` is the share of docs with an answer; `any_overlap` the share with at least one right
-    letter: diagnostics, both.
+    letter: diagnostics, both. Without a sample each number is NaN.
     """
-    right = _accuracy(samples)
+    usable = _usable(samples)
+    right = _better_of_head_and_tail(usable) if _mode(settings) == O1 else _accuracy(usable)
     metrics = {"score": right, "acc": right}
-    multiple = [sample for sample in samples if not sample.doc["single"]]
-    if multiple:
-        metrics["acc_multiple"] = _accuracy(multiple)
-        metrics["any_overlap"] = accuracy([bool(s.counts["overlap"]) for s in samples])
-    if multiple and len(multiple) < len(samples):
-        metrics["acc_single"] = _accuracy([sample for sample in samples if sample.doc["single"]])
-    metrics["answered"] = accuracy([sample.answered is not None for sample in samples])
-    if settings.get("labels"):
-        pairs = [(sample.answered, sample.expected) for sample in samples]
-        metrics["macro_f1"] = MetricValue(value=macro_f1(pairs), n=len(samples))
+    kinds = {sample.doc["single"] for sample in usable}
+    if False in kinds:
+        metrics["any_overlap"] = accuracy([bool(s.counts["overlap"]) for s in usable])
+    if len(kinds) > 1:
+        metrics["acc_single"] = _accuracy([s for s in usable if s.doc["single"]])
+        metrics["acc_multiple"] = _accuracy([s for s in usable if not s.doc["single"]])
+    metrics["answered"] = accuracy([sample.answered is not None for sample in usable])
+    if tag := settings.get("macro_over"):
+        metrics[f"macro_{tag}"] = _macro_over(usable, str(tag))
+    if settings.get("labels") and usable:
+        metrics["macro_f1"] = macro_f1([(s.answered, s.expected) for s in usable])
     return metrics
 
 
@@ -75,10 +87,10 @@ def breakdowns(
 ) -> dict[str, dict[str, MetricValue]]:
     """Accuracy by each tag that has two values or more, and by the type of question."""
     tables: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in samples:
+    for sample in _usable(samples):
         tags = {"question_type": sample.doc.get("question_type"), **sample.tags}
         for tag, value in tags.items():
-            tables[tag][str(value or "not stated")].append(sample)
+            tables[tag][str(value or _NOT_STATED)].append(sample)
     return {
         tag: {value: _accuracy(group) for value, group in sorted(by_value.items())}
         for tag, by_value in tables.items()
@@ -93,14 +105,38 @@ def fold_group(
     weight_by_size: bool = False,
 ) -> dict[str, MetricValue]:
     """`micro` over all questions, `macro` over the members; the group says which is its score."""
-    pooled = [s for listed in samples.values() for s in listed if s.status != "failed"]
-    micro = _accuracy(pooled)
+    micro = _accuracy(_usable([s for listed in samples.values() for s in listed]))
     macro = mean_of_parts([result.main for result in members.values()])
     return {"score": micro if weight_by_size else macro, "micro": micro, "macro": macro}
 
 
-def _score_likelihoods(doc: Mapping[str, Any], log_likelihoods: Sequence[float]) -> Score:
-    letter, tied = likeliest(log_likelihoods, list(doc["options"]))
+def _mode(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("reading") or DEFAULT)
+
+
+def _usable(samples: Sequence[Sample]) -> list[Sample]:
+    return [sample for sample in samples if sample.status != "failed"]
+
+
+def _better_of_head_and_tail(samples: Sequence[Sample]) -> MetricValue:
+    """HuatuoGPT-o1 reports whichever of first and last letter is more often right."""
+    both = [head_and_tail(sample.answered, sample.expected) for sample in samples]
+    head, tail = (accuracy([pair[i] for pair in both]) for i in (0, 1))
+    return max(head, tail, key=lambda metric: metric.value)
+
+
+def _macro_over(samples: Sequence[Sample], tag: str) -> MetricValue:
+    parts: dict[str, list[bool]] = defaultdict(list)
+    for sample in samples:
+        parts[str(sample.tags.get(tag) or _NOT_STATED)].append(sample.score == 1.0)
+    return macro_accuracy(parts) if parts else accuracy([])
+
+
+def _score_likelihoods(doc: Mapping[str, Any], response: Response) -> Score:
+    values, letters = response.log_likelihoods or (), list(doc["options"])
+    if len(values) != len(letters) or not response.finite:
+        return _score(doc, None, False, "no finite log-likelihood for each letter")
+    letter, tied = likeliest(values, letters)
     rule = "tie, first letter taken" if tied else "highest log-likelihood"
     return _score(doc, letter, letter == doc["answer"], rule)
 
@@ -115,4 +151,4 @@ def _score(doc: Mapping[str, Any], answered: str | None, right: bool, rule: str)
 
 
 def _accuracy(samples: Sequence[Sample]) -> MetricValue:
-    return accuracy([sample.score == 1.0 for sample in samples])
+    return accuracy([s.score == 1.0 for s in samples], [s.cluster for s in samples])

@@ -18,7 +18,6 @@ from mingmoe_eval.errors import (
     UsageError,
     offence_list,
 )
-from mingmoe_eval.locations import tasks_dir
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.task_catalog import Selection, load_catalog
 
@@ -61,7 +60,9 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
         "split": spec.split,
         "partial": spec.partial,
     }
-    ours = TaskManager(include_path=str(tasks_dir()), include_defaults=False, metadata=metadata)
+    # Only the folders that are needed: lm-eval parses every YAML below what it is given.
+    folders = sorted({str(definition.path.parent) for definition in selection.leaves})
+    ours = TaskManager(include_path=list(folders), include_defaults=False, metadata=metadata)
     loaded: list[HarnessTask] = []
     passed_over: list[str] = []
     faults: list[MingMoeError] = []

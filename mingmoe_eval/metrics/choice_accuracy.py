@@ -87,7 +87,7 @@ def macro_f1(
 
 
 def _label_counts(said: str | None, key: str, labels: Sequence[str]) -> list[bool]:
-    """For each label: right, and twice what the denominator of F1 takes, answered and expected."""
+    """[3 * labels]: whether the doc is a hit of each label, has it as its answer, as its key."""
     hits = [said == key == label for label in labels]
     return [*hits, *(said == label for label in labels), *(key == label for label in labels)]
 
@@ -96,4 +96,5 @@ def _macro_f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """From [..., 3 * labels] to [...]; a label that was never seen in a draw has F1 0."""
     hits, answered, expected = np.split(sums, 3, axis=-1)
     seen = answered + expected
-    return np.divide(2 * hits, seen, out=np.zeros_like(hits), where=seen > 0).mean(axis=-1)
+    f1 = np.divide(2 * hits, seen, out=np.zeros_like(hits), where=seen > 0)
+    return np.asarray(f1.mean(axis=-1))

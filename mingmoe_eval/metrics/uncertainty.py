@@ -112,5 +112,13 @@ def mean_of_parts(parts: Sequence[MetricValue]) -> MetricValue:
     )
 
 
+def _clustered_variance(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    mean = math.fsum(values) / len(values)
+    sums: dict[Hashable, float] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + value - mean
+    return math.fsum(total * total for total in sums.values()) / len(values) ** 2
+
+
 def _z(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)

@@ -85,15 +85,15 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
     Raises:
         CheckpointError: neither has one that loads without running its code.
     """
-    kind = sniff(adapter)
-    folder = fetch(str(adapter), SMALL_FILES) if kind == "hub" else Path(adapter)
-    home = str(folder)
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        if sniff(folder) not in ("molora", "peft-lora"):
-            raise CheckpointError(f"{adapter} has no tokenizer: none of {list(TOKENIZER_FILES)}")
-        home = base_of(folder, base)
+    home = Path(adapter) if sniff(adapter) != "hub" else fetch(str(adapter), SMALL_FILES)
+    if not _has_tokenizer(home) and sniff(home) in ("molora", "peft-lora"):
+        base = base_of(home, base)
+        home = Path(base) if Path(base).is_dir() else fetch(base, SMALL_FILES)
+    # Asked for itself: transformers makes an empty tokenizer where there is none.
+    if not _has_tokenizer(home):
+        raise CheckpointError(f"{home} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
     try:
-        return AutoTokenizer.from_pretrained(home, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(str(home), trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise CheckpointError(f"the tokenizer of {home} cannot be loaded: {error}") from error
 
@@ -193,6 +193,10 @@ def _apply_peft(model: PreTrainedModel, opened: OpenCheckpoint) -> tuple[PreTrai
     if getattr(model, "is_quantized", False):
         return tuned.get_base_model(), effect
     return tuned.merge_and_unload(), effect
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _non_finite(path: str, *tensors: Tensor) -> list[str]:

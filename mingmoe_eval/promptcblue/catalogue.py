@@ -235,3 +235,8 @@ def task_named(name: str) -> CblueTask:
         return TASKS[_ALIASES.get(name, name)]
     except KeyError:
         raise UnknownTaskError(name, TASKS) from None
+
+
+def is_named(task: CblueTask, name: object) -> bool:
+    """Whether a record's `task_dataset`, whatever it holds, is this task's name or alias."""
+    return isinstance(name, str) and _ALIASES.get(name, name) == task.name

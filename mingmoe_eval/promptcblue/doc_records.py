@@ -1,7 +1,7 @@
 """Rows of the files that people have, as PromptCBLUE records: the docs of the 16 tasks.
 
-Two shapes: PromptCBLUE's own records, and MING's question files ({conversations: [{value}, {value}],
-eval: {sample_id, task_dataset, task_type, answer_choices}}), whose gold may be in a structured file.
+Two shapes: PromptCBLUE's own, and MING's question files, {conversations: [{value}, {value}], eval:
+{sample_id, task_dataset, task_type, answer_choices}}, whose gold may be in a structured file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,12 +9,11 @@ from typing import Any
 
 from mingmoe_eval.errors import DataError, offence_list
 from mingmoe_eval.promptcblue.answers import Answer
-from mingmoe_eval.promptcblue.catalogue import CblueTask
+from mingmoe_eval.promptcblue.catalogue import CblueTask, is_named
 from mingmoe_eval.promptcblue.conversion.targets import target_of
 
 Numbered = Iterable[tuple[int, Mapping[str, Any]]]
 _NEEDED = ("input", "target", "answer_choices", "task_type", "task_dataset", "sample_id")
-_ALIASES = {"CMeIE": ("CMeIE", "CMeIE-V2")}
 
 
 def docs_of(
@@ -36,7 +35,7 @@ def docs_of(
     unlabelled = 0
     for number, row in rows:
         record = _record(row)
-        if record.get("task_dataset") not in _ALIASES.get(task.name, (task.name,)):
+        if not is_named(task, record.get("task_dataset")):
             continue
         if missing := [field for field in _NEEDED if field not in record]:
             offences.append(f"line {number}: no field {', '.join(map(repr, missing))}")
@@ -47,11 +46,13 @@ def docs_of(
         unlabelled += not record["target"]
         docs.append({field: record[field] for field in _NEEDED})
     if offences:
-        raise DataError(offence_list(f"{name}: records of {task.name} that cannot be used", offences))
+        raise DataError(
+            offence_list(f"{name}: records of {task.name} that cannot be used", offences)
+        )
     if unlabelled:
         raise DataError(
-            f"{name}: {unlabelled} of {len(docs)} records of {task.name} have an empty target, as in "
-            "the official test set, whose gold is not public; use --split dev"
+            f"{name}: {unlabelled} of {len(docs)} records of {task.name} have an empty target, as "
+            "in the official test set, whose gold is not public; use --split dev"
         )
     return docs
 

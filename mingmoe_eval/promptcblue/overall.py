@@ -1,9 +1,9 @@
 """Means over tasks: the official overall score, and each family's."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from mingmoe_eval.errors import DataError
+from mingmoe_eval.metrics.uncertainty import mean_of_parts
 from mingmoe_eval.promptcblue.catalogue import TASKS, Family
 from mingmoe_eval.records import MetricValue, Sample, TaskResult
 
@@ -31,30 +31,14 @@ def fold_group(
         raise DataError("PromptCBLUE's groups are plain means; weight_by_size has to be false")
     present = set(members)
     if any(present == set(names) for names in families.values()):
-        return {"score": _mean([result.main for result in members.values()])}
+        return {"score": mean_of_parts([result.main for result in members.values()])}
     if missing := [name for name in by_name if name not in present]:
         raise DataError(
             f"PromptCBLUE's overall score is over all 16 tasks; {len(missing)} are missing: "
             f"{', '.join(missing)}"
         )
     means = {
-        f"score_{family}": _mean([members[name].main for name in names])
+        f"score_{family}": mean_of_parts([members[name].main for name in names])
         for family, names in families.items()
     }
-    return {"score": _mean([members[name].main for name in by_name]), **means}
-
-
-def _mean(parts: Sequence[MetricValue]) -> MetricValue:
-    """The plain mean of independent parts, with the interval that their intervals make."""
-    value = sum(part.value for part in parts) / len(parts)
-    n = sum(part.n for part in parts)
-    if not all(part.interval for part in parts):
-        return MetricValue(value=value, n=n)
-    widths = [high - low for low, high in (part.interval for part in parts if part.interval)]
-    half = math.sqrt(math.fsum(width * width for width in widths)) / 2 / len(parts)
-    return MetricValue(
-        value=value,
-        n=n,
-        interval=(value - half, value + half),
-        interval_method="normal, from the members' intervals taken for independent",
-    )
+    return {"score": mean_of_parts([members[name].main for name in by_name]), **means}

@@ -3,6 +3,7 @@
 Unlike the official one, it also says everything that is wrong with a submission, and where.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -89,16 +90,17 @@ def score_files(
         if nameless := [*predicted.faults, *ambiguous(golds), *ambiguous(predicted)]:
             return _refused(profile, nameless, notes)
         golds, predicted = _joined(golds, predicted, tasks, notes)
-    unread, missing = predicted.faults, list(incomplete(golds, predicted, tasks))
+    if missing := list(incomplete(golds, predicted, tasks)):
+        message = None if predicted.faults else _INCOMPLETE
+        return _refused(profile, [*predicted.faults, *missing], notes, message)
     pairs = {
-        t.name: list(zip(golds.entries[t.name], predicted.entries.get(t.name, ()), strict=False))
+        t.name: list(zip(golds.entries[t.name], predicted.entries[t.name], strict=True))
         for t in tasks
     }
-    misplaced = [] if missing else [fault for t in tasks for fault in misfits(t, pairs[t.name])]
-    if faults := [*unread, *missing, *(fault for fault, _ in misplaced)]:
-        # The official evaluator stops at the first of these; people want to hear all of them.
-        message = None if unread else _INCOMPLETE if missing else misplaced[0][1]
-        return _refused(profile, faults, notes, message)
+    misplaced = [fault for t in tasks for fault in misfits(t, pairs[t.name])]
+    if predicted.faults or misplaced:
+        message = None if predicted.faults else misplaced[0][1]
+        return _refused(profile, [*predicted.faults, *(f for f, _ in misplaced)], notes, message)
     return _scored(profile, tasks, pairs, notes)
 
 
@@ -126,7 +128,7 @@ def _scored(
             "malformed": _malformed([said for _, said in pairs[task.name]]),
         }
     if len(tasks) == len(TASKS):
-        scores["score"] = sum(scores.values()) / len(TASKS)
+        scores["score"] = math.fsum(scores.values()) / len(TASKS)
     return Scorecard(profile=profile, scores=scores, detail=detail, notes=tuple(notes))
 
 
@@ -170,7 +172,9 @@ def _joined(
         if strangers := said.keys() - {sample_id(entry) for entry in wanted}:
             notes.append(f"{task.name}: {len(strangers)} predictions of unknown samples left out")
         wanted_side.entries[task.name] = wanted
-        said_side.entries[task.name] = [said.get(sample_id(e), _silence(task, e)) for e in wanted]
+        said_side.entries[task.name] = [
+            said.get(sample_id(entry)) or _silence(task, entry) for entry in wanted
+        ]
     return wanted_side, said_side
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from mingmoe_eval.metrics.uncertainty import share
 from mingmoe_eval.promptcblue.answers import Answer
 from mingmoe_eval.promptcblue.catalogue import CblueTask, task_named
 from mingmoe_eval.promptcblue.malformed import WELL_FORMED, describe, most_frequent
@@ -78,7 +79,7 @@ def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, Me
         interval_method=_METHOD,
     )
     malformed = sum(sample.reading != WELL_FORMED for sample in samples)
-    return {"score": main, **metrics, measure.main: main, "malformed": _share(malformed, n)}
+    return {"score": main, **metrics, measure.main: main, "malformed": share(malformed, n)}
 
 
 def breakdowns(
@@ -97,7 +98,7 @@ def breakdowns(
         "tag": _tag_values(task, samples, answers),
         "section": _section_values(samples),
         "malformed": {
-            kind: _share(count, len(samples))
+            kind: share(count, len(samples))
             for kind, count in most_frequent(sample.reading for sample in samples)
         },
     }
@@ -171,7 +172,3 @@ def _section_values(samples: Sequence[Sample]) -> _Breakdown:
             if name.startswith(SECTION):
                 values.setdefault(name.removeprefix(SECTION), []).append(value)
     return {k: MetricValue(value=math.fsum(v) / len(v), n=len(v)) for k, v in values.items()}
-
-
-def _share(count: int, n: int) -> MetricValue:
-    return MetricValue(value=count / n, n=n)

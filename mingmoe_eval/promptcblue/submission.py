@@ -21,6 +21,7 @@ from mingmoe_eval.promptcblue.parsing import Profile, parse_answer
 Side = Literal["gold", "predictions"]
 
 _RECORD_FIELDS = ("input", "target", "answer_choices", "task_type", "task_dataset")
+_BAD_CHOICES = "answer_choices is neither a list of strings nor null"
 _NO_ID = "xxxx"
 """What the official conversion calls a record without sample_id."""
 
@@ -54,8 +55,6 @@ class Entry:
 
     raw: Any
     line: int | None = None
-    text: str | None = None
-    input: str = ""
     choices: Choices = ()
     reading: str = ""
 
@@ -75,7 +74,7 @@ class AnswerSheet:
             (task, str(entry.raw["sample_id"])): entry.choices
             for task, entries in self.entries.items()
             for entry in entries
-            if entry.text is not None
+            if entry.line is not None
         }
 
 
@@ -156,6 +155,16 @@ def _folded(sample: Any) -> Any:
         return sample  # in no known shape: the scorer will say so
 
 
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """What every shape of row has, unchecked: whatever JSON can hold."""
+
+    task: Any
+    sample_id: Any
+    text: Any
+    choices: Any
+
+
 def _read_row(
     line: int,
     row: Any,
@@ -163,37 +172,29 @@ def _read_row(
     profile: Profile,
     choices_of: Mapping[tuple[str, str], Choices],
 ) -> None:
-    def fault(problem: str, **where: Any) -> None:
-        sheet.faults.append(Fault(side=sheet.side, line=line, problem=problem, **where))
-
+    where: dict[str, Any] = {"side": sheet.side, "line": line}
     if not isinstance(row, dict):
-        return fault("not an object")
+        sheet.faults.append(Fault(**where, problem="not an object"))
+        return
     try:
-        name, sample_id, text, choices = _fields(row, sheet.side, profile, choices_of)
+        fields = _fields(row, sheet.side, profile, choices_of)
     except KeyError as error:
         names = ", ".join(map(repr, error.args))
-        return fault(f"no field {names}", task=row.get("task_dataset"))
-    if name in BEYOND_THE_16:
-        note = f"{sheet.side}: {name!r} is none of the 16 tasks and is left out"
-        return None if note in sheet.notes else sheet.notes.append(note)
-    where = {"task": str(name), "sample_id": str(sample_id)}
-    task = _task(name)
+        sheet.faults.append(Fault(**where, problem=f"no field {names}"))
+        return
+    task = _task(fields.task)
+    if task is None and fields.task in BEYOND_THE_16:
+        note = f"{sheet.side}: {fields.task} is none of the 16 tasks and is left out"
+        sheet.notes += [] if note in sheet.notes else [note]
+        return
+    where |= {"task": str(fields.task), "sample_id": str(fields.sample_id)}
     if task is None:
-        return fault(f"no task named {name!r}", **where)
-    if not isinstance(text, str):
-        return fault(f"the text is not a string but {type(text).__name__}", **where)
-    if choices is not None and not _is_list_of_text(choices):
-        return fault("answer_choices is neither a list of strings nor null", **where)
-    options = tuple(choices or ())
-    entry = Entry(
-        raw={"sample_id": sample_id, "answer": parse_answer(task, text, options, profile)},
-        line=line,
-        text=text,
-        input=str(row.get("input", "")),
-        choices=options,
-        reading=describe(task, text, options) if sheet.side == "predictions" else "",
-    )
-    return sheet.entries.setdefault(task.name, []).append(entry)
+        sheet.faults.append(Fault(**where, problem=f"no task named {fields.task!r}"))
+    elif problem := _problem(fields):
+        sheet.faults.append(Fault(**where, problem=problem))
+    else:
+        entry = _entry(task, fields, line, sheet.side, profile)
+        sheet.entries.setdefault(task.name, []).append(entry)
 
 
 def _fields(
@@ -201,26 +202,42 @@ def _fields(
     side: Side,
     profile: Profile,
     choices_of: Mapping[tuple[str, str], Choices],
-) -> tuple[Any, Any, Any, Any]:
-    """Task name, sample id, text and options of one row; KeyError where a field is missing."""
+) -> _Fields:
+    """The fields of a row of any shape; KeyError where one is missing."""
     if side == "predictions" and isinstance(info := row.get("additional_info"), dict):
-        choices = info["answer_choices"]
-        return info["task_dataset"], info.get("sample_id", _NO_ID), row["text"], choices
+        sample_id = info.get("sample_id", _NO_ID)
+        return _Fields(info["task_dataset"], sample_id, row["text"], info["answer_choices"])
     if side == "predictions" and "prediction" in row:
-        name, sample_id = row["task_dataset"], row["sample_id"]
+        name, sample_id, text = row["task_dataset"], row["sample_id"], row["prediction"]
         if "answer_choices" in row or not choices_of:  # a structured gold file tells no options
-            return name, sample_id, row["prediction"], row["answer_choices"]
+            return _Fields(name, sample_id, text, row["answer_choices"])
         task = _task(name)
         known = choices_of.get((task.name if task else "", str(sample_id)))
-        return name, sample_id, row["prediction"], known
+        return _Fields(name, sample_id, text, known)
     needed = _RECORD_FIELDS if profile != "lenient" else ("target", "task_dataset")
     if missing := [name for name in needed if name not in row]:
         raise KeyError(*missing)
-    return (
-        row["task_dataset"],
-        row.get("sample_id", _NO_ID),
-        row["target"],
-        row.get("answer_choices"),
+    sample_id = row.get("sample_id", _NO_ID)
+    return _Fields(row["task_dataset"], sample_id, row["target"], row.get("answer_choices"))
+
+
+def _problem(fields: _Fields) -> str | None:
+    if not isinstance(fields.text, str):
+        return f"the text is not a string but {type(fields.text).__name__}"
+    choices = fields.choices
+    if choices is None or isinstance(choices, list | tuple):
+        return None if all(isinstance(c, str) for c in choices or ()) else _BAD_CHOICES
+    return _BAD_CHOICES
+
+
+def _entry(task: CblueTask, fields: _Fields, line: int, side: Side, profile: Profile) -> Entry:
+    choices = tuple(fields.choices or ())
+    answer = parse_answer(task, fields.text, choices, profile)
+    return Entry(
+        raw={"sample_id": fields.sample_id, "answer": answer},
+        line=line,
+        choices=choices,
+        reading=describe(task, fields.text, choices) if side == "predictions" else "",
     )
 
 
@@ -229,7 +246,3 @@ def _task(name: Any) -> CblueTask | None:
         return task_named(name) if isinstance(name, str) else None
     except UnknownTaskError:
         return None
-
-
-def _is_list_of_text(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(piece, str) for piece in value)

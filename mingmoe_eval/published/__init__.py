@@ -66,9 +66,7 @@ def _read(key: str) -> dict[str, Any]:
 
 
 def _rows_of(source: Mapping[str, Any]) -> list[PublishedRow]:
-    return [
-        _row(source, table, row) for table in source["tables"] for row in table["rows"]
-    ]
+    return [_row(source, table, row) for table in source["tables"] for row in table["rows"]]
 
 
 def _row(

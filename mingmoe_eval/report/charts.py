@@ -1,20 +1,23 @@
-"""Charts of the report, each from one definition: SVG inside the page, PDF and SVG for a paper.
+"""Charts of the report, each from one Vega-Lite definition: SVG in the page, PDF and SVG on paper.
 
-Altair and vl-convert come with the extra `report`; without them a page has its tables only. The
+vl-convert draws them and comes with the extra `report`; without it a page has its tables only. The
 charts in the page are drawn beforehand, so that the page needs no chart library, no `eval` and no
 network; every mark carries its numbers as a label for screen readers and tooltips.
 """
 
 import importlib.util
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mingmoe_eval.errors import UsageError
 
-if TYPE_CHECKING:
-    import altair as alt
+Chart = dict[str, Any]
+"""A Vega-Lite specification."""
+
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ ON_PAPER = Palette(
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One value of one series, with its interval where it has one."""
+    """One value of one series, with its interval where it has one; fractions."""
 
     row: str
     series: str
@@ -51,111 +54,128 @@ class Point:
 
 
 def available() -> bool:
-    """Whether the libraries that draw are installed."""
-    return all(importlib.util.find_spec(name) for name in ("altair", "vl_convert"))
+    """Whether the library that draws is installed."""
+    return importlib.util.find_spec("vl_convert") is not None
 
 
 def require() -> None:
-    """Refuse when the libraries that draw are absent.
+    """Refuse when the library that draws is absent.
 
     Raises:
-        UsageError: they are; says what to install.
+        UsageError: it is; says what to install.
     """
     if not available():
-        raise UsageError("charts need two more libraries: pip install 'mingmoe-eval[report]'")
+        raise UsageError("charts need one more library: pip install 'mingmoe-eval[report]'")
 
 
-def bars(points: Sequence[Point], palette: Palette) -> "alt.LayerChart":
-    """Grouped bars with intervals, one row a task, one bar a series; values are fractions."""
-    import altair as alt
+def bars(points: Sequence[Point], palette: Palette) -> Chart:
+    """Grouped bars with intervals, one row a task, one bar a series."""
+    percent = {"field": "value", "type": "quantitative", "title": "%"}
+    bar = {
+        "mark": {"type": "bar", "opacity": 0.85},
+        "encoding": {
+            "x": {**percent, "scale": {"domain": [0, 100]}},
+            "color": _colour(points, palette),
+        },
+    }
+    guess = {
+        "mark": {"type": "tick", "color": palette.ink, "thickness": 1, "size": 14},
+        "encoding": {"x": {"field": "reference", "type": "quantitative"}},
+    }
+    return _chart(points, palette, [bar, _reach({"color": palette.ink, "strokeWidth": 1.5}), guess])
 
-    scale = alt.Scale(domain=[0, 100])
-    base = _base(points, palette)
-    width = base.mark_bar(opacity=0.85).encode(
-        x=alt.X("value:Q", title="%", scale=scale), color=_colour(points, palette)
-    )
-    reach = base.mark_rule(color=palette.ink, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
-    guess = base.mark_tick(color=palette.ink, thickness=1, size=14).encode(x="reference:Q")
-    return _styled(alt.layer(width, reach, guess), palette)
 
-
-def forest(points: Sequence[Point], palette: Palette) -> "alt.LayerChart":
-    """Differences with intervals around zero, one row a task; values are fractions."""
-    import altair as alt
-
-    base = _base(points, palette)
-    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(
-        color=palette.ink, strokeDash=[4, 3]
-    ).encode(x="zero:Q")
+def forest(points: Sequence[Point], palette: Palette) -> Chart:
+    """Differences with intervals around zero, one row a task."""
+    colour = _colour(points, palette)
     title = "difference in percentage points"
-    reach = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", title=title, axis=alt.Axis(tickCount=8)), x2="high:Q", color=_colour(points, palette)
-    )
-    dot = base.mark_point(filled=True, size=60, opacity=1).encode(
-        x=alt.X("value:Q", title=title), color=_colour(points, palette)
-    )
-    return _styled(alt.layer(zero, reach, dot), palette)
+    # Null: the line must not inherit a row, an offset or a label from the layers around it.
+    own_place = {"y": None, "yOffset": None, "description": None}
+    zero = {
+        "data": {"values": [{"zero": 0}]},
+        "mark": {"type": "rule", "color": palette.ink, "strokeDash": [4, 3]},
+        "encoding": {"x": {"field": "zero", "type": "quantitative", "title": title}, **own_place},
+    }
+    dot = {
+        "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+        "encoding": {"x": {"field": "value", "type": "quantitative"}, "color": colour},
+    }
+    return _chart(points, palette, [zero, _reach({"strokeWidth": 2}, colour), dot])
 
 
 def heat_map(
     rows: Mapping[str, Sequence[float]], palette: Palette, *, row_title: str, column_title: str
-) -> "alt.LayerChart":
+) -> Chart:
     """A grid of shares: one row a name, one column a number."""
-    import altair as alt
-
     values = [
         {"row": name, "column": column, "share": share, "label": f"{name}, {column}: {share:.3f}"}
         for name, shares in rows.items()
         for column, share in enumerate(shares)
     ]
-    cells = (
-        alt.Chart(alt.Data(values=values))
-        .mark_rect()
-        .encode(
-            x=alt.X("column:O", title=column_title),
-            y=alt.Y("row:N", title=row_title, sort=list(rows)),
-            color=alt.Color("share:Q", title="share", scale=alt.Scale(scheme="viridis")),
-            description="label:N",
-        )
-    )
-    return _styled(alt.layer(cells), palette)
+    return {
+        "$schema": _SCHEMA,
+        "data": {"values": values},
+        "mark": "rect",
+        "encoding": {
+            "x": {"field": "column", "type": "ordinal", "title": column_title},
+            "y": {"field": "row", "type": "nominal", "title": row_title, "sort": list(rows)},
+            "color": {
+                "field": "share",
+                "type": "quantitative",
+                "scale": {"scheme": "viridis"},
+            },
+            "description": {"field": "label"},
+        },
+        "config": _config(palette),
+    }
 
 
-def svg(chart: "alt.LayerChart") -> str:
+def svg(chart: Chart) -> str:
     """The chart as an SVG element."""
     import vl_convert
 
-    text: str = vl_convert.vegalite_to_svg(chart.to_dict())
+    text: str = vl_convert.vegalite_to_svg(chart)
     return text
 
 
-def write_figure(chart: "alt.LayerChart", folder: Path, name: str) -> list[Path]:
-    """Write `<name>.svg` and `<name>.pdf`."""
+def write_figure(chart: Chart, folder: Path, name: str) -> list[Path]:
+    """Write `<name>.svg`, `<name>.pdf`, and `<name>.vl.json`, the definition to restyle."""
     import vl_convert
 
-    spec = chart.to_dict()
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.svg", folder / f"{name}.pdf"]
-    paths[0].write_text(vl_convert.vegalite_to_svg(spec), "utf-8")
-    paths[1].write_bytes(vl_convert.vegalite_to_pdf(spec))
+    paths = [folder / f"{name}.{ending}" for ending in ("svg", "pdf", "vl.json")]
+    paths[0].write_text(svg(chart), "utf-8")
+    paths[1].write_bytes(vl_convert.vegalite_to_pdf(chart))
+    paths[2].write_text(json.dumps(chart, ensure_ascii=False, indent=1) + "\n", "utf-8")
     return paths
 
 
-def _base(points: Sequence[Point], palette: Palette) -> "alt.Chart":
-    import altair as alt
-
+def _chart(points: Sequence[Point], palette: Palette, layers: Sequence[Chart]) -> Chart:
     rows = list(dict.fromkeys(point.row for point in points))
     series = list(dict.fromkeys(point.series for point in points))
-    y = alt.Y("row:N", title=None, sort=rows, axis=alt.Axis(labelLimit=280))
-    encoded = alt.Chart(alt.Data(values=[_datum(point) for point in points]), width=520)
-    if len(series) == 1:
-        return encoded.encode(y=y, description="label:N").properties(height=alt.Step(22))
-    return encoded.encode(
-        y=y, yOffset=alt.YOffset("series:N", sort=series), description="label:N"
-    ).properties(height=alt.Step(14))
+    shared: Chart = {
+        "y": {
+            "field": "row",
+            "type": "nominal",
+            "title": None,
+            "sort": rows,
+            "axis": {"labelLimit": 280},
+        },
+        "description": {"field": "label"},
+    }
+    if len(series) > 1:
+        shared["yOffset"] = {"field": "series", "sort": series}
+    return {
+        "$schema": _SCHEMA,
+        "data": {"values": [_datum(point) for point in points]},
+        "width": 520,
+        "height": {"step": 22 if len(series) == 1 else 14},
+        "encoding": shared,
+        "layer": list(layers),
+        "config": _config(palette),
+    }
 
 
-def _datum(point: Point) -> dict[str, Any]:
+def _datum(point: Point) -> Chart:
     low, high = point.interval or (point.value, point.value)
     label = f"{point.row}, {point.series}: {100 * point.value:.1f}"
     if point.interval:
@@ -171,33 +191,44 @@ def _datum(point: Point) -> dict[str, Any]:
     }
 
 
-def _colour(points: Sequence[Point], palette: Palette) -> "alt.Color":
-    import altair as alt
+def _reach(style: Chart, colour: Chart | None = None) -> Chart:
+    """The interval, from low to high."""
+    ends = {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}}
+    encoding = ends | ({"color": colour} if colour else {})
+    return {"mark": {"type": "rule", **style}, "encoding": encoding}
 
+
+def _colour(points: Sequence[Point], palette: Palette) -> Chart:
     colours = {point.series: palette.series[point.colour] for point in points}
-    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    legend = alt.Legend(orient="top", title=None, labelLimit=400, columnPadding=30)
-    return alt.Color("series:N", scale=scale, legend=legend if len(colours) > 1 else None)
+    legend = {"orient": "top", "title": None, "labelLimit": 400, "columnPadding": 30}
+    return {
+        "field": "series",
+        "type": "nominal",
+        "scale": {"domain": list(colours), "range": list(colours.values())},
+        "legend": legend if len(colours) > 1 else None,
+    }
 
 
-def _styled(chart: "alt.LayerChart", palette: Palette) -> "alt.LayerChart":
-    styled: alt.LayerChart = (
-        chart.configure(
-            background="transparent",
-            font="Arial, 'Liberation Sans', sans-serif",
-            # A browser may set the labels wider than they were measured here.
-            padding={"left": 30, "right": 30, "top": 5, "bottom": 5},
-        )
-        .configure_axis(
-            labelColor=palette.ink,
-            titleColor=palette.ink,
-            gridColor=palette.faint,
-            tickColor=palette.faint,
-            domainColor=palette.faint,
-            labelFontSize=12,
-            titleFontWeight="normal",
-        )
-        .configure_legend(labelColor=palette.ink, titleColor=palette.ink, labelFontSize=12)
-        .configure_view(stroke=None)
-    )
-    return styled
+def _config(palette: Palette) -> Chart:
+    return {
+        "background": "transparent",
+        "font": "Arial, 'Liberation Sans', sans-serif",
+        # A browser may set the labels wider than they were measured here.
+        "padding": {"left": 30, "right": 30, "top": 5, "bottom": 5},
+        "axis": {
+            "labelColor": palette.ink,
+            "titleColor": palette.ink,
+            "gridColor": palette.faint,
+            "tickColor": palette.faint,
+            "domainColor": palette.faint,
+            "labelFontSize": 12,
+            "titleFontWeight": "normal",
+        },
+        "axisX": {"tickCount": 8},
+        "legend": {
+            "labelColor": palette.ink,
+            "titleColor": palette.ink,
+            "labelFontSize": 12,
+        },
+        "view": {"stroke": None},
+    }

@@ -4,7 +4,7 @@ import contextlib
 import importlib.resources
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +62,7 @@ def render_report(
     with_docs: bool | None = None,
     language: Language = "en",
     figures: str | Path | None = None,
+    allow: frozenset[str] = frozenset(),
 ) -> Path:
     """Write one self-contained page about one to eight runs.
 
@@ -73,6 +74,8 @@ def render_report(
             for data sets that are for registered users.
         language: The language the page opens in; it holds both.
         figures: A folder for the charts as PDF and SVG; needs the extra `report`.
+        allow: Kinds of difference between runs (`comparison.KINDS`) that do not forbid comparing
+            them; the page names those that it passed over.
 
     Returns:
         The path of the page.
@@ -86,7 +89,7 @@ def render_report(
         charts.require()
     shown = view.columns(runs, baseline)
     compared = [
-        _compared(runs[baseline], run, column)
+        _compared(runs[baseline], run, column, allow)
         for run, column in zip(runs, shown, strict=True)
         if not column.is_baseline
     ]
@@ -104,9 +107,9 @@ def _check(runs: Sequence[Run], baseline: int) -> None:
         raise UsageError(f"there is no run {baseline} among the {len(runs)} of this report")
 
 
-def _compared(reference: Run, run: Run, column: view.Column) -> Compared:
+def _compared(reference: Run, run: Run, column: view.Column, allow: frozenset[str]) -> Compared:
     try:
-        return Compared(column, compare(reference, run), "")
+        return Compared(column, compare(reference, run, allow=allow), "")
     except IncomparableRunsError as error:
         return Compared(column, None, str(error))
 
@@ -271,6 +274,20 @@ def _drawn(points: tuple[list[charts.Point], list[charts.Point]]) -> dict[str, M
 
 
 def _write_figures(
+    folder: Path,
+    runs: Sequence[Run],
+    shown: Sequence[view.Column],
+    bars: list[charts.Point],
+    forest: list[charts.Point],
+) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _draw_figures(folder, runs, shown, bars, forest)
+    except OSError as error:
+        raise RunStoreError(f"cannot write figures to {folder}: {error.strerror}") from error
+
+
+def _draw_figures(
     folder: Path,
     runs: Sequence[Run],
     shown: Sequence[view.Column],

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mingmoe_eval.records import MetricValue, Run, RunSpec, TaskResult
+from mingmoe_eval.records import MetricValue, Run, TaskResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,10 @@ def further_metrics(runs: Sequence[Run]) -> list[Breakdown]:
         names = dict.fromkeys(
             name for r in results if r for name in r.metrics if name not in ("score", r.main_metric)
         )
-        rows = [_row(name, runs, [r.metrics.get(name) if r else None for r in results])
-                for name in names]
+        rows = [
+            _row(name, runs, [r.metrics.get(name) if r else None for r in results])
+            for name in names
+        ]
         if rows:
             found.append(Breakdown(task, "", tuple(rows)))
     return found
@@ -143,10 +145,7 @@ def effort(runs: Sequence[Run], shown: Sequence[Column]) -> list[Effort]:
 
 def settings(runs: Sequence[Run]) -> list[Setting]:
     """What was asked for and what made each run, as dotted names; what differs comes first."""
-    flat = [
-        dict(_flatten({"spec": _spec(run.spec), "provenance": run.provenance, "parent": run.parent}))
-        for run in runs
-    ]
+    flat = [dict(_flatten(_said(run))) for run in runs]
     names = dict.fromkeys(name for one in flat for name in one)
     rows = [Setting(name, tuple(one.get(name, "") for one in flat)) for name in names]
     return sorted(rows, key=lambda row: not row.differs)
@@ -175,7 +174,7 @@ def task_counts(runs: Sequence[Run], shown: Sequence[Column]) -> list[tuple[Colu
 def routing(
     runs: Sequence[Run], shown: Sequence[Column]
 ) -> list[tuple[Column, dict[str, list[float]], dict[str, dict[str, list[float]]]]]:
-    """Of each run with routers: task -> expert's share over all layers, and task -> layer -> shares.
+    """Of each run with routers: each task's shares by expert, and the same by layer and expert.
 
     A share is a part of the tokens that a layer's experts received; a layer's shares add up to 1.
     """
@@ -249,9 +248,8 @@ def _whole(value: Any) -> int | None:
     return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _spec(spec: RunSpec) -> dict[str, Any]:
-    data = spec.to_json()
-    return {**data, "tasks": ", ".join(data["tasks"])}
+def _said(run: Run) -> dict[str, Any]:
+    return {"spec": run.spec.to_json(), "provenance": run.provenance, "parent": run.parent}
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -41,9 +41,7 @@ def load(
     if split not in (None, *SPLITS):
         raise UsageError(f"PromptCBLUE has no split {split!r}; it has {', '.join(SPLITS)}")
     task, split = task_named(task_dataset), split or "test"
-    source = records_of(
-        "promptcblue", _stems(task, split), data_dir=data_dir, sample=sample
-    )
+    source = records_of("promptcblue", _stems(task, split), data_dir=data_dir, sample=sample)
     rows = [(row.number, row.fields) for row in source.rows]
     docs = docs_of(task, rows, name=source.path, gold=_ming_gold(task, source))
     if not docs:

@@ -106,6 +106,12 @@ r("en5",M,"The correct answers are:\n- A. Disclose the error to the patient\n- D
 r("en5",M,"The correct answers are:\n\n1. **A. Disclose the error to the patient**\n2. **D. Refuse to dictate the operative report**","AD")
 r("en5",S,"Hepatitis B serology is positive, so the answer is D.","D")
 r("en4",S,"The answer is vitamin C","C"); r("en4",S,"Answer: C. Vitamin C","C"); r("en4",S,"A vasopressor such as dopamine","B")
+for reply,want in [("B是对的","B"),("B多巴胺","B"),("选项 B：多巴胺","B"),("应该选择的是B","B"),("考虑到以上因素，B是最合适的选择。","B"),("综合来看，选项B（多巴胺）最为合适。","B"),("A×，B√，C×","B"),("A错，为本题正确答案；B对；C对；D对；E对。","A"),("答案选择B、D","B"),("可能是A或B。",None),("答案是A或B",None),("答案：\n\nB. 多巴胺\n\n解析：\nA. 青霉素：抗生素\nC. 肾上腺素：用于过敏性休克","B")]:
+    r("zh5",S,reply,want)
+for reply,want in [("A选项正确；C选项正确；其余错误。","AC"),("综上，A、C、E三项正确。","ACE"),("A+C","AC"),("答案：\nA\nC\nE","ACE"),("正确答案：A.青霉素、C.肾上腺素。","AC"),("除B外，其余都正确。",None),("D错，为本题正确答案。E错，为本题正确答案。A对，B对，C对。","DE")]:
+    r("zh5",M,reply,want)
+for reply,want in [("The answer is either A or B, but I lean towards B.","B"),("The answer is A or B.",None),("ANSWER: B","B"),("Correct: B","B"),("So, it's B.","B"),("I'd pick B over A.","B"),("A 65-year-old resident should be honest.",None),("Answer- B (see the guideline)(Ref: BDC p. 238)","B"),("The answer is C, not B.","C"),("$$\\boxed{B}$$","B"),("Let's analyze each option.\n\nA. Disclose the error to the patient: too early.\nB. Tell the attending: This is the standard.\nC. Report the physician: no.\n\nThe answer is: B","B")]:
+    r("en5",S,reply,want)
 with open("tests/data/replies.jsonl","w") as f:
     for n,(o,s,reply,want,rule) in enumerate(rows,1):
         d={"options":O[o],"single":s,"reply":reply,"letters":want}

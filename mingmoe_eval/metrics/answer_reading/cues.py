@@ -20,15 +20,15 @@ _STRONG_CUES = (
     r"|搭配|组合)?\s?(?:有|包括|" + _CHINESE_LINK + ")",
     r"(?:选项|选择|结论)\s?(?:应该?|应当)?(?:是|(?<!因)为)|(?<![^\n])(?:选项|选择|结论)\s?:",
     # 故选B / 应选AC / 选择D
-    r"选(?!项|择题)(?:择|取|定)?了?(?:答案|选项)?(?:是|为|:)?",
+    r"选(?!项|择题)(?:择|取|定)?[了的]?(?:答案|选项)?(?:是|为|:)?",
     r"而是|应该是|应当是|应是|应为|当选的?(?:是|为)",
     r"\\boxed\s?\{",
     # the answer is / Answer: / "answer": / correct option would be
     r"\b(?:answers?|(?:correct|best|right|final|appropriate|chosen|selected|my)\s"
     r"(?:options?|choices?|ones?|selection|response|letter))\b"
-    r"(?:[\s\"'*_(\[]{1,4}(?=[A-Z](?![A-Za-z]))"
+    r"(?:[\s\"'*_(\[–—-]{1,4}(?=[A-Z](?![A-Za-z]))"
     r"|[^\n.!?;]{0,60}?(?:\b(?:is|are|be|was)\b|[:=→]|->))",
-    r"\b(?:choose|chose|select|selected|pick|picked|go with|opt for|going with)\b",
+    r"\b(?:choose|chose|select|selected|pick|picked|go with|opt for|going with|lean(?:ing)? towards?)\b|\bcorrect\s?:",
     r"\bnot\s\(?[A-Z]\)?,?\s(?:but|rather)\b(?:\srather)?",
 )
 # Weak cues also open other sentences, so the letters must end the sentence or the line.
@@ -38,7 +38,7 @@ _WEAK_CUES = (
     + _CHINESE_LINK
     + ")",
     r"最(?-i:[^\n。;,A-Z]){1,16}?(?:是|(?<!因)为|:)",
-    r"\b(?:therefore|thus|hence|so|conclusion)\b[,:]?",
+    r"\b(?:therefore|thus|hence|so|conclusion)\b[,:]?|\bit(?:['’]s|\sis)\b",
     r"\b(?:diagnosis|treatment|step|management|cause|option|choice|statement|drug)\b"
     r"[^\n.!?;]{0,30}?\b(?:is|be)\b",
 )
@@ -75,6 +75,8 @@ def concluded(case: Case) -> Reading | None:
 
 def _last(case: Case, cues: re.Pattern[str], *, must_end_sentence: bool) -> Reading | None:
     for cue, statement in _statements(case, cues):
+        if case.single and statement.hedged:
+            continue
         if must_end_sentence and not statement.ends_sentence(case.text):
             continue
         rule = "the option's text after an answer cue" if statement.by_text else "an answer cue"

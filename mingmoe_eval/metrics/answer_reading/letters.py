@@ -5,7 +5,7 @@ the C of "C反应蛋白", the E of "E. coli", the run ACE in "ACE抑制剂".
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mingmoe_eval.metrics.answer_reading.case import Case
 from mingmoe_eval.metrics.answer_reading.option_text import option_at
@@ -39,9 +39,9 @@ _MEDICAL_TERM_ENGLISH = re.compile(
     r"|albicans|trachomatis|diphtheriae|immitis|burgdorferi)\b"
 )
 _PART_OF_WORD = re.compile(r"['’-][A-Za-z0-9]")
-# After "A" or "I", a lower-case word makes an article or a pronoun, unless it is one of these.
+# After "A" or "I", a lower-case word or a number makes an article or a pronoun, unless it is one of these.
 _LOWER_CASE_WORD = re.compile(
-    r"[ \t]+(?!(?:because|since|as|is|are|and|or|for|with|which|due|based|but|would|in)\b)[a-z]"
+    r"[ \t]+(?!(?:because|since|as|is|are|and|or|for|with|which|due|based|but|would|in)\b)[a-z0-9]"
 )
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _AFTER_RUN_CHINESE = re.compile(r"[选项和与及或都均正对是为两三四五中符这全]")
@@ -64,11 +64,15 @@ _MOST_LETTERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """Letters in the order in which they were stated, and where the statement ends."""
+    """Letters in the order in which they were stated, and where the statement ends.
+
+    `hedged` when they are joined by "or": such a statement answers no single-answer item.
+    """
 
     letters: tuple[str, ...]
     end: int
     by_text: bool = False
+    hedged: bool = False
 
     def ends_sentence(self, text: str) -> bool:
         """Whether nothing but closing marks follows before the sentence is over."""
@@ -128,13 +132,14 @@ def _run_stands(case: Case, run: str, end: int) -> bool:
 
 
 def _letters_from(case: Case, first: Statement) -> Statement:
-    letters, end = list(first.letters), first.end
+    letters, end, hedged = list(first.letters), first.end, False
     while len(letters) < _MOST_LETTERS and (more := _next_token(case, end)):
         letters += more.letters
         end = more.end
+        hedged |= more.hedged
     if not case.single and _LETTERED_TEXT.match(case.text, end):
         letters += _marks_in_block(case.text, end)
-    return Statement(tuple(letters), end)
+    return Statement(tuple(letters), end, hedged=hedged)
 
 
 def _next_token(case: Case, position: int) -> Statement | None:
@@ -148,7 +153,8 @@ def _next_token(case: Case, position: int) -> Statement | None:
     # "The answer is A, B is wrong": the second letter opens a clause of its own.
     if loosely_joined and _OWN_CLAUSE.match(case.text, token.end):
         return None
-    return token
+    word = (separator["word"] or "").strip().lower()
+    return replace(token, hedged=word in ("or", "或"))
 
 
 def _marks_in_block(text: str, position: int) -> list[str]:

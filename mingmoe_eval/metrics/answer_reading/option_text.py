@@ -33,7 +33,7 @@ def option_at(case: Case, position: int) -> tuple[str, int] | None:
             and (best is None or end > best[1])
             and case.text[position:end].lower() == words.lower()
             and _ends_word(case.text, end)
-            and not all(character in case.options for character in words)
+            and not _looks_like_letters(case, words)
         )
         if stands:
             best = (letter, end)
@@ -83,6 +83,10 @@ def _mentions(case: Case) -> Iterator[tuple[str, str]]:
             continue
         if not _NEGATED.search(lowered, max(0, match.start() - 30), match.start()):
             yield present[match.group()], match.group()
+
+
+def _looks_like_letters(case: Case, words: str) -> bool:
+    return list(words) == sorted(set(words)) and set(words) <= set(case.options)
 
 
 def _long_enough(words: str) -> bool:

@@ -44,9 +44,32 @@ _LETTERS = re.compile(
     r"(?<![A-Za-z0-9])[A-Z](?:(?:\s?(?:、|,|/|&|和|与|及|and)\s?(?:选项|[Oo]ption\s)?)?[A-Z]){0,25}"
     r"(?![A-Za-z0-9])"
 )
+# "A错，为本题正确答案", as explanations put it where a wrong statement was asked for.
+_NAMED = re.compile(
+    r"(?:选项|项)?(?:错误?|对|正确|不正确)?,?(?:故|因此)?[为是](?:本题)?的?(?:最?(?:正确|佳|合适|恰当|优)的?)?"
+    r"(?:答案|选择|选项)"
+    r"|\s(?:is|are)\s(?:the\s)?(?:correct\s|right\s|best\s)?answers?\b",
+    re.IGNORECASE,
+)
 _TEXT_FOLLOWS = re.compile(r"(?:选项|项)?[)\]*]{0,3}\s?[.:、]?[\s*]{0,4}")
 _UNDECIDED = re.compile(r"吗|么|\?")
 _LONGEST_CLAUSE = 300
+
+
+def named_as_answer(case: Case) -> Reading | None:
+    """The options of which the reply says that they are the answer: "B是正确答案"."""
+    named = [mark for mark in last_matches(_LETTERS, case.text) if _names(case, mark)]
+    if not named:
+        return None
+    letters = [letter for mark in named for letter in mark.group() if "A" <= letter <= "Z"]
+    # A single-answer item goes by the last, as with any other cue.
+    stated = letters[-1:] if case.single else letters
+    return case.decide(stated, "named as the answer", case.text[named[-1].start() :])
+
+
+def _names(case: Case, mark: re.Match[str]) -> bool:
+    named = _NAMED.match(case.text, mark.end())
+    return bool(named) and not _UNDECIDED.match(case.text, named.end() if named else 0)
 
 
 def verdicts(case: Case) -> Reading | None:
@@ -91,22 +114,29 @@ def _verdicts_given(case: Case) -> Iterator[tuple[str, bool]]:
 
 
 def _verdict_after(case: Case, mark: re.Match[str]) -> re.Match[str] | None:
-    end = mark.end()
-    adjacent = _CHINESE_AFTER_LETTERS.match(case.text, end)
-    if adjacent and (not adjacent.group().isascii() or _LATIN_AFTER_LETTERS.match(case.text, end)):
-        return adjacent
-    return _LATIN_AFTER_LETTERS.match(case.text, end) or _verdict_after_text(case, mark)
+    """The verdict that belongs to the letters of `mark`, if there is one.
 
-
-def _verdict_after_text(case: Case, mark: re.Match[str]) -> re.Match[str] | None:
-    """The verdict behind an option's text, or at the end of a clause that opens with a letter."""
+    An option's own text is skipped first: "E. 对氨基水杨酸" does not call E 对.
+    """
     follows = _TEXT_FOLLOWS.match(case.text, mark.end())
     start = follows.end() if follows else mark.end()
     words = case.options.get(mark.group(), "")
     if words and case.text[start : start + len(words)].lower() == words.lower():
         start += len(words)
-        if behind := _AFTER_OPTION_TEXT.match(case.text, start):
-            return behind
+        behind = _AFTER_OPTION_TEXT.match(case.text, start)
+    else:
+        behind = _directly_after(case, mark.end())
+    return behind or _at_clause_end(case, mark, start)
+
+
+def _directly_after(case: Case, end: int) -> re.Match[str] | None:
+    latin = _LATIN_AFTER_LETTERS.match(case.text, end)
+    chinese = _CHINESE_AFTER_LETTERS.match(case.text, end)
+    return chinese if chinese and not chinese.group().isascii() else latin
+
+
+def _at_clause_end(case: Case, mark: re.Match[str], start: int) -> re.Match[str] | None:
+    """The verdict at the end of a clause that opens with a letter: "B项药物起效快，正确；"."""
     before = case.text[max(0, mark.start() - 8) : mark.start()].rstrip(" \t*_(->选项")
     if (before and before[-1] not in "\n;。:") or option_mark_at(case, mark.start()) is None:
         return None

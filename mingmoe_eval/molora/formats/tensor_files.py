@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from mingmoe_eval.errors import CheckpointError
@@ -94,11 +94,11 @@ class _readable:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        broken = (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError)
         if isinstance(error, pickle.UnpicklingError):
             raise CheckpointError(
                 f"{self.path} is not a plain file of tensors and was not opened, since opening it "
                 "could run code; save it again as safetensors, or with torch.save of tensors alone"
             ) from error
-        if isinstance(error, broken):
+        # Broken bytes lead a pickle's reader anywhere, an IndexError included.
+        if isinstance(error, Exception):
             raise CheckpointError(f"{self.path} cannot be read: {error}") from error

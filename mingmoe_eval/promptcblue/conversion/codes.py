@@ -1,6 +1,6 @@
 """How the original CBLUE files code their labels.
 
-From the CBLUE repository (README, format checkers) and that of IMCS-V2 (lemuria-wchen/imcs21-cblue).
+From the CBLUE repository (README, format checkers) and IMCS-V2's (lemuria-wchen/imcs21-cblue).
 """
 
 from collections.abc import Mapping

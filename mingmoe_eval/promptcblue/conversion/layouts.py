@@ -133,7 +133,7 @@ def label_reader(
     text: str,
     other: Sequence[str] = (),
 ) -> RowReader:
-    """A task with one label: {id, <text>, <one of other>, label}; `meanings` translate the label."""
+    """A task with one label: {id, <text>, <one of other>, label}; `meanings` spell it out."""
 
     def read(row: Row, number: str, chance: random.Random) -> Example:
         del chance

@@ -18,7 +18,7 @@ MODES: Mapping[str, CompatMode] = {
     "ming": ming.DIRECT,
     "ming-cot": ming.REASONED_CHINESE,
     "ming-cot-en": ming.REASONED_ENGLISH,
-    "o1-best-of-head-tail": o1.MODE,
+    o1.NAME: o1.MODE,
 }
 
 

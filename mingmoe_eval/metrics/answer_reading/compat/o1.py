@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 from mingmoe_eval.metrics.answer_reading.compat.mode import CompatMode
 
+NAME = "o1-best-of-head-tail"
+
 _FINAL_HEADING = "## Final Response\n\n"
 _STRICT = re.compile(r"answer is\s*([A-N])")
 _LOOSE = r"(?:[\u4e00-\u9fff]|\W|^)(?!A )([{letters}])(?:\W|[\u4e00-\u9fff]|$)"

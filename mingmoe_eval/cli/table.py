@@ -1,0 +1,90 @@
+"""`mingmoe-eval table`: a paper's table."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """The markup of a table."""
+
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    html = "html"
+
+
+class Form(StrEnum):
+    """Which form of the tasks a table shows."""
+
+    direct = "direct"
+    cot = "cot"
+    letters = "letters"
+
+
+class Doubt(StrEnum):
+    """What stands behind each number."""
+
+    none = "none"
+    interval = "interval"
+    stderr = "stderr"
+
+
+def table(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, one row each.")],
+    format_: Annotated[Format, typer.Option("--format", help="Markup.")] = Format.markdown,
+    layout: Annotated[
+        str, typer.Option(help="ming-nlp, ming-exams, pharmacist or generic (every task).")
+    ] = "generic",
+    published: Annotated[
+        str | None,
+        typer.Option(help="Published results to cite, by comma, such as huatuogpt2,apollo."),
+    ] = None,
+    form: Annotated[
+        Form, typer.Option(help="Form of the exam tasks; a layout never mixes forms.")
+    ] = Form.direct,
+    doubt: Annotated[Doubt, typer.Option(help="What stands behind each number.")] = Doubt.none,
+    decimals: Annotated[int, typer.Option(help="Of our numbers.", min=0, max=6)] = 1,
+    baseline: Annotated[
+        int, typer.Option(help="Which run the others are tested against, from 1; 0: none.", min=0)
+    ] = 1,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="A kind of difference between runs that does not forbid testing them."),
+    ] = None,
+    allow_marked: Annotated[
+        bool,
+        typer.Option("--allow-marked", help="Let in runs on samples or on parts of the data."),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file instead of stdout.")
+    ] = None,
+) -> None:
+    """A paper's table from runs, with published rows beside them where asked for.
+
+    Best bold, second best underlined; marks of significance come from paired tests, which the
+    caption names. Refuses incomplete runs, and marked ones unless allowed.
+    Example: mingmoe-eval table reports/ours --layout pharmacist --published huatuogpt2
+    """
+    from mingmoe_eval.cli.comparison_printing import write_page
+    from mingmoe_eval.comparison import kinds_named
+    from mingmoe_eval.paper_table import TableSpec, as_text, make_table
+    from mingmoe_eval.run_store import load_run
+
+    spec = TableSpec(
+        layout=layout,
+        form=form.value,
+        published=tuple(key for key in (published or "").split(",") if key),
+        doubt=doubt.value,
+        decimals=decimals,
+        baseline=baseline - 1 if baseline else None,
+        allow=kinds_named(allow or ()),
+        allow_marked=allow_marked,
+    )
+    text = as_text(make_table([load_run(run) for run in runs], spec), format_.value)
+    if output is None:
+        print(text, end="")
+    else:
+        write_page(output, text)

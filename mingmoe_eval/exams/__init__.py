@@ -1,0 +1,1 @@
+"""The licensing exams: their records in every published shape, their prompts, their scoring."""

@@ -1,0 +1,172 @@
+"""The columns of a table, and where each column's number comes from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from mingmoe_eval.records import Run
+
+Form = Literal["direct", "cot", "letters"]
+
+SUFFIXES: Mapping[str, str] = MappingProxyType({"direct": "", "cot": "_cot", "letters": "_ll"})
+"""What the name of a task ends with in each form; a table never mixes forms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column.
+
+    Attributes:
+        key: What published rows call it.
+        heading: What stands over it.
+        section: What stands over several neighbours, or "".
+        task: The task whose main metric it shows, without the suffix of a form; "" for an average.
+        tag: The tag by which the task is split; None: the whole task.
+        part: The tag's value.
+        mean_of: The keys of the columns that it is the plain mean of.
+    """
+
+    key: str
+    heading: str
+    section: str = ""
+    task: str = ""
+    tag: str | None = None
+    part: str = ""
+    mean_of: tuple[str, ...] = ()
+
+    @property
+    def is_average(self) -> bool:
+        """Whether the column is computed from others."""
+        return bool(self.mean_of)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A set of columns, and what a reader must know of the choice."""
+
+    name: str
+    title: str
+    remark: str
+    columns: tuple[Column, ...]
+
+
+_QUESTION_TYPES = (
+    ("optimal", "Opt", "Optimal Choice"),
+    ("matched", "Match", "Matched Selection"),
+    ("integrated", "Integ", "Integrated Analysis"),
+    ("multiple", "Multi", "Multiple Choice"),
+)
+
+_NLP_TASKS = (
+    "CMeEE-V2",
+    "CMeIE",
+    "CHIP-CDN",
+    "CHIP-CDEE",
+    "CHIP-MDCFNPC",
+    "IMCS-V2-NER",
+    "IMCS-V2-SR",
+    "IMCS-V2-DAC",
+    "IMCS-V2-MRG",
+    "CHIP-CTC",
+    "CHIP-STS",
+    "KUAKE-IR",
+    "KUAKE-QIC",
+    "KUAKE-QQR",
+    "KUAKE-QTR",
+    "MedDG",
+)
+
+# Published key, heading, task.
+_EXAMS = (
+    ("pharmacist2023/average", "Pharmacist", "pharmacist2023"),
+    ("usmle", "MedQA", "usmle"),
+    ("mcmle", "MCMLE", "mcmle"),
+    ("medmcqa", "MedMCQA", "medmcqa_val"),
+    ("mmlu_med", "MMLU-Med", "mmlu_med"),
+    ("cmb_exam", "CMB", "cmb_exam"),
+    ("cmexam", "CMExam", "cmexam"),
+    ("cmmlu_med", "CMMLU-Med", "cmmlu_med"),
+    ("ceval_med", "C-Eval-Med", "ceval_med"),
+)
+
+
+def _track(task: str, section: str) -> tuple[Column, ...]:
+    parts = tuple(
+        Column(
+            key=f"{task}/{key}",
+            heading=heading,
+            section=section,
+            task=task,
+            tag="question_type",
+            part=part,
+        )
+        for key, heading, part in _QUESTION_TYPES
+    )
+    return (*parts, Column(key=f"{task}/total", heading="Total", section=section, task=task))
+
+
+_PHARMACIST = (
+    *_track("pharmacist2023_pharmacy", "Pharmacy"),
+    *_track("pharmacist2023_tcm", "TCM"),
+    Column(
+        key="pharmacist2023/average",
+        heading="AVG",
+        mean_of=("pharmacist2023_pharmacy/total", "pharmacist2023_tcm/total"),
+    ),
+)
+
+_OURS = "The choice and order of the columns are ours, not a paper's."
+
+
+def _with_average(columns: Sequence[Column], key: str) -> tuple[Column, ...]:
+    keys = tuple(column.key for column in columns)
+    return (*columns, Column(key=key, heading="Average", mean_of=keys))
+
+
+LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+    {
+        "ming-nlp": Layout(
+            name="ming-nlp",
+            title="Sixteen medical NLP tasks (PromptCBLUE)",
+            remark=_OURS,
+            columns=_with_average(
+                [
+                    Column(
+                        key=f"promptcblue/{name}",
+                        heading=name,
+                        task=f"promptcblue_{name.lower().replace('-', '_')}",
+                    )
+                    for name in _NLP_TASKS
+                ],
+                "promptcblue/average",
+            ),
+        ),
+        "ming-exams": Layout(
+            name="ming-exams",
+            title="Medical licensing exams",
+            remark=_OURS,
+            columns=_with_average(
+                [Column(key=key, heading=heading, task=task) for key, heading, task in _EXAMS],
+                "exams/average",
+            ),
+        ),
+        "pharmacist": Layout(
+            name="pharmacist",
+            title="Pharmacist licensing exam 2023, by track and question type",
+            remark="TCM is traditional Chinese medicine. Total weighs every question the same; AVG "
+            "is the mean of the two totals.",
+            columns=_PHARMACIST,
+        ),
+    }
+)
+
+
+def generic_layout(runs: Sequence[Run]) -> Layout:
+    """Every task of the runs, groups first; published keys where a layout knows the task."""
+    tasks = dict.fromkeys(task for run in runs for task in run.results)
+    groups = {name for run in runs for name, result in run.results.items() if result.is_group}
+    keys = {c.task: c.key for name in LAYOUTS for c in LAYOUTS[name].columns if c.tag is None}
+    ordered = sorted(tasks, key=lambda task: task not in groups)
+    columns = (Column(key=keys.get(task, task), heading=task, task=task) for task in ordered)
+    return Layout(name="generic", title="Results", remark="", columns=tuple(columns))
