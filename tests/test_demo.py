@@ -83,7 +83,9 @@ def test_every_lesson_can_be_answered_from_its_options():
 
 def test_right_letters_are_spread_evenly():
     letters = [
-        lesson.answer.strip() for lesson in islice(lessons(Random(4)), 4000) if "exam" in lesson.subject
+        lesson.answer.strip()
+        for lesson in islice(lessons(Random(4)), 4000)
+        if "exam" in lesson.subject
     ]
     shares = [letters.count(letter) / len(letters) for letter in "ABCD"]
     assert all(0.2 < share < 0.3 for share in shares), shares

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from tiny_checkpoints import Recipe, SlowLinear, draw_experts
 from torch import nn
 
@@ -315,3 +316,16 @@ def test_switched_off_the_experts_leave_the_base_as_it_was():
         "gate_proj.weight",
         "gate_proj.bias",
     }
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(num_experts=1)], ids=str)
+def test_layers_whose_weights_are_offloaded_take_experts_without_being_merged(recipe):
+    ffn = GatedFFN()
+    records = records_for(ffn, recipe)
+    x = torch.randn(1, 4, 16)
+    expected = slow_ffn(ffn, records)(x)
+    model = cpu_offload(model_with(ffn), execution_device=torch.device("cpu"))
+    assert model.ffn.gate_proj.weight.device.type == "meta"
+    assert attach_experts(model, "ffn", records, FP32) == []
+    with torch.no_grad():
+        torch.testing.assert_close(model.ffn(x), expected, rtol=1e-5, atol=1e-5)

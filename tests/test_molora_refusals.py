@@ -235,6 +235,15 @@ def test_a_merged_checkpoint_without_alpha_is_refused(tmp_path, base):
     assert "lora_alpha must be a number" in refusal(tmp_path / "merged")
 
 
+def test_experts_are_never_dropped_because_the_config_does_not_speak_of_them(tmp_path, base):
+    merged = tmp_path / "merged"
+    save_merged(merged, base, Recipe())
+    torch.save(load_file(merged / "model.safetensors"), merged / "pytorch_model.bin")
+    (merged / "model.safetensors").unlink()
+    edit_json(merged / "config.json", num_experts_per_token=None)
+    assert "weights without a place: model.layers.0.mlp" in refusal(merged)
+
+
 def test_a_full_model_with_a_hole_is_refused(base):
     edit_tensors(base, "model", lambda tensors: tensors.pop("model.norm.weight"))
     assert "no weights for model.norm.weight" in refusal(base)

@@ -72,7 +72,8 @@ def test_two_words_in_common_are_no_reason_for_a_trunk():
 def test_without_sharing_each_sequence_is_a_row():
     sequences = [ids(1, 2, 3), ids(1, 2), ids(1, 2, 4)]
     plan = PrefixPlan(sequences, share=False)
-    assert [plan.row(span).tokens.tolist() for span in plan.root.rows] == [[1, 2], [1, 2, 3], [1, 2, 4]]
+    rows = [plan.row(span).tokens.tolist() for span in plan.root.rows]
+    assert rows == [[1, 2], [1, 2, 3], [1, 2, 4]]
 
 
 def test_a_sequence_that_ends_inside_its_trunk_has_no_tokens_of_its_own():

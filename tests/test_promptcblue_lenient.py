@@ -127,6 +127,18 @@ def test_an_id_that_comes_twice_is_refused(tmp_path):
     assert [fault.problem for fault in card.faults] == ["this id comes more than once"] * 2
 
 
+def test_predictions_of_unknown_samples_are_left_out_and_noted(tmp_path):
+    folder = SETS[0]
+    predictions = gold_as_predictions(
+        folder,
+        tmp_path / "gold.jsonl",
+        lambda rows: rows.append({**rows[0], "sample_id": "unheard-of"}),
+    )
+    card = score_files(folder / "records.jsonl", predictions, profile="lenient")
+    assert len(card.notes) == 1
+    assert "1 predictions of unknown samples left out" in card.notes[0]
+
+
 def test_half_width_output_loses_little(tmp_path):
     folder = SETS[0]
     predictions = folder / "variants" / "halfwidth" / "predictions.jsonl"

@@ -57,11 +57,12 @@ def test_every_collected_benchmark_result_is_here_with_its_doubt():
     folder = Path(published.__file__).parent
     files = [json.loads((folder / f"{key}.json").read_text("utf-8")) for key in published_keys()]
     here = {
-        (source["source"], table["table"], row["model"])
-        + tuple(table["columns"][key][part] for part in ("benchmark", "subset", "metric")): (
-            value,
-            row.get("suspect", {}).get(key, ""),
-        )
+        (
+            source["source"],
+            table["table"],
+            row["model"],
+            *(table["columns"][key][part] for part in ("benchmark", "subset", "metric")),
+        ): (value, row.get("suspect", {}).get(key, ""))
         for source in files
         for table in source["tables"]
         for row in table["rows"]

@@ -2,6 +2,8 @@ import dataclasses
 import html.parser
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,7 +106,7 @@ def test_registered_access_data_stay_out_unless_asked_for(tmp_path):
     run = run_named("a")
     provenance = {**run.provenance, "tasks": {"cmexam": {"access": "registered"}}}
     registered = dataclasses.replace(run, provenance=provenance)
-    assert view.withheld_tasks([registered]) == {"cmexam"}
+    assert view.registered_tasks([registered]) == {"cmexam"}
     assert "left out (--without-docs" in visible(page_of(tmp_path, registered))
     assert "left out (--without-docs" not in visible(page_of(tmp_path, registered, with_docs=True))
 
@@ -139,7 +141,11 @@ def test_a_task_without_a_scored_doc_shows_no_number(tmp_path):
 
 @pytest.mark.parametrize(
     ("runs", "baseline", "message"),
-    [(0, 0, "one to 8 runs, not 0"), (9, 0, "one to 8 runs, not 9"), (2, 2, "no run 2 among")],
+    [
+        (0, 0, "one to 8 runs, not 0"),
+        (9, 0, "one to 8 runs, not 9"),
+        (2, 2, "run number 3 cannot be the baseline"),
+    ],
 )
 def test_refuses_what_a_page_cannot_show(tmp_path, runs, baseline, message):
     with pytest.raises(UsageError, match=message):
@@ -173,15 +179,47 @@ def test_speed_is_tokens_by_seconds():
     assert (effort.total_parameters, effort.active_parameters) == (7_700_000_000, None)
 
 
+WITHOUT_CHARTS = """
+import sys
+sys.modules["vl_convert"] = None
+from test_report import run_named
+from mingmoe_eval.errors import UsageError
+from mingmoe_eval.report import render_report
+page = render_report([run_named("a")], sys.argv[1]).read_text("utf-8")
+assert "<figure" not in page and 'class="value"' in page
+try:
+    render_report([run_named("a")], sys.argv[1], figures=sys.argv[1])
+except UsageError as error:
+    print(error)
+"""
+
+
+def test_without_the_drawing_library_a_page_has_its_tables_and_figures_say_what_to_install(
+    tmp_path,
+):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CHARTS, str(tmp_path / "page.html")],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert "pip install 'mingmoe-eval[report]'" in done.stdout
+
+
 @needs_charts
 def test_figures_are_written_as_pdf_and_svg(tmp_path):
     load = {"tasks": {"cmexam": {"load": [[1, 3], [2, 2]]}}}
     page_of(tmp_path, run_named("a", routing=load), run_named("b", 2), figures=tmp_path / "figures")
-    names = {"results", "differences", "routing_0"}
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == names
-    for name in names:
-        assert (tmp_path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-        assert "var(" not in (tmp_path / "figures" / f"{name}.svg").read_text("utf-8")
+    names = [
+        f"{name}.{ending}"
+        for name in ("differences", "results", "routing_0")
+        for ending in ("pdf", "svg", "vl.json")
+    ]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == names
+    for path in (tmp_path / "figures").iterdir():
+        assert (path.suffix == ".pdf") == path.read_bytes().startswith(b"%PDF")
+        assert b"var(" not in path.read_bytes()
 
 
 @needs_charts

@@ -100,6 +100,60 @@ def test_samples_out_of_order_are_told_by_line(tmp_path):
     assert out["verdict"]["errorMsg"] == "sample ordering is wrong!"
 
 
+def test_too_many_predictions_are_told_apart(tmp_path):
+    rows = read_lines(PREDICTIONS)
+    rows += [rows[0], {**rows[0], "sample_id": "unheard-of"}]
+    status, out = score_json(GOLD, write_lines(tmp_path / "bad.jsonl", rows), tmp_path)
+    assert status == 2
+    assert [(error["line"], error["problem"]) for error in out["errors"]] == [
+        (None, "12 predictions for 10 samples"),
+        (1, "predicted more than once"),
+        (len(rows) - 1, "predicted more than once"),
+        (len(rows), "gold has no such sample"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "problem"),
+    [
+        ("CMeEE-V2", [1], "the answer has to be a list of objects"),
+        ("IMCS-V2-MRG", {"主诉": 1}, "the answer has to be an object of texts, one a section"),
+        ("MedDG", [], "the answer has to be text"),
+    ],
+)
+def test_a_structured_file_with_an_answer_of_another_shape_is_refused(
+    name, answer, problem, tmp_path
+):
+    sheet = read_json(FOLDER / "gold_structured.json")
+    sheet[name][0]["answer"] = answer
+    path = write_lines(tmp_path / "bad.json", [sheet])
+    for profile in ("official", "lenient"):
+        status, out = score_json(path, PREDICTIONS, tmp_path, "--profile", profile)
+        assert (status, problem) in [(2, error["problem"]) for error in out["errors"]]
+    status, out = score_json(FOLDER / "gold_structured.json", path, tmp_path)
+    assert (status, [error["problem"] for error in out["errors"]]) == (2, [problem])
+
+
+def test_a_structured_file_whose_task_is_no_list_is_refused(tmp_path):
+    sheet = {**read_json(FOLDER / "gold_structured.json"), "MedDG": {}, "Text2DT": []}
+    status, out = score_json(GOLD, write_lines(tmp_path / "bad.json", [sheet]), tmp_path)
+    assert status == 2
+    assert out["errors"][0]["problem"] == "not a list of samples"
+    assert out["notes"] == ["predictions: 'Text2DT' is none of the 16 tasks and is left out"]
+
+
+def test_options_that_are_no_list_are_refused(tmp_path):
+    rows = read_lines(GOLD)
+    rows[0]["answer_choices"] = "疾病，药物"
+    path = write_lines(tmp_path / "bad.jsonl", rows)
+    assert score_json(path, PREDICTIONS, tmp_path)[1]["errors"][0]["line"] == 1
+
+
+def test_a_result_that_cannot_be_written_is_a_mistake_of_the_user(tmp_path, capsys):
+    assert score(GOLD, PREDICTIONS, "--json", str(tmp_path / "no" / "folder.json")) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
 def test_ids_are_unique_within_a_task_only(tmp_path):
     gold, said = read_lines(GOLD), read_lines(PREDICTIONS)
     for rows in (gold, said):

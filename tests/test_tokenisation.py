@@ -45,8 +45,10 @@ def test_pairs_are_split_as_lm_eval_splits_them(bos, add_bos_token):
 
 def test_a_long_context_loses_its_beginning_and_says_so():
     tokenisation = Tokenisation(make_tokenizer(), max_length=20)
-    whole = Tokenisation(make_tokenizer(), max_length=512).encode_pairs([(EXAMPLES, "A")])[0]
-    (pair,) = tokenisation.encode_pairs([(EXAMPLES, "A")])
+    whole = Tokenisation(make_tokenizer(), max_length=512).encode_pairs([(EXAMPLES.strip(), "A")])[
+        0
+    ]
+    (pair,) = tokenisation.encode_pairs([(EXAMPLES.strip(), "A")])
     assert pair.truncated
     assert not whole.truncated
     # 20 inputs and the last target, which is no input.

@@ -1,4 +1,4 @@
-"""Tiny causal models and tokenizers for the engine, and the slow, obvious way to score with them."""
+"""Tiny causal models and tokenizers for the engine, and the slow, obvious way to score."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -66,7 +66,8 @@ def make_model(family: str = "qwen2", *, seed: int = 0, **changes: Any) -> Any:
 
 def instances(kind: str, arguments: Sequence[tuple[Any, ...]]) -> list[Instance]:
     return [
-        Instance(kind, {}, given, index, ("task", index, 1)) for index, given in enumerate(arguments)
+        Instance(kind, {}, given, index, ("task", index, 1))
+        for index, given in enumerate(arguments)
     ]
 
 

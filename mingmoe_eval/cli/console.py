@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -124,6 +124,10 @@ def _results_table(run: Run) -> Table:
             str(result.counts.truncated or ""),
             "; ".join(_remarks(run, result)),
         )
+        if result.is_group:
+            for metric, value in result.metrics.items():
+                if metric != result.main_metric:
+                    table.add_row(f"  {metric}", percent(value), "", str(value.n))
     return table
 
 
@@ -135,8 +139,4 @@ def _remarks(run: Run, result: TaskResult) -> list[str]:
         (result.counts.prompt_truncated, "prompts cut"),
         (result.counts.unusable, "rows unusable"),
     ]
-    said: list[Any] = [*run.spec.marks, *(f"{n} {what}" for n, what in counts if n)]
-    if result.is_group:
-        others = {k: v for k, v in result.metrics.items() if k in ("micro", "macro")}
-        said += [f"{name} {100 * value.value:.1f}" for name, value in others.items()]
-    return [str(remark) for remark in said]
+    return [*run.spec.marks, *(f"{n} {what}" for n, what in counts if n)]

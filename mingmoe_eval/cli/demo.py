@@ -65,8 +65,8 @@ def _refuse_unless_ours(output: Path, shipped: Path) -> None:
         )
     if changed or absent:
         raise UsageError(
-            f"{output} holds a demo whose checkpoints were changed ({', '.join(changed + absent)}): "
-            "nothing is overwritten; choose another folder with --output DIR, or remove this one"
+            f"{output} holds a demo whose checkpoints were changed: {', '.join(changed + absent)}. "
+            "Nothing is overwritten; choose another folder with --output DIR, or remove this one"
         )
 
 

@@ -6,14 +6,12 @@ from typing import Annotated
 
 import typer
 
-from mingmoe_eval.errors import UsageError
-
 
 def rescore(
     run: Annotated[Path, typer.Argument(help="The run folder.")],
     reading: Annotated[
         str | None,
-        typer.Option(help="Exams: how answers are read: default, huatuo2, cmb, cmexam, ming."),
+        typer.Option(help="Exams: how answers are read: default, huatuo2, cmb, cmexam, ming ..."),
     ] = None,
     profile: Annotated[
         str | None, typer.Option(help="PromptCBLUE: official, legacy or lenient.")
@@ -31,18 +29,17 @@ def rescore(
     Example: mingmoe-eval rescore reports/ming-7b --reading huatuo2
     """
     from mingmoe_eval.cli.console import print_results, write_json
+    from mingmoe_eval.metrics.answer_reading import DEFAULT, compat_mode
+    from mingmoe_eval.promptcblue.parsing import profile_named
     from mingmoe_eval.rescoring import rescore as rescore_run
     from mingmoe_eval.run_store import load_run, save_run, summary
 
     given = {"reading": reading, "profile": profile}
     settings = {key: value for key, value in given.items() if value is not None}
-    allowed = {
-        "reading": ("default", "huatuo2", "cmb", "cmexam", "ming"),
-        "profile": ("official", "legacy", "lenient"),
-    }
-    for key, value in settings.items():
-        if value not in allowed[key]:
-            raise UsageError(f"--{key} {value!r} is none of {', '.join(allowed[key])}")
+    if reading not in (None, DEFAULT):
+        compat_mode(reading)
+    if profile is not None:
+        profile_named(profile)
     rescored = rescore_run(
         load_run(run),
         settings=settings,

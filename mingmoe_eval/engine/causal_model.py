@@ -67,11 +67,9 @@ class CausalModel:
     @property
     def shape(self) -> ModelShape:
         """The sizes that a memory estimate needs."""
-        config, hidden, heads = (
-            self.config,
-            self.config.hidden_size,
-            self.config.num_attention_heads,
-        )
+        config, hidden = self.config, self.config.hidden_size
+        # Models without attention have no heads; what they keep is not asked for.
+        heads = getattr(config, "num_attention_heads", None) or 1
         return ModelShape(
             hidden=hidden,
             intermediate=getattr(config, "intermediate_size", None) or 4 * hidden,
@@ -177,8 +175,10 @@ class CausalModel:
     def _through_head(self, hidden: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self._head(hidden)
         # Cohere multiplies its logits, Granite divides them, Gemma 2 caps them.
-        logits = logits * (getattr(self.config, "logit_scale", None) or 1.0)
-        logits = logits / (getattr(self.config, "logits_scaling", None) or 1.0)
+        if scale := getattr(self.config, "logit_scale", None):
+            logits = logits * scale
+        if scaling := getattr(self.config, "logits_scaling", None):
+            logits = logits / scaling
         if cap := getattr(self.config, "final_logit_softcapping", None):
             logits = torch.tanh(logits / cap) * cap
         return logits.float()

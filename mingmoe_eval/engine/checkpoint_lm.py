@@ -4,6 +4,7 @@ Any lm-eval `evaluate` takes it. Beside answers it tells what each request cost,
 answer in a response store as soon as it is there.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from mingmoe_eval.engine.fingerprint import (
 )
 from mingmoe_eval.engine.generated_text import THOUGHT_BEGINS
 from mingmoe_eval.engine.generation import Prompt, generate
-from mingmoe_eval.engine.generation_settings import generation_settings
+from mingmoe_eval.engine.generation_settings import GenerationSettings, generation_settings
 from mingmoe_eval.engine.memory_budget import MemoryBudget
 from mingmoe_eval.engine.prefix_scoring import score_pairs
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
@@ -131,6 +132,7 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         self._note = options.get("on_note")
         self._usage: dict[tuple[str, int, int], RequestUsage] = {}
         self._content: str | None = None
+        self._told_of_short_context = False
         path = options.get("store")
         self._store = ResponseStore(path) if path is not None else None
 
@@ -308,18 +310,32 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         seen: Counter[bytes] = Counter()
         prompts = []
         for text, tokens, given in zip(texts, encoded, arguments, strict=True):
-            settings = generation_settings(given, defaults, end_ids=end_ids, seed=self._seed)
+            settings = self._fitting(
+                generation_settings(given, defaults, end_ids=end_ids, seed=self._seed), len(tokens)
+            )
             room = self.max_length - settings.max_new_tokens
-            if room < 1:
-                raise UsageError(
-                    f"{settings.max_new_tokens} tokens to generate leave no room for a prompt in "
-                    f"the model's {self.max_length}; lower max_gen_toks"
-                )
             repeat = seen[tokens.tobytes()] if settings.sample else 0
             seen[tokens.tobytes()] += 1
             in_thought = text.rstrip().endswith(THOUGHT_BEGINS)
             prompts.append(Prompt(tokens[-room:], settings, in_thought, repeat))
         return prompts
+
+    def _fitting(self, settings: GenerationSettings, prompt_tokens: int) -> GenerationSettings:
+        """Fewer new tokens where those asked for would crowd the prompt out of a short context.
+
+        At least half of the context is the prompt's, if it needs that much; lm-eval's `hf` cuts the
+        prompt to what the limit leaves, and fails where that is nothing.
+        """
+        most = max(self.max_length - prompt_tokens, self.max_length // 2)
+        if settings.max_new_tokens <= most:
+            return settings
+        if self._note is not None and not self._told_of_short_context:
+            self._note(
+                f"{settings.max_new_tokens} new tokens are asked for, the model's context is "
+                f"{self.max_length}: generations are cut where it ends"
+            )
+            self._told_of_short_context = True
+        return dataclasses.replace(settings, max_new_tokens=most)
 
     def _budget(self) -> MemoryBudget:
         return MemoryBudget(self._model, self.batch_size, self._memory_budget)

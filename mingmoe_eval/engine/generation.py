@@ -21,7 +21,7 @@ from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
 from mingmoe_eval.engine.next_token import NextToken
 from mingmoe_eval.engine.prefix_plan import Row, common_length
 from mingmoe_eval.engine.tokenisation import Tokens
-from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.records import Finish
 
 _SHORTEST_TRUNK = 8
@@ -90,8 +90,13 @@ def generate(
                     del left[index]
                 yield done
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or decoding.width == 1:
+            if not is_out_of_memory(error):
                 raise
+            if decoding.width == 1:
+                raise UsageError(
+                    "not enough memory to generate even one text at a time; lower max_gen_toks, "
+                    "or give the model a smaller --dtype"
+                ) from error
         # Only out of memory leads here with prompts left; what is done stays done.
         if left:
             budget.halve()

@@ -29,7 +29,7 @@ _GPU_SLOTS = 256
 # Of the budget; the rest is for the body.
 _HEAD_SHARE = 0.25
 # More rows than this holds do not make the head's product any faster a row.
-_MOST_HEAD_BYTES = 128 * 2**20
+_MOST_HEAD_BYTES = 192 * 2**20
 
 
 class MemoryBudget:
@@ -55,9 +55,10 @@ class MemoryBudget:
 
     @property
     def head_rows(self) -> int:
-        """How many rows of fp32 logits, and as much again for their exponentials, fit."""
+        """How many rows of logits fit, in fp32 and as the head gives them."""
         share = min(self.bytes * _HEAD_SHARE, _MOST_HEAD_BYTES)
-        return max(1, int(share / (8 * self._shape.vocabulary)))
+        item = 4 if self._shape.item_bytes == 4 else 4 + self._shape.item_bytes
+        return max(1, int(share / (item * self._shape.vocabulary)))
 
     def allows(self, rows: int, widest: int, trunk: int) -> bool:
         """Whether rows of `widest` new tokens on `trunk` old ones fit; one row always does."""

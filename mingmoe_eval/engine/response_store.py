@@ -89,10 +89,6 @@ class ResponseStore:
         with self._advice("write to"), self._transaction():
             self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
 
-    def limit_pages(self, most: int) -> None:
-        """Let the file grow to so many pages (of 4 KiB) and no further, as on a full disk."""
-        self._connection.execute(f"PRAGMA max_page_count = {most}")
-
     def close(self) -> None:
         """Release the file; a closed store can no longer be used."""
         self._connection.close()

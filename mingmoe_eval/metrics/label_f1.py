@@ -118,6 +118,7 @@ def _f1_of_draws(
     support = drawn @ is_gold
     seen = support + drawn @ is_answer  # F1 = 2 TP / (gold + predicted)
     hits = 2 * (drawn @ (is_gold * is_answer))
-    f1 = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
+    # Counts are exact in single precision, their ratio is not.
+    f1 = np.divide(hits, seen, out=np.zeros(hits.shape), where=seen > 0, dtype=np.float64)
     weights = support if average == "weighted" else (seen > 0)
     return np.asarray((f1 * weights).sum(axis=1, dtype=np.float64) / weights.sum(axis=1))

@@ -9,7 +9,7 @@ ours (a test holds that), but its table needs memory for every pair of tokens, a
 """
 
 import unicodedata
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 _CJK_RANGES = (
@@ -100,39 +100,36 @@ def _f_score(precision: float, recall: float) -> float:
 
 
 class _Translation(dict[int, str]):
-    """A `str.translate` table that classes each character once, when it first meets it."""
+    """A `str.translate` table that asks for each character's replacement once."""
+
+    def __init__(self, replacement: Callable[[str], str]) -> None:
+        super().__init__()
+        self.replacement = replacement
 
     def __missing__(self, code: int) -> str:
-        self[code] = replacement = self.replace(chr(code))
-        return replacement
-
-    def replace(self, char: str) -> str:
-        raise NotImplementedError
+        self[code] = replaced = self.replacement(chr(code))
+        return replaced
 
 
-class _Cleaned(_Translation):
+def _cleaned(char: str) -> str:
     """Blanks become one kind, control characters go, ideographs get room."""
-
-    def replace(self, char: str) -> str:
-        # Tab and line breaks are control characters to Unicode; they count as blanks first.
-        if char in "\t\n\r" or unicodedata.category(char) == "Zs":
-            return " "
-        if char == "\ufffd" or unicodedata.category(char).startswith("C"):
-            return ""
-        if any(low <= ord(char) <= high for low, high in _CJK_RANGES):
-            return f" {char} "
-        return char
+    category = unicodedata.category(char)
+    # Tab and line breaks are control characters to Unicode; they count as blanks first.
+    if char in "\t\n\r" or category == "Zs":
+        return " "
+    if char == "\ufffd" or category.startswith("C"):
+        return ""
+    ideograph = any(low <= ord(char) <= high for low, high in _CJK_RANGES)
+    return f" {char} " if ideograph else char
 
 
-class _Split(_Translation):
+def _split(char: str) -> str:
     """Combining marks go, punctuation gets room; ASCII symbols such as + and ^ count as such."""
-
-    def replace(self, char: str) -> str:
-        category = unicodedata.category(char)
-        if category == "Mn":
-            return ""
-        symbol = char.isascii() and char.isprintable() and not char.isalnum() and char != " "
-        return f" {char} " if symbol or category.startswith("P") else char
+    category = unicodedata.category(char)
+    if category == "Mn":
+        return ""
+    symbol = char.isascii() and char.isprintable() and not char.isalnum() and char != " "
+    return f" {char} " if symbol or category.startswith("P") else char
 
 
-_CLEANED, _SPLIT = _Cleaned(), _Split()
+_CLEANED, _SPLIT = _Translation(_cleaned), _Translation(_split)

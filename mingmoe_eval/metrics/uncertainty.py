@@ -24,18 +24,19 @@ def clustered_share(
 ) -> MetricValue:
     """A share of docs that come in clusters: Wilson's interval at the effective number of docs.
 
-    n_eff = n * p(1-p)/n / SE^2 with the SE of `clustered_mean` (the design effect, Kish 1965), at
-    most n: clusters never make us surer. When all docs went the same way they show no spread, and
-    each cluster counts as one doc.
+    n_eff = p(1-p) / SE^2 with the SE of `clustered_mean` (the design effect, Kish 1965), at most
+    n: clusters never make us surer. When all docs went the same way they show no spread, and each
+    cluster counts as one doc.
     """
-    n, p = len(rights), sum(rights) / len(rights)
+    n, p, count = len(rights), sum(rights) / len(rights), len(set(clusters))
     variance = _clustered_variance([float(right) for right in rights], clusters)
-    effective = min(n, p * (1 - p) / variance) if variance else len(set(clusters))
+    spread = p * (1 - p)
+    effective = min(n, spread / variance) if variance else (n if spread else count)
     return MetricValue(
         value=p,
         n=n,
         interval=wilson_interval(p * effective, effective, level=level),
-        interval_method=f"Wilson, {len(set(clusters))} clusters",
+        interval_method=f"Wilson, {count} clusters",
     )
 
 

@@ -48,8 +48,10 @@ def attach_pair(
         assert isinstance(linear, nn.Linear)
         merge_low_rank(linear, a, b, scaling)
         return [MergedPair(linear, a, b, scaling)]
-    beside = LowRankLinear(linear, a.to(dtype), b.to(dtype), scaling).to(device_of(linear))
-    model.set_submodule(path, beside)
+    place = device_of(linear)
+    model.set_submodule(
+        path, LowRankLinear(linear, a.to(place, dtype), b.to(place, dtype), scaling)
+    )
     return []
 
 

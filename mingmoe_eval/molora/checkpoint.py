@@ -24,7 +24,7 @@ from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
 from mingmoe_eval.molora.attaching import ComputeDtypes, MergedPair, attach_experts, attach_pair
 from mingmoe_eval.molora.config import MoLoraConfig
 from mingmoe_eval.molora.description import CheckpointDescription, describe
-from mingmoe_eval.molora.formats import sniff
+from mingmoe_eval.molora.formats import ming, sniff
 from mingmoe_eval.molora.formats.keys import read_experts, read_pair
 from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
 from mingmoe_eval.molora.probing import Loaded, largest_difference, probe_logits
@@ -140,7 +140,7 @@ def _refuse_holes(opened: OpenCheckpoint, report: dict[str, Any]) -> None:
     experts = set(opened.expert_files.shapes) if opened.kind == "molora-merged" else set()
     strays = sorted(set(report["unexpected_keys"]) - experts)
     offences = [f"no weights for {name}" for name in sorted(report["missing_keys"])]
-    if opened.molora is not None:
+    if opened.molora is not None or ming.has_experts(strays):
         offences += [f"weights without a place: {name}" for name in strays]
     elif strays:
         logger.warning("%s holds weights without a place: %s", opened.weights, strays)

@@ -1,10 +1,11 @@
 """The numbers of one row: what a run has for each column, or what a source prints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mingmoe_eval.comparison import Comparison, compare
 from mingmoe_eval.errors import IncomparableRunsError
+from mingmoe_eval.metrics.significance import significance_marks
 from mingmoe_eval.metrics.uncertainty import mean_of_parts
 from mingmoe_eval.paper_table.layouts import Column
 from mingmoe_eval.published import PublishedRow
@@ -40,18 +41,15 @@ class Tested:
     refusal: str = ""
 
     def stars(self, task: str) -> str:
-        """Of a leaf task's adjusted p-value: * below 0.05, ** below 0.01, *** below 0.001."""
+        """The marks of a leaf task's adjusted p-value."""
         if self.comparison is None or task not in self.comparison.tasks:
             return ""
-        p_value = self.comparison.tasks[task].p_adjusted
-        return "*" * sum(p_value < bound for bound in (0.05, 0.01, 0.001))
+        return significance_marks(self.comparison.tasks[task].p_adjusted)
 
-    @property
-    def tests(self) -> list[str]:
-        """The names of the tests that were used."""
-        if self.comparison is None:
-            return []
-        return list(dict.fromkeys(one.paired.test for one in self.comparison.tasks.values()))
+    def tests(self, tasks: Collection[str]) -> list[str]:
+        """The names of the tests that these tasks went through."""
+        compared = self.comparison.tasks if self.comparison else {}
+        return [one.paired.test for task, one in compared.items() if task in tasks]
 
 
 def tested(baseline: Run, run: Run, *, allow: frozenset[str]) -> Tested:

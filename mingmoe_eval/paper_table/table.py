@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mingmoe_eval.errors import UsageError, offence_list
+from mingmoe_eval.metrics.significance import LEGEND
 from mingmoe_eval.paper_table.cells import Cell, Tested, published_cells, run_cells, tested
 from mingmoe_eval.paper_table.layouts import (
     LAYOUTS,
@@ -87,7 +88,7 @@ def make_table(runs: Sequence[Run], spec: TableSpec) -> PaperTable:
     """
     layout = _layout(runs, spec)
     _refuse(runs, layout, spec)
-    suffix = "" if layout.name == "generic" else SUFFIXES[spec.form]
+    suffix = _suffix(layout, spec)
     tests = _tests(runs, spec)
     own = [
         run_cells(run, layout.columns, suffix=suffix, decimals=spec.decimals, against=test)
@@ -142,11 +143,18 @@ def _layout(runs: Sequence[Run], spec: TableSpec) -> Layout:
     return LAYOUTS[spec.layout]
 
 
+def _suffix(layout: Layout, spec: TableSpec) -> str:
+    """What the tasks' names end with; a generic layout has their whole names."""
+    return "" if layout.name == "generic" else SUFFIXES[spec.form]
+
+
 def _refuse(runs: Sequence[Run], layout: Layout, spec: TableSpec) -> None:
     if not runs:
         raise UsageError("a table needs at least one run")
     if spec.baseline is not None and not 0 <= spec.baseline < len(runs):
-        raise UsageError(f"there is no run {spec.baseline} among the {len(runs)} of this table")
+        raise UsageError(
+            f"run number {spec.baseline + 1} cannot be the baseline: there are {len(runs)} runs"
+        )
     offences = [offence for run in runs for offence in _offences(run, layout, spec)]
     if offences:
         raise UsageError(offence_list("these runs cannot stand in a table", offences))
@@ -157,7 +165,7 @@ def _offences(run: Run, layout: Layout, spec: TableSpec) -> Iterator[str]:
         yield f"{run.name} is incomplete: {', '.join(run.incomplete)}; finish or repeat it"
     if run.spec.marks and not spec.allow_marked:
         yield f"{run.name} is not on the benchmark ({', '.join(run.spec.marks)}): --allow-marked"
-    suffix = "" if layout.name == "generic" else SUFFIXES[spec.form]
+    suffix = _suffix(layout, spec)
     wanted = {column.task + suffix for column in layout.columns if column.task}
     if not wanted & set(run.results):
         yield f"{run.name} has no task of layout {layout.name}, for instance {min(wanted)}"
@@ -253,12 +261,14 @@ def _caption(
     elif spec.doubt == "stderr":
         yield f"After ±: the standard error, half the width of the 95 % interval over {Z_95:.2f}."
     yield "Best of a column bold, second best underlined; doubtful cells are not ranked."
-    used = dict.fromkeys(name for test in tests for name in test.tests)
+    suffix = _suffix(layout, spec)
+    tasks = {column.task + suffix for column in layout.columns if column.tag is None}
+    used = dict.fromkeys(name for test in tests for name in test.tests(tasks))
     if used and spec.baseline is not None:
         yield (
-            f"* p < 0.05, ** p < 0.01, *** p < 0.001 against {runs[spec.baseline].name}: "
-            f"two-sided, paired by question ({', '.join(used)}), after Holm's procedure over the "
-            "tasks."
+            f"{LEGEND} against {runs[spec.baseline].name}: "
+            f"two-sided, paired by question ({', '.join(used)}), after Holm's procedure over all "
+            "tasks of the runs."
         )
     if spec.published:
         yield "Cited rows were measured by others under their own conditions; see the notes."

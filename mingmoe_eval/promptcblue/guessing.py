@@ -20,9 +20,11 @@ _GUESSES = 20_000
 def guessing_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
     """The main metric that uniform guesses among each doc's own options have on average.
 
-    None for no docs, and for tasks whose answer is more than one label.
+    None for no docs, for docs without options, and for tasks whose answer is more than one label.
     """
-    if not docs or not (task := task_named(docs[0]["task_dataset"])).default_label:
+    if not docs or not all(doc.get("answer_choices") for doc in docs):
+        return None
+    if not (task := task_named(docs[0]["task_dataset"])).default_label:
         return None
     measure = measure_of(task)
     golds = [_answer(task, doc, doc["target"]) for doc in docs]

@@ -14,6 +14,7 @@ from mingmoe_eval.metrics import label_f1, tuple_f1
 from mingmoe_eval.metrics.doc_resampling import percentile_interval
 from mingmoe_eval.metrics.rouge import rouge
 from mingmoe_eval.metrics.tuple_f1 import TupleCounts
+from mingmoe_eval.metrics.uncertainty import wilson_interval
 from mingmoe_eval.promptcblue.answers import Answer, Item
 from mingmoe_eval.promptcblue.catalogue import CblueTask
 
@@ -234,8 +235,17 @@ def _pairs(gold: Answer, predicted: Answer) -> dict[str, tuple[str, str]]:
 def main_interval(
     measure: Measure, comparisons: Sequence[Comparison], *, resamples: int, seed: int = 0
 ) -> tuple[float, float]:
-    """The main metric's 95 % interval over docs drawn with replacement."""
+    """The main metric's 95 % interval over docs drawn with replacement.
+
+    Where no doc has a hit, or every doc is perfect, all draws are alike and would claim certainty:
+    the bound is then Wilson's for as many docs, which grows with how few they are.
+    """
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    return percentile_interval(measure.resampled(comparisons, rng, resamples=resamples))
+    low, high = percentile_interval(measure.resampled(comparisons, rng, resamples=resamples))
+    if low == high and low == 0.0:
+        return wilson_interval(0, len(comparisons))
+    if low == high and low > 1 - 1e-6:  # ROUGE-L of equal texts is 0.999999995
+        return wilson_interval(len(comparisons), len(comparisons))
+    return low, high

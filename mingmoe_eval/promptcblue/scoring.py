@@ -12,6 +12,7 @@ from typing import Any, cast
 from mingmoe_eval.metrics.uncertainty import share
 from mingmoe_eval.promptcblue.answers import Answer
 from mingmoe_eval.promptcblue.catalogue import CblueTask, task_named
+from mingmoe_eval.promptcblue.guessing import guessing_level
 from mingmoe_eval.promptcblue.malformed import WELL_FORMED, describe, most_frequent
 from mingmoe_eval.promptcblue.measures import (
     SECTION,
@@ -57,8 +58,9 @@ def expected(doc: Mapping[str, Any]) -> str:
     return str(gold)
 
 
-def chance_level(docs: Sequence[Mapping[str, Any]]) -> None:
-    """None: guessing has no meaning for most of the tasks, and F1 of guesses no closed form."""
+def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
+    """What uniform guesses among each doc's options score; None where guessing has no meaning."""
+    return guessing_level(docs)
 
 
 def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, MetricValue]:

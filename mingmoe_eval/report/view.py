@@ -48,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """One task by one tag: a row for each of the tag's values."""
+    """One task by one tag, a row for each of its values; without a tag, a row for each metric."""
 
     task: str
     tag: str
@@ -88,6 +88,21 @@ class Setting:
         return len(set(self.values)) > 1
 
 
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Where a run's routers sent the tokens; the shares of a task or of a layer add up to 1.
+
+    Attributes:
+        column: The run.
+        tasks: Task -> share by expert, the mean over the layers.
+        layers: Task -> layer -> share by expert.
+    """
+
+    column: Column
+    tasks: Mapping[str, Sequence[float]]
+    layers: Mapping[str, Mapping[str, Sequence[float]]]
+
+
 def columns(runs: Sequence[Run], baseline: int) -> tuple[Column, ...]:
     """The runs' columns; equal names are told apart by number."""
     names = [run.name for run in runs]
@@ -108,34 +123,11 @@ def headline(runs: Sequence[Run]) -> list[Row]:
     return sorted(rows, key=lambda row: not row.is_group)
 
 
-def further_metrics(runs: Sequence[Run]) -> list[Breakdown]:
-    """Every metric of every task beside the main one."""
-    found = []
-    for task in dict.fromkeys(task for run in runs for task in run.results):
-        results = [run.results.get(task) for run in runs]
-        names = dict.fromkeys(
-            name for r in results if r for name in r.metrics if name not in ("score", r.main_metric)
-        )
-        rows = [
-            _row(name, runs, [r.metrics.get(name) if r else None for r in results])
-            for name in names
-        ]
-        if rows:
-            found.append(Breakdown(task, "", tuple(rows)))
-    return found
-
-
-def breakdowns(runs: Sequence[Run]) -> list[Breakdown]:
-    """Every task by every tag that some run broke it down by."""
-    found = []
-    for task in dict.fromkeys(task for run in runs for task in run.results):
-        parts = [run.results[task].breakdowns if task in run.results else {} for run in runs]
-        for tag in dict.fromkeys(tag for part in parts for tag in part):
-            by_run = [part.get(tag, {}) for part in parts]
-            values = dict.fromkeys(value for part in by_run for value in part)
-            rows = [_row(value, runs, [part.get(value) for part in by_run]) for value in values]
-            found.append(Breakdown(task, tag, tuple(rows)))
-    return found
+def breakdowns(runs: Sequence[Run]) -> list[tuple[str, list[Breakdown]]]:
+    """By task: its parts by every tag that some run split it by, then its further metrics."""
+    tasks = dict.fromkeys(task for run in runs for task in run.results)
+    by_task = ((task, [*_by_tag(runs, task), *_further_metrics(runs, task)]) for task in tasks)
+    return [(task, parts) for task, parts in by_task if parts]
 
 
 def effort(runs: Sequence[Run], shown: Sequence[Column]) -> list[Effort]:
@@ -171,13 +163,8 @@ def task_counts(runs: Sequence[Run], shown: Sequence[Column]) -> list[tuple[Colu
     ]
 
 
-def routing(
-    runs: Sequence[Run], shown: Sequence[Column]
-) -> list[tuple[Column, dict[str, list[float]], dict[str, dict[str, list[float]]]]]:
-    """Of each run with routers: each task's shares by expert, and the same by layer and expert.
-
-    A share is a part of the tokens that a layer's experts received; a layer's shares add up to 1.
-    """
+def routing(runs: Sequence[Run], shown: Sequence[Column]) -> list[Routing]:
+    """Of each run with routers: which share of a task's tokens each expert received."""
     found = []
     for run, column in zip(runs, shown, strict=True):
         layers = {
@@ -186,11 +173,11 @@ def routing(
         }
         if layers:
             tasks = {task: _mean(list(grid.values())) for task, grid in layers.items()}
-            found.append((column, tasks, layers))
+            found.append(Routing(column, tasks, layers))
     return found
 
 
-def withheld_tasks(runs: Sequence[Run]) -> set[str]:
+def registered_tasks(runs: Sequence[Run]) -> set[str]:
     """Tasks on data sets that only registered users may have."""
     return {
         task
@@ -205,6 +192,31 @@ def _task_row(runs: Sequence[Run], task: str) -> Row:
     first = next(result for result in results if result)
     row = _row(task, runs, [result.main if result else None for result in results])
     return Row(row.name, row.cells, row.n, first.is_group, first.chance, first.notes)
+
+
+def _by_tag(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
+    parts = [run.results[task].breakdowns if task in run.results else {} for run in runs]
+    for tag in dict.fromkeys(tag for part in parts for tag in part):
+        yield _breakdown(task, tag, runs, [part.get(tag, {}) for part in parts])
+
+
+def _further_metrics(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
+    metrics: list[dict[str, MetricValue]] = []
+    for run in runs:
+        result = run.results.get(task)
+        main = ("score", result.main_metric) if result else ()
+        known = result.metrics if result else {}
+        metrics.append({name: value for name, value in known.items() if name not in main})
+    if any(metrics):
+        yield _breakdown(task, "", runs, metrics)
+
+
+def _breakdown(
+    task: str, tag: str, runs: Sequence[Run], by_run: Sequence[Mapping[str, MetricValue]]
+) -> Breakdown:
+    names = dict.fromkeys(name for values in by_run for name in values)
+    rows = (_row(name, runs, [values.get(name) for values in by_run]) for name in names)
+    return Breakdown(task, tag, tuple(rows))
 
 
 def _row(name: str, runs: Sequence[Run], values: Sequence[MetricValue | None]) -> Row:

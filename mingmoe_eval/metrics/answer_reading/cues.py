@@ -28,7 +28,8 @@ _STRONG_CUES = (
     r"(?:options?|choices?|ones?|selection|response|letter))\b"
     r"(?:[\s\"'*_(\[–—-]{1,4}(?=[A-Z](?![A-Za-z]))"
     r"|[^\n.!?;]{0,60}?(?:\b(?:is|are|be|was)\b|[:=→]|->))",
-    r"\b(?:choose|chose|select|selected|pick|picked|go with|opt for|going with|lean(?:ing)? towards?)\b|\bcorrect\s?:",
+    r"\b(?:choose|chose|select|selected|pick|picked|go with|opt for|going with"
+    r"|lean(?:ing)? towards?)\b|\bcorrect\s?:",
     r"\bnot\s\(?[A-Z]\)?,?\s(?:but|rather)\b(?:\srather)?",
 )
 # Weak cues also open other sentences, so the letters must end the sentence or the line.
@@ -46,7 +47,7 @@ _STRONG = re.compile("|".join(f"(?:{cue})" for cue in _STRONG_CUES), re.IGNORECA
 _WEAK = re.compile("|".join(f"(?:{cue})" for cue in _WEAK_CUES), re.IGNORECASE)
 
 _NEGATED_BEFORE = re.compile(
-    r"(?:不|误|错|勿|未|没有?|莫|别|若|如果|假如|漏)(?:应该?|能|可以?|要|宜|会|必|得|再)?$"
+    r"(?:不|误|错|勿|未|没有?|莫|(?<![分特鉴性判区])别|若|如果|假如|漏)(?:应该?|能|可以?|要|宜|会|必|得|再)?$"
     r"|(?:\bnot|n['’]t|\bnever|\bcannot|\bif you)\s{1,3}(?:\w{1,10}\s)?$",
     re.IGNORECASE,
 )

@@ -39,7 +39,7 @@ _MEDICAL_TERM_ENGLISH = re.compile(
     r"|albicans|trachomatis|diphtheriae|immitis|burgdorferi)\b"
 )
 _PART_OF_WORD = re.compile(r"['’-][A-Za-z0-9]")
-# After "A" or "I", a lower-case word or a number makes an article or a pronoun, unless it is one of these.
+# "A" or "I" before a lower-case word or a number is an article or a pronoun, but for these words.
 _LOWER_CASE_WORD = re.compile(
     r"[ \t]+(?!(?:because|since|as|is|are|and|or|for|with|which|due|based|but|would|in)\b)[a-z0-9]"
 )
@@ -153,8 +153,7 @@ def _next_token(case: Case, position: int) -> Statement | None:
     # "The answer is A, B is wrong": the second letter opens a clause of its own.
     if loosely_joined and _OWN_CLAUSE.match(case.text, token.end):
         return None
-    word = (separator["word"] or "").strip().lower()
-    return replace(token, hedged=word in ("or", "或"))
+    return replace(token, hedged=_is_or(separator))
 
 
 def _marks_in_block(text: str, position: int) -> list[str]:
@@ -165,15 +164,20 @@ def _marks_in_block(text: str, position: int) -> list[str]:
 
 
 def _texts_from(case: Case, letter: str, end: int) -> Statement:
-    letters = [letter]
-    while not case.single and len(letters) < _MOST_LETTERS:
+    letters, hedged = [letter], False
+    while len(letters) < _MOST_LETTERS:
         separator = _SEPARATOR.match(case.text, end)
         found = option_at(case, separator.end()) if separator else None
         if found is None or separator is None or separator.end() == end:
             break
         letters.append(found[0])
+        hedged |= _is_or(separator)
         end = found[1]
-    return Statement(tuple(letters), end, by_text=True)
+    return Statement(tuple(letters), end, by_text=True, hedged=hedged)
+
+
+def _is_or(separator: re.Match[str]) -> bool:
+    return (separator["word"] or "").strip().lower() in ("or", "或")
 
 
 def _end(pattern: re.Pattern[str], text: str, position: int) -> int:

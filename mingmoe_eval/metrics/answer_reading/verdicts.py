@@ -41,7 +41,7 @@ _AT_CLAUSE_END = re.compile(
 )
 _CLAUSE_END = re.compile(r"[;。\n]|$")
 _LETTERS = re.compile(
-    r"(?<![A-Za-z0-9])[A-Z](?:(?:\s?(?:、|,|/|&|和|与|及|and)\s?(?:选项|[Oo]ption\s)?)?[A-Z]){0,25}"
+    r"(?<![A-Za-z0-9])[A-Z](?:(?:\s?(?:、|,|/|&|和|与|及|and)\s?(?:选项|option\s)?)?[A-Z]){0,25}"
     r"(?![A-Za-z0-9])"
 )
 # "A错，为本题正确答案", as explanations put it where a wrong statement was asked for.

@@ -43,7 +43,7 @@ const index = await unpack("index");
 // --- static tables -----------------------------------------------------------------------------
 
 const tableWords = () => ({
-  info: "_START_–_END_ / _TOTAL_", infoEmpty: "0", infoFiltered: "", lengthMenu: "_MENU_",
+  info: "_START_–_END_ / _TOTAL_", infoEmpty: "0", infoFiltered: "", lengthMenu: `_MENU_ ${word("rows")}`,
   emptyTable: word("nothing"), zeroRecords: word("nothing"),
   aria: {
     orderable: word("sort"), orderableReverse: word("sort"), orderableRemove: word("sort"),

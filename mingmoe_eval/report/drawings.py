@@ -1,0 +1,93 @@
+"""Which charts a report has: the runs' numbers turned into points and drawn."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+
+from mingmoe_eval.errors import RunStoreError
+from mingmoe_eval.report import charts
+from mingmoe_eval.report.charts import Chart, Palette, Point
+from mingmoe_eval.report.differences import Compared
+from mingmoe_eval.report.view import Column, Routing, Row
+
+
+def result_points(rows: Sequence[Row], shown: Sequence[Column]) -> list[Point]:
+    """The main metric of every task and run."""
+    return [
+        Point(
+            row=row.name,
+            series=_label(column),
+            value=cell.metric.value,
+            interval=cell.metric.interval,
+            colour=column.position,
+            reference=row.chance,
+        )
+        for row in rows
+        for column, cell in zip(shown, row.cells, strict=True)
+        if cell and cell.metric.n
+    ]
+
+
+def difference_points(compared: Sequence[Compared]) -> list[Point]:
+    """The difference from the baseline of every task and candidate."""
+    return [
+        Point(
+            row=task,
+            series=_label(one.column),
+            value=leaf.paired.difference,
+            interval=leaf.paired.interval,
+            colour=one.column.position,
+        )
+        for one in compared
+        if one.comparison
+        for task, leaf in one.comparison.tasks.items()
+    ]
+
+
+def in_page(results: Sequence[Point], differences: Sequence[Point]) -> dict[str, Markup]:
+    """The page's charts as SVG; without those that have no point or nothing to draw with."""
+    if not charts.available():
+        return {}
+    drawn = _charts(results, differences, charts.IN_PAGE)
+    # Vega escapes every text that it puts into an SVG; a test plants markup to hold it to that.
+    return {name: Markup(charts.svg(chart)) for name, chart in drawn.items()}
+
+
+def write_figures(
+    folder: Path,
+    results: Sequence[Point],
+    differences: Sequence[Point],
+    routing: Sequence[Routing],
+) -> None:
+    """Write every chart as PDF, SVG and Vega-Lite.
+
+    Raises:
+        RunStoreError: the folder cannot be written.
+    """
+    drawn = _charts(results, differences, charts.ON_PAPER)
+    for one in routing:
+        drawn[f"routing_{one.column.position}"] = charts.heat_map(
+            one.tasks, charts.ON_PAPER, row_title="task", column_title="expert"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, chart in drawn.items():
+            charts.write_figure(chart, folder, name)
+    except OSError as error:
+        raise RunStoreError(f"cannot write figures to {folder}: {error.strerror}") from error
+
+
+def _charts(
+    results: Sequence[Point], differences: Sequence[Point], palette: Palette
+) -> dict[str, Chart]:
+    kinds: Mapping[str, tuple[Sequence[Point], Chart]] = {
+        "results": (results, charts.bars(results, palette)),
+        "differences": (differences, charts.forest(differences, palette)),
+    }
+    return {name: chart for name, (points, chart) in kinds.items() if points}
+
+
+def _label(column: Column) -> str:
+    """A chart travels alone: a run's marks travel with it."""
+    return f"{column.label} ({', '.join(column.marks)})" if column.marks else column.label

@@ -1,0 +1,105 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+from statsmodels.stats.proportion import proportion_confint
+
+from mingmoe_eval.metrics.choice_accuracy import (
+    accuracy,
+    chance_of,
+    exact_match,
+    likeliest,
+    macro_accuracy,
+    macro_f1,
+    overlaps,
+)
+from mingmoe_eval.metrics.uncertainty import share
+
+
+@pytest.mark.parametrize(
+    ("answered", "key", "exact", "overlap"),
+    [
+        ("AC", "AC", True, True),
+        ("A", "AC", False, True),
+        ("ACD", "AC", False, True),
+        ("B", "AC", False, False),
+        (None, "AC", False, False),
+    ],
+)
+def test_only_the_very_set_of_letters_matches_and_any_right_letter_overlaps(
+    answered, key, exact, overlap
+):
+    assert exact_match(answered, key) is exact
+    assert overlaps(answered, key) is overlap
+
+
+def test_the_likeliest_letter_wins_and_a_tie_goes_to_the_first_and_is_told():
+    assert likeliest([-2.0, -0.5, -1.0], "ABC") == ("B", False)
+    assert likeliest([-2.0, -0.5, -0.5], "ABC") == ("B", True)
+
+
+@pytest.mark.parametrize("values", [[math.nan, -1.0], [-1.0, math.nan], [-math.inf, -1.0], [-1.0]])
+def test_log_likelihoods_that_are_not_finite_or_not_one_a_letter_are_refused(values):
+    with pytest.raises(ValueError, match="log-likelihoods"):
+        likeliest(values, "AB")
+
+
+def test_docs_on_their_own_get_wilsons_interval():
+    rights = [True] * 30 + [False] * 10
+    metric = accuracy(rights, [None] * 40)
+    assert metric == share(30, 40)
+    assert metric.interval == pytest.approx(proportion_confint(30, 40, method="wilson"))
+
+
+def test_docs_of_one_case_that_go_together_count_as_one():
+    # 20 cases of 3 docs each, all three right or all three wrong: as good as 20 docs, 15 right.
+    rights = [right for right in [True] * 15 + [False] * 5 for _ in range(3)]
+    metric = accuracy(rights, [f"case {i // 3}" for i in range(60)])
+    assert (metric.value, metric.n) == (0.75, 60)
+    assert metric.interval == pytest.approx(share(15, 20).interval)
+    assert metric.interval_method == "Wilson, 20 clusters"
+
+
+def test_clusters_never_narrow_the_interval():
+    # One right and one wrong in each cluster: Miller's formula alone would give a width of 0.
+    metric = accuracy([True, False] * 10, [i // 2 for i in range(20)])
+    assert metric.interval == pytest.approx(share(10, 20).interval)
+
+
+def test_a_clean_sweep_over_clusters_leaves_doubt():
+    metric = accuracy([True] * 6, ["a", "a", "a", "b", "b", None])
+    assert metric.interval == pytest.approx(share(3, 3).interval)
+
+
+def test_no_docs_have_no_accuracy():
+    assert math.isnan(accuracy([], []).value)
+
+
+def test_the_macro_accuracy_weighs_parts_and_not_docs():
+    metric = macro_accuracy({"anatomy": [True] * 9 + [False], "genetics": [False, False]})
+    assert metric.value == pytest.approx(0.45)
+    assert metric.n == 12
+
+
+def test_a_guess_is_right_once_in_the_possible_answers():
+    assert chance_of(4, single=True) == 0.25
+    assert chance_of(5, single=False) == pytest.approx(1 / 31)  # 2^5 - 1 sets that are not empty
+
+
+def test_macro_f1_equals_scikit_learns():
+    rng = np.random.default_rng(3)
+    keys = rng.choice(["A", "B", "C"], size=200, p=[0.55, 0.34, 0.11]).tolist()
+    answers = [key if rng.random() < 0.6 else str(rng.choice(["A", "B", "C"])) for key in keys]
+    metric = macro_f1(list(zip(answers, keys, strict=True)))
+    assert metric.value == pytest.approx(f1_score(keys, answers, average="macro"))
+    low, high = metric.interval
+    assert low < metric.value < high
+    assert 0.05 < high - low < 0.3
+    assert metric.n == 200
+
+
+def test_an_unanswered_doc_is_a_miss_of_its_label_and_no_label_of_its_own():
+    # A: 1 hit, 1 answer, 2 keys: F1 2/3. B: 1 hit, 1 answer, 1 key: F1 1.
+    metric = macro_f1([("A", "A"), (None, "A"), ("B", "B")])
+    assert metric.value == pytest.approx((2 / 3 + 1) / 2)

@@ -1,0 +1,61 @@
+import pytest
+from tiny_language_models import make_tokenizer
+
+from mingmoe_eval.engine.generated_text import GeneratedText
+
+
+def read(text, stop=(), *, in_thought=False, special=False):
+    """Feed a text token by token; gives (tokens before it stopped, the final answer)."""
+    tokenizer = make_tokenizer()
+    ids = tokenizer(text, add_special_tokens=special)["input_ids"]
+    reader = GeneratedText(tokenizer, stop, in_thought=in_thought)
+    for count in range(1, len(ids) + 1):
+        if reader.stops(ids[:count]):
+            return tokenizer.decode(ids[:count]), reader.final(ids[:count])
+    return tokenizer.decode(ids), reader.final(ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "final"),
+    [
+        ("答案是A\n\n题目2", ["\n\n"], "答案是A"),
+        ("答案是A。因为", ["。", "因为"], "答案是A"),
+        ("no stop here", ["Q:"], "no stop here"),
+        ("A", [], "A"),
+        ("answer</s>", [], "answer"),
+        ("A<|user|>more", ["<|user|>"], "A"),
+        ("cut ofQuestion: x", ["Question:"], "cut of"),
+        ("患者发热", ["发"], "患者"),
+    ],
+)
+def test_the_answer_ends_before_the_first_stop_string(text, stop, final):
+    stopped_at, answer = read(text, stop)
+    assert answer == final
+    assert not stop or len(stopped_at) <= len(text)
+
+
+def test_generation_stops_with_the_token_that_completes_the_stop_string():
+    stopped_at, _ = read("one two STOP three four five six", ["STOP"])
+    assert "STOP" in stopped_at
+    assert "four" not in stopped_at
+
+
+def test_a_stop_string_inside_a_thought_does_not_stop():
+    thought = "<think>first\n\nA is wrong\n\n</think>\n\nB\n\nnext"
+    stopped_at, answer = read(thought, ["\n\nnext"])
+    assert stopped_at == thought
+    assert answer == "B"
+
+
+def test_a_prompt_that_opens_a_thought_is_as_good_as_a_text_that_does():
+    stopped_at, answer = read("hm\n\nC?</think>D.\n\nmore", ["\n\n"], in_thought=True)
+    assert "more" not in stopped_at
+    assert answer == "D."
+
+
+def test_a_thought_that_never_ends_leaves_no_answer():
+    assert read("<think>it may be A or B")[1] == ""
+
+
+def test_special_tokens_behind_a_thought_are_no_part_of_the_answer():
+    assert read("<think>x</think>A</s>")[1] == "A"
