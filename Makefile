@@ -25,7 +25,7 @@ soak: $(READY)  ## long property, kill and fuzz runs
 debian-packages:  ## what the browser and LaTeX tests need; without it those tests skip
 	apt-get update -q
 	apt-get install -q -y --no-install-recommends chromium fonts-noto-cjk \
-	  texlive-latex-base texlive-latex-recommended texlive-latex-extra
+	  texlive-latex-recommended texlive-xetex texlive-lang-chinese
 
 docs: $(READY)  ## docs/cli.md from --help
 	$(BIN)/python tests/test_docs.py

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mingmoe_eval import run_store, scoring
-from mingmoe_eval.errors import UsageError
+from mingmoe_eval.errors import MingMoeError, UsageError
 from mingmoe_eval.harness import results as harness_results
 from mingmoe_eval.harness.files import write_output
 from mingmoe_eval.harness.results import UsageKey
@@ -101,9 +101,14 @@ def evaluate(
     path = run_store.open_folder(folder, resume=resume) if folder else None
     if path:
         run_store.save_unfinished(path, spec)
-    lm = (open_model or open_checkpoint)(spec, path, watch)
-    conditions = _Conditions(lm=lm, spec=spec, chat=_chat_template(spec, lm), watch=watch)
-    return _run_all(conditions, tasks, selection, path)
+    try:
+        lm = (open_model or open_checkpoint)(spec, path, watch)
+        conditions = _Conditions(lm=lm, spec=spec, chat=_chat_template(spec, lm), watch=watch)
+        return _run_all(conditions, tasks, selection, path)
+    except MingMoeError:
+        if path and not resume:
+            run_store.discard_if_bare(path)
+        raise
 
 
 def open_checkpoint(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageModel:
@@ -115,7 +120,7 @@ def open_checkpoint(spec: RunSpec, folder: Path | None, watch: Watch) -> Languag
     store = cache_dir() / "responses.sqlite" if spec.cache else None
     if store is None and folder is not None:
         store = folder / "responses.sqlite"
-    model: LanguageModel = CheckpointLM(
+    lm = CheckpointLM(
         spec.model,
         spec.base,
         dtype=spec.dtype,
@@ -126,7 +131,10 @@ def open_checkpoint(spec: RunSpec, folder: Path | None, watch: Watch) -> Languag
         on_progress=watch.requests_done,
         on_note=watch.note,
     )
-    return model
+    effect = lm.probe()
+    if effect is not None:
+        watch.note(f"the adapter is live: it moves a probe's logits by up to {effect:.2g}")
+    return lm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,9 @@ from typing import Any
 from mingmoe_eval import __version__
 from mingmoe_eval.records import JsonDict, Sample, fingerprint
 
+_SETTINGS = ("form", "reading", "profile", "access")
+"""Of a task's metadata, what decides its numbers or who may see its docs."""
+
 _PACKAGES = ("lm_eval", "torch", "transformers", "peft", "datasets", "numpy", "scipy", "tokenizers")
 
 
@@ -37,6 +40,9 @@ def task_provenance(docs: Any, samples: Sequence[Sample], settings: Mapping[str,
         settings: The task's metadata.
     """
     source = getattr(docs, "source", None)
+    kept = {key: settings[key] for key in _SETTINGS if key in settings}
+    if getattr(source, "kind", "") == "sample":
+        kept.pop("access", None)  # the bundled sample is ours to show
     return {
         "data_path": str(getattr(source, "path", "")) or None,
         "data_fingerprint": getattr(source, "fingerprint", None),
@@ -44,7 +50,7 @@ def task_provenance(docs: Any, samples: Sequence[Sample], settings: Mapping[str,
         "docs_fingerprint": fingerprint(sorted(sample.doc_id for sample in samples)),
         "prompts_fingerprint": fingerprint([sample.prompt_id for sample in samples]),
         "unusable": [str(row) for row in getattr(docs, "unusable", ())],
-        **{key: settings[key] for key in ("form", "reading", "profile") if key in settings},
+        **kept,
     }
 
 

@@ -52,6 +52,15 @@ def open_folder(folder: str | Path, *, resume: bool = False) -> Path:
     return path
 
 
+def discard_if_bare(folder: Path) -> None:
+    """Remove the folder of a run that stopped before it had a single answer."""
+    answered = [*(folder / "samples").glob("*"), *folder.glob("*.sqlite*")]
+    if not answered and not (folder / RUN_FILE).exists():
+        (folder / UNFINISHED_FILE).unlink(missing_ok=True)
+        (folder / "samples").rmdir()
+        folder.rmdir()
+
+
 def save_samples(folder: Path, task: str, samples: Iterable[Sample]) -> Path:
     """Write one task's samples, whole or not at all."""
     rows = (sample.to_json() for sample in samples)

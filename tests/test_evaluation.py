@@ -8,7 +8,7 @@ import pytest
 from doubles import ScriptedLM
 
 from mingmoe_eval import run_store
-from mingmoe_eval.errors import MingMoeError, UnknownTaskError, UsageError
+from mingmoe_eval.errors import CheckpointError, MingMoeError, UnknownTaskError, UsageError
 from mingmoe_eval.evaluation import Watch, evaluate
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.rescoring import rescore
@@ -106,6 +106,15 @@ def test_a_mistyped_task_among_good_ones_stops_everything_before_the_model_is_op
     spec = dataclasses.replace(SPEC, tasks=("usmle", "usmle_lll*"))
     with pytest.raises(UnknownTaskError):
         evaluate(spec, open_model=never)
+
+
+def test_a_checkpoint_that_does_not_load_leaves_no_run_folder(tmp_path):
+    def broken(spec, folder, watch):
+        raise CheckpointError("no such checkpoint")
+
+    with pytest.raises(CheckpointError):
+        evaluate(SPEC, open_model=broken, folder=tmp_path / "r")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_data_is_named_for_every_task_before_the_model_is_opened(tmp_path):

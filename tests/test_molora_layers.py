@@ -14,8 +14,8 @@ from mingmoe_eval.molora.layers import (
     MoLoraFFN,
     MoLoraLinear,
     RoutedExperts,
-    choose_experts,
 )
+from mingmoe_eval.molora.router import choose_experts
 
 FP32 = ComputeDtypes(torch.float32, torch.float32)
 

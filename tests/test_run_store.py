@@ -152,3 +152,18 @@ def test_two_tasks_never_share_a_file(tmp_path):
     path = run_store.open_folder(tmp_path / "r")
     names = ["a/b", "a_b", "A_b", ".a_b"]
     assert len({run_store.save_samples(path, name, []) for name in names}) == len(names)
+
+
+def test_a_run_that_never_got_an_answer_leaves_no_folder(tmp_path):
+    path = run_store.open_folder(tmp_path / "r")
+    run_store.save_unfinished(path, SPEC)
+    run_store.discard_if_bare(path)
+    assert not path.exists()
+
+
+def test_a_run_that_has_samples_is_never_discarded(tmp_path):
+    path = run_store.open_folder(tmp_path / "r")
+    run_store.save_unfinished(path, SPEC)
+    run_store.save_samples(path, "usmle", [])
+    run_store.discard_if_bare(path)
+    assert run_store.unfinished_spec(path) == SPEC

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mingmoe_eval.cli import VERBS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mingmoe_eval"
 
@@ -106,8 +108,7 @@ raise SystemExit(main(sys.argv[1:]))
         ["--help"],
         ["--version"],
         ["tasks"],
-        *([verb, "--help"] for verb in ("run", "score", "report", "compare", "gate", "table")),
-        *([verb, "--help"] for verb in ("tasks", "inspect", "rescore", "import", "convert", "demo")),
+        *([verb, "--help"] for verb in VERBS),
     ],
     ids=" ".join,
 )

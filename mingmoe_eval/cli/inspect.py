@@ -73,7 +73,7 @@ def _rows(description: "CheckpointDescription", data: "JsonDict") -> list[tuple[
             ("rank, alpha", f"{mixture.rank}, {mixture.alpha:g}"),
             ("scaling of experts", f"{mixture.expert_scaling:g}"),
             ("scaling of low-rank pairs", f"{mixture.attention_scaling:g}"),
-            ("generation", str(mixture.generation)),
+            ("generation", str(mixture.generation or "")),
         ]
     rows += [
         ("layers with experts", _layer_counts(description.expert_layers)),

@@ -8,7 +8,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict, Unpack
 
 from jinja2.exceptions import TemplateError
 from lm_eval.api.model import LM
@@ -28,6 +28,9 @@ from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answ
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokenisation, Tokens, longest_input
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.records import JsonDict, RequestUsage
+
+if TYPE_CHECKING:
+    from mingmoe_eval.molora.description import CheckpointDescription
 
 DEFAULT_SEED = 1234
 
@@ -146,7 +149,10 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         pairs = self._tokenisation.encode_pairs([request.args for request in requests])
         given = self._score(pairs)
         for request, pair, one in zip(requests, pairs, given, strict=True):
-            self._record(request, one, pair.prompt_tokens, truncated=pair.truncated)
+            failure = "" if pair.n_targets else _unscorable(self.max_length)
+            self._record(
+                request, one, pair.prompt_tokens, truncated=pair.truncated, failure=failure
+            )
         return [(_number(one.answer), one.answer.greedy) for one in given]
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
@@ -195,6 +201,7 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         loaded = getattr(model, "loaded", None)
         return {
             "checkpoint": loaded.description.to_json() if loaded else None,
+            "parameters": _parameters(loaded.description) if loaded else None,
             "class": type(model).__name__,
             "weights_fingerprint": weights_fingerprint(model),
             "settings_fingerprint": settings_fingerprint(model),
@@ -205,6 +212,17 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             "max_length": self.max_length,
             "batch_size": self.batch_size,
         }
+
+    def probe(self) -> float | None:
+        """The most that the adapter moves a logit; None without an adapter.
+
+        Raises:
+            CheckpointError: it moves none, so it is not live; or a logit is not finite.
+        """
+        from mingmoe_eval.molora.probing import probe
+
+        model = self._model.model
+        return probe(model) if hasattr(model, "loaded") else None
 
     def close(self) -> None:
         """Release the store's file."""
@@ -345,7 +363,13 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             self._progress(done, total)
 
     def _record(
-        self, request: Any, given: _Given, prompt_tokens: int, *, truncated: bool = False
+        self,
+        request: Any,
+        given: _Given,
+        prompt_tokens: int,
+        *,
+        truncated: bool = False,
+        failure: str = "",
     ) -> None:
         self._usage[(request.task_name, request.doc_id, request.idx)] = RequestUsage(
             prompt_tokens=prompt_tokens,
@@ -353,7 +377,21 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             finish=given.answer.finish,
             prompt_truncated=truncated,
             from_store=given.from_store,
+            failure=failure,
         )
+
+
+def _parameters(description: "CheckpointDescription") -> JsonDict:
+    """Counts of numbers: all, those that the adapter's training made, those that a token uses."""
+    counted = description.parameters
+    return {"total": counted.total, "trainable": counted.adapter, "active": counted.active}
+
+
+def _unscorable(max_length: int) -> str:
+    return (
+        "the continuation came to no token of its own, or more than the "
+        f"{max_length} that the model can hold"
+    )
 
 
 def _number(answer: StoredAnswer) -> float:

@@ -15,7 +15,7 @@ import xxhash
 # be edited between two of them: an expert is masked through its router's bias.
 _SMALL = 65_536
 
-# What a config says of where a model came from, and of nothing that it does.
+# What says where a model came from, and nothing of what it does.
 _ORIGIN = ("_name_or_path", "name_or_path", "transformers_version", "architectures")
 
 _SIMPLE = (bool, int, float, str, tuple, torch.dtype)
@@ -72,5 +72,5 @@ def _simple_settings(module: torch.nn.Module) -> dict[str, str]:
     return {
         name: str(value)
         for name, value in vars(module).items()
-        if isinstance(value, _SIMPLE) and not name.startswith("_")
+        if isinstance(value, _SIMPLE) and not name.startswith("_") and name not in _ORIGIN
     }

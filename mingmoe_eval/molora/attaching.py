@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
+from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.molora.block_experts import BlockExperts, MixLoraFFN
 from mingmoe_eval.molora.layers import (
     LinearExperts,
     LowRankLinear,
@@ -61,7 +64,7 @@ def attach_experts(
     experts: Mapping[str, LinearExperts],
     dtypes: ComputeDtypes,
 ) -> list[MergedPair]:
-    """Gives the feed-forward block at a path its experts, by the names of its layers.
+    """Gives the block at a path its experts, by the names of its linear layers.
 
     What every token passes through is merged, so that a single or a shared expert costs nothing.
     Returns what was merged.
@@ -76,9 +79,32 @@ def attach_experts(
     return merged
 
 
-def routed_experts(model: nn.Module) -> list[RoutedExperts]:
-    """Every module of the model that routes, in the order of its layers."""
-    return [module for module in model.modules() if isinstance(module, RoutedExperts)]
+def attach_block_experts(
+    model: nn.Module,
+    block: str,
+    experts: Mapping[str, LinearExperts],
+    dtypes: ComputeDtypes,
+    *,
+    act_fn: str | None = None,
+) -> list[MergedPair]:
+    """Gives the feed-forward block at a path MixLoRA's experts: whole blocks behind one router.
+
+    Returns what was merged, which is nothing.
+
+    Raises:
+        CheckpointError: the block computes something else than down(act(gate(x)) * up(x)).
+    """
+    ffn = model.get_submodule(block)
+    if not computes_gated_ffn(ffn):
+        raise CheckpointError(
+            f"{block} does not compute down(act(gate(x)) * up(x)), which MixLoRA's experts take "
+            "the place of; no loader for it exists here"
+        )
+    device = device_of(ffn.get_submodule("gate_proj"))
+    routed = BlockExperts(block, experts, dtype=dtypes.experts, router_dtype=dtypes.router)
+    activation = None if act_fn is None else ACT2FN[act_fn]
+    model.set_submodule(block, MixLoraFFN(ffn, routed.to(device), activation).train(ffn.training))
+    return []
 
 
 def _route(

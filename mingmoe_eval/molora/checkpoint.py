@@ -21,15 +21,20 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
-from mingmoe_eval.molora.attaching import ComputeDtypes, MergedPair, attach_experts, attach_pair
+from mingmoe_eval.molora.attaching import (
+    ComputeDtypes,
+    MergedPair,
+    attach_block_experts,
+    attach_experts,
+    attach_pair,
+)
 from mingmoe_eval.molora.config import MoLoraConfig
 from mingmoe_eval.molora.description import CheckpointDescription, describe
 from mingmoe_eval.molora.formats import ming, sniff
-from mingmoe_eval.molora.formats.keys import read_experts, read_pair
+from mingmoe_eval.molora.formats.keys import read_pair
 from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
 from mingmoe_eval.molora.probing import Loaded, largest_difference, probe_logits
 from mingmoe_eval.molora.sources import SMALL_FILES, base_of, fetch, transformers_config
-from mingmoe_eval.molora.structure import FFN_LINEARS, ffn_blocks
 
 logger = logging.getLogger("mingmoe_eval.molora")
 
@@ -86,7 +91,7 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
         CheckpointError: neither has one that loads without running its code.
     """
     home = Path(adapter) if sniff(adapter) != "hub" else fetch(str(adapter), SMALL_FILES)
-    if not _has_tokenizer(home) and sniff(home) in ("molora", "peft-lora"):
+    if not _has_tokenizer(home) and sniff(home) not in ("molora-merged", "full"):
         base = base_of(home, base)
         home = Path(base) if Path(base).is_dir() else fetch(base, SMALL_FILES)
     # Asked for itself: transformers makes an empty tokenizer where there is none.
@@ -158,15 +163,15 @@ def _attach(
         pair = read_pair(slots, opened.pair_files)
         offences += _non_finite(path, *pair)
         merged += attach_pair(model, path, pair, molora.attention_scaling, dtypes.experts)
-    for block in ffn_blocks(model):
-        experts = {
-            name: read_experts(opened.experts[f"{block}.{name}"], opened.expert_files, molora)
-            for name in FFN_LINEARS
-        }
+    for block in opened.expert_blocks:
+        experts = opened.read_block(block)
         for name, one in experts.items():
             router = [t for t in (one.router_weight, one.router_bias) if t is not None]
             offences += _non_finite(f"{block}.{name}", one.a, one.b, *router, *(one.shared or ()))
-        merged += attach_experts(model, block, experts, dtypes)
+        if opened.family is not None and opened.family.block_router:
+            merged += attach_block_experts(model, block, experts, dtypes, act_fn=molora.act_fn)
+        else:
+            merged += attach_experts(model, block, experts, dtypes)
     if offences:
         raise CheckpointError(offence_list(f"{opened.source} is damaged:", offences))
     return merged

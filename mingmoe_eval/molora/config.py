@@ -34,7 +34,12 @@ TOP_K_WORDS = ("top_k", "topk")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoLoraConfig:
-    """The settings of one MoLoRA adapter, as they will be computed."""
+    """The settings of one adapter with experts, as they will be computed.
+
+    `rank` and `alpha` are the experts', and the attention's too where it has none of its own.
+    `experts_by_layer` is empty when every layer has `num_experts`, which is else the most.
+    `act_fn` takes the place of the base's activation inside experts.
+    """
 
     num_experts: int
     experts_per_token: int
@@ -42,6 +47,10 @@ class MoLoraConfig:
     alpha: float
     expert_rslora: bool = False
     attention_rslora: bool = False
+    attention_rank: int | None = None
+    attention_alpha: float | None = None
+    experts_by_layer: tuple[int, ...] = ()
+    act_fn: str | None = None
     base: str | None = None
     target_modules: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -54,7 +63,13 @@ class MoLoraConfig:
     @property
     def attention_scaling(self) -> float:
         """What the product of the attention's low-rank pair is multiplied by."""
-        return lora_scaling(self.alpha, self.rank, rslora=self.attention_rslora)
+        alpha = self.alpha if self.attention_alpha is None else self.attention_alpha
+        return lora_scaling(alpha, self.pair_rank, rslora=self.attention_rslora)
+
+    @property
+    def pair_rank(self) -> int:
+        """The rank of the attention's low-rank pairs."""
+        return self.rank if self.attention_rank is None else self.attention_rank
 
 
 def lora_scaling(alpha: float, rank: int, *, rslora: bool) -> float:
@@ -90,7 +105,7 @@ def read_config(
     Raises:
         CheckpointError: listing every field that is absent, senseless or not supported.
     """
-    offences = [*_lora_offences(adapter), *_mixture_offences(model)]
+    offences = [*lora_offences(adapter), *_mixture_offences(model)]
     if offences:
         raise CheckpointError(offence_list("the adapter's configuration cannot be used:", offences))
     num_experts = model.get("num_experts", REFERENCE_EXPERTS)
@@ -112,9 +127,10 @@ def read_config(
     )
 
 
-def _lora_offences(adapter: Mapping[str, Any]) -> list[str]:
+def lora_offences(adapter: Mapping[str, Any]) -> list[str]:
+    """What a LoRA config lacks, or asks for that no format with experts has."""
     offences = []
-    if not _is_count(adapter.get("r")):
+    if not is_count(adapter.get("r")):
         offences.append(f"r must be a positive whole number, not {adapter.get('r')!r}")
     alpha = adapter.get("lora_alpha")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
@@ -135,9 +151,9 @@ def _mixture_offences(model: Mapping[str, Any]) -> list[str]:
     if "num_experts" in model and "num_experts_per_token" not in model:
         offences.append("num_experts_per_token is absent although num_experts is there")
     for field, value in (("num_experts", experts), ("num_experts_per_token", top_k)):
-        if not _is_count(value):
+        if not is_count(value):
             offences.append(f"{field} must be a positive whole number, not {value!r}")
-    if _is_count(experts) and _is_count(top_k) and 1 < experts < top_k:
+    if is_count(experts) and is_count(top_k) and 1 < experts < top_k:
         offences.append(f"num_experts_per_token = {top_k} exceeds num_experts = {experts}")
     if model.get("expert_selection") == "sampling":
         offences.append(
@@ -171,5 +187,6 @@ def _notes(
     return notes
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether a value from JSON is a whole number from 1 up."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

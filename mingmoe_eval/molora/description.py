@@ -33,9 +33,13 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """The settings of a MoLoRA checkpoint; `generation` 2 has experts that are always on."""
+    """The settings of a checkpoint with experts.
 
-    generation: int
+    `generation` is that of MING's format, of which 2 has experts that are always on; None for other
+    families.
+    """
+
+    generation: int | None
     num_experts: int
     experts_per_token: int
     rank: int
@@ -72,21 +76,35 @@ def describe(opened: OpenCheckpoint, *, reference_compat: bool = False) -> Check
     return CheckpointDescription(
         source=opened.source,
         kind=opened.kind,
-        base=opened.weights if opened.kind in ("molora", "peft-lora") else None,
+        base=None if opened.kind in ("molora-merged", "full", "hub") else opened.weights,
         architecture=type(opened.skeleton).__name__,
         layers=int(getattr(opened.model_config.get_text_config(), "num_hidden_layers", 0)),
         mixture=_mixture(opened, opened.molora) if opened.molora else None,
         reference_compat=reference_compat,
-        expert_layers=_by_last_name(opened.experts),
+        expert_layers=_by_last_name(
+            path for path, slots in opened.experts.items() if slots.keys() - {"router weight"}
+        ),
         low_rank_layers=_by_last_name(opened.pairs),
         parameters=_count_parameters(opened),
-        notes=opened.notes,
+        notes=(*opened.notes, *_varying(opened)),
     )
+
+
+def _varying(opened: OpenCheckpoint) -> list[str]:
+    """A note on layers with fewer experts than the most."""
+    counts: Counter[int] = Counter(
+        sum(slot.startswith("B ") for slot in slots) for slots in opened.experts.values()
+    )
+    del counts[0]
+    if len(counts) < 2:
+        return []
+    listed = ", ".join(f"{layers} with {experts}" for experts, layers in sorted(counts.items()))
+    return [f"the layers differ in their number of experts: {listed}"]
 
 
 def _mixture(opened: OpenCheckpoint, molora: MoLoraConfig) -> Mixture:
     return Mixture(
-        generation=2 if any("shared A" in slots for slots in opened.experts.values()) else 1,
+        generation=None if opened.family else _generation(opened),
         num_experts=molora.num_experts,
         experts_per_token=molora.experts_per_token,
         rank=molora.rank,
@@ -96,20 +114,26 @@ def _mixture(opened: OpenCheckpoint, molora: MoLoraConfig) -> Mixture:
     )
 
 
+def _generation(opened: OpenCheckpoint) -> int:
+    return 2 if any("shared A" in slots for slots in opened.experts.values()) else 1
+
+
 def _count_parameters(opened: OpenCheckpoint) -> Parameters:
     base = sum(parameter.numel() for parameter in opened.skeleton.parameters())
-    always = sum(math.prod(shape) for shape in opened.pair_files.shapes.values())
     if opened.molora is None:
+        always = sum(math.prod(shape) for shape in opened.pair_files.shapes.values())
         return Parameters(base=base, adapter=always, active=base + always)
-    routed = 0
+    names = [name for slots in opened.pairs.values() for name in slots.values()]
+    always = sum(math.prod(opened.pair_files.shapes[name]) for name in names)
+    routed = chosen = 0
     for slots in opened.experts.values():
-        for slot, name in slots.items():
-            size = math.prod(opened.expert_files.shapes[name])
-            if slot.startswith(("A ", "B ")):
-                routed += size
-            else:
-                always += size
-    chosen = routed * opened.molora.experts_per_token // opened.molora.num_experts
+        sizes = {slot: math.prod(opened.expert_files.shapes[n]) for slot, n in slots.items()}
+        layer = sum(size for slot, size in sizes.items() if slot.startswith(("A ", "B ")))
+        experts = sum(slot.startswith("B ") for slot in sizes)
+        always += sum(sizes.values()) - layer
+        routed += layer
+        if experts:
+            chosen += layer * min(opened.molora.experts_per_token, experts) // experts
     return Parameters(base=base, adapter=routed + always, active=base + chosen + always)
 
 

@@ -2,13 +2,11 @@
 
 For every token x of a linear layer W with N experts (A_i, B_i), a router (S, c) and scaling s:
 
-    g = S x + c                                the router's logits, [N]
-    T = the K largest of g; of equals the first
-    w = softmax over g_i, i in T
-    y = W x + sum over i in T of w_i s B_i (A_i x)
+    y = W x + sum over the K chosen i of w_i s B_i (A_i x)
 
-after MING-MOE (arXiv 2404.09027). Nothing here reads W: a base layer is only ever called, so it
-may be quantised, offloaded or of a class that we have never seen.
+where `router` says which are chosen and what w is, after MING-MOE (arXiv 2404.09027). Nothing here
+reads W: a base layer is only ever called, so it may be quantised, offloaded or of a class that we
+have never seen.
 
 Stacked, the experts are two matrix products whatever N is. All of them are computed and those not
 chosen are cleared: at these ranks that costs less than gathering the chosen ones, except for one
@@ -21,15 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mingmoe_eval.molora.router import Router
+
 SPARSE_MOST_TOKENS = 2
 """Up to so many tokens, on a CPU in fp32, only the chosen experts are read."""
-
-Observer = Callable[["RoutedExperts", Tensor, Tensor, Tensor], None]
-"""Sees each routing: the module, logits [T, G, N], chosen indices [T, G, K], weights [T, G, K].
-
-T counts tokens in the order of the flattened input, padding included; G counts `paths`.
-"""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearExperts:
@@ -54,24 +47,10 @@ class LinearExperts:
         return single if self.shared is None else (*single, self.shared)
 
 
-def choose_experts(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """The K largest logits of each row, of equals the first, and the softmax over those K.
-
-    logits [..., N] -> indices [..., K] in falling order of their logit, weights [..., K].
-    """
-    # A stable sort and not topk, whose choice among equals is unspecified. The softmax is written
-    # out: for a few rows torch.softmax may open a thread region that costs more than the sum.
-    ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)
-    largest = ordered[..., :top_k]
-    powers = torch.exp(largest - largest[..., :1])
-    return order[..., :top_k], powers / powers.sum(-1, keepdim=True)
-
-
-class RoutedExperts(nn.Module):
+class RoutedExperts(Router):
     """The routers and experts of G linear layers that read the same input.
 
-    Holds lora_a [G*N*r, in], lora_b (one [N*r, out] a layer), router [G*N, in] and router_bias
-    [G, N]. A router bias of minus infinity takes that expert out and renormalises the others.
+    Beside its routers holds lora_a [G*N*r, in] and lora_b (one [N*r, out] a layer).
 
     Args:
         paths: the names of the layers, for whoever observes the routing.
@@ -88,22 +67,21 @@ class RoutedExperts(nn.Module):
         dtype: torch.dtype,
         router_dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__()
         first = experts[0]
-        self.paths = tuple(paths)
-        self.num_experts, self.rank, self.in_features = first.a.shape
-        self.top_k, self.scaling = first.top_k, first.scaling
-        self.observer: Observer | None = None
-        self.enabled = True
-        routers = [_router_of(one) for one in experts]
+        super().__init__(
+            paths,
+            [_router_weight(one) for one in experts],
+            [one.router_bias for one in experts],
+            top_k=first.top_k,
+            dtype=router_dtype,
+        )
+        self.rank, self.scaling = first.a.shape[1], first.scaling
         self.lora_a = nn.Parameter(torch.cat([one.a.flatten(0, 1) for one in experts]).to(dtype))
         # Stored as [N*r, out]: both products then read memory in order.
         self.lora_b = nn.ParameterList(
             nn.Parameter(one.b.transpose(1, 2).flatten(0, 1).to(dtype).contiguous())
             for one in experts
         )
-        self.router = nn.Parameter(torch.cat([weight for weight, _ in routers]).to(router_dtype))
-        self.router_bias = nn.Parameter(torch.stack([bias for _, bias in routers]).to(router_dtype))
 
     def forward(self, x: Tensor, outputs: Sequence[Tensor]) -> list[Tensor]:
         """Adds the experts' part to what the base layers gave for x; outputs may be overwritten.
@@ -113,10 +91,7 @@ class RoutedExperts(nn.Module):
         if not self.enabled:
             return list(outputs)
         tokens = x.reshape(-1, self.in_features)
-        logits = self._router_logits(tokens)
-        index, weights = choose_experts(logits, self.top_k)
-        if self.observer is not None:
-            self.observer(self, logits, index, weights)
+        index, weights = self.route(tokens)
         if self._sparse_pays(tokens):
             return self._add_chosen(tokens, index, weights, outputs)
         return self._add_all(tokens, index, weights, outputs)
@@ -137,14 +112,6 @@ class RoutedExperts(nn.Module):
             )
             for group, b in enumerate(self.lora_b)
         ]
-
-    def _router_logits(self, tokens: Tensor) -> Tensor:
-        flat = nn.functional.linear(
-            tokens.to(self.router.dtype), self.router, self.router_bias.flatten()
-        )
-        # From here on at least in fp32, whatever dtype the router multiplied in.
-        at_least_fp32 = torch.promote_types(flat.dtype, torch.float32)
-        return flat.view(-1, *self.router_bias.shape).to(at_least_fp32)
 
     def _sparse_pays(self, tokens: Tensor) -> bool:
         return (
@@ -251,11 +218,10 @@ def merge_low_rank(linear: nn.Linear, a: Tensor, b: Tensor, scaling: float) -> N
     weight.copy_(weight.float().add_(product, alpha=scaling))
 
 
-def _router_of(experts: LinearExperts) -> tuple[Tensor, Tensor]:
+def _router_weight(experts: LinearExperts) -> Tensor:
     if experts.router_weight is None:
         raise ValueError("experts without a router are always on: merge them or add them apart")
-    bias = experts.router_bias
-    return experts.router_weight, experts.a.new_zeros(len(experts.a)) if bias is None else bias
+    return experts.router_weight
 
 
 def _only(outputs: list[Tensor]) -> Tensor:

@@ -1,7 +1,8 @@
 """Reads what a model directory says of itself, and checks all of it before any weight is loaded."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PretrainedConfig
@@ -14,14 +15,17 @@ from mingmoe_eval.molora.config import (
     read_config,
     read_json,
 )
-from mingmoe_eval.molora.formats import Kind, ming, sniff
+from mingmoe_eval.molora.formats import Kind, ming, siblings, sniff
+from mingmoe_eval.molora.formats.family import Family
 from mingmoe_eval.molora.formats.keys import (
     Layers,
     expert_offences,
     pair_offences,
+    read_experts,
     sort_into_layers,
 )
 from mingmoe_eval.molora.formats.tensor_files import TensorFiles, preferred_file, weight_files
+from mingmoe_eval.molora.layers import LinearExperts
 from mingmoe_eval.molora.sources import (
     SMALL_FILES,
     WEIGHT_FILES,
@@ -54,7 +58,30 @@ class OpenCheckpoint:
     expert_files: TensorFiles = NO_FILES
     pairs: Layers = field(default_factory=dict)
     pair_files: TensorFiles = NO_FILES
+    family: Family | None = None
     notes: tuple[str, ...] = ()
+
+    def read_block(self, block: str) -> dict[str, LinearExperts]:
+        """The experts of a block's layers by their names, in fp32; empty if it has none."""
+        return {
+            path.rpartition(".")[2]: self._read(path)
+            for path in self.experts
+            if path.rpartition(".")[0] == block
+        }
+
+    @property
+    def expert_blocks(self) -> tuple[str, ...]:
+        """The paths of the modules whose linear layers have experts."""
+        layers = linear_sizes(self.skeleton)
+        return tuple(dict.fromkeys(p.rpartition(".")[0] for p in self.experts if p in layers))
+
+    def _read(self, path: str) -> LinearExperts:
+        assert self.molora is not None
+        if self.family is None:
+            return read_experts(self.experts[path], self.expert_files, self.molora)
+        return siblings.read_family_experts(
+            self.family, path, self.experts, self.expert_files, self.molora
+        )
 
 
 def open_checkpoint(
@@ -78,6 +105,8 @@ def open_checkpoint(
         return _open_adapter(source, folder, base_of(folder, base), reference_compat)
     if kind == "peft-lora":
         return _open_peft(source, folder, base_of(folder, base))
+    if family := siblings.family_of(folder, _adapter_config(folder)):
+        return _open_sibling(source, folder, base_of(folder, base), family)
     notes = () if base is None else (f"a full model needs no base: {base} is not used",)
     if kind == "molora-merged":
         return _open_merged(source, folder, reference_compat, notes)
@@ -168,6 +197,38 @@ def _open_peft(source: str, folder: Path, weights: str) -> OpenCheckpoint:
     )
 
 
+def _open_sibling(source: str, folder: Path, weights: str, family: Family) -> OpenCheckpoint:
+    molora = siblings.read_settings(family, _adapter_config(folder))
+    files = _tensor_files(folder, ming.ATTENTION_STEM)
+    experts, others = sort_into_layers(files.shapes, family.expert_slot)
+    pairs, strays = sort_into_layers(others, family.pair_slot)
+    config = transformers_config(weights)
+    skeleton = skeleton_of(config, weights)
+    sizes = linear_sizes(skeleton)
+    offences = [f"unexpected tensor {name}" for name in strays]
+    offences += siblings.family_offences(family, experts, files, sizes, molora)
+    paired = tuple(name for name in molora.target_modules if not family.has_experts(name))
+    offences += pair_offences(pairs, files, sizes, replace(molora, target_modules=paired))
+    if offences:
+        headline = f"{source} does not fit its base, or is not whole:"
+        raise CheckpointError(offence_list(headline, offences))
+    return OpenCheckpoint(
+        source=source,
+        kind=family.name,
+        weights=weights,
+        folder=folder,
+        model_config=config,
+        skeleton=skeleton,
+        molora=molora,
+        experts=experts,
+        expert_files=files,
+        pairs=pairs,
+        pair_files=files,
+        family=family,
+        notes=molora.notes,
+    )
+
+
 def _refuse_mismatch(opened: OpenCheckpoint, molora: MoLoraConfig, strays: list[str]) -> None:
     sizes = linear_sizes(opened.skeleton)
     blocks = ffn_blocks(opened.skeleton)
@@ -182,6 +243,11 @@ def _refuse_mismatch(opened: OpenCheckpoint, molora: MoLoraConfig, strays: list[
     if offences:
         headline = f"{opened.source} does not fit its base, or is not whole:"
         raise CheckpointError(offence_list(headline, offences))
+
+
+def _adapter_config(folder: Path) -> dict[str, Any]:
+    path = folder / ADAPTER_CONFIG
+    return read_json(path) if path.is_file() else {"peft_type": "LORA"}
 
 
 def _tensor_files(folder: Path, stem: str) -> TensorFiles:

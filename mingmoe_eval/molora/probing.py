@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.molora.attaching import MergedPair
 from mingmoe_eval.molora.description import CheckpointDescription
-from mingmoe_eval.molora.layers import LowRankLinear, RoutedExperts
+from mingmoe_eval.molora.layers import LowRankLinear
+from mingmoe_eval.molora.router import Router
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +66,7 @@ def probe_logits(model: PreTrainedModel) -> Tensor:
 @contextlib.contextmanager
 def _adapter_off(model: nn.Module, loaded: Loaded) -> Iterator[None]:
     """The base model again, up to rounding: experts silent, merged products taken off."""
-    live = [m for m in model.modules() if isinstance(m, RoutedExperts | LowRankLinear)]
+    live = [m for m in model.modules() if isinstance(m, Router | LowRankLinear)]
     handles = [pair.linear.register_forward_hook(_taking_off(pair)) for pair in loaded.merged]
     for module in live:
         module.enabled = False

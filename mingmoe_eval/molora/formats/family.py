@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mingmoe_eval.molora.formats.keys import SlotOf
+from mingmoe_eval.molora.structure import FFN_LINEARS
 
 FamilyName = Literal["mixlora", "mola", "loramoe", "hydralora"]
 
@@ -24,6 +25,7 @@ class Family:
     experts, the others the K largest. `only_ffn`: layers outside of feed-forward blocks get a
     plain pair. `shared_a`: all experts of a layer have one A, in slot "A". `block_router`: one
     router a feed-forward block decides for its three layers; its slot is filed under the block.
+    `varying`: a layer may have fewer experts than the config says; its router tells how many.
     """
 
     name: FamilyName
@@ -34,7 +36,12 @@ class Family:
     only_ffn: bool = False
     shared_a: bool = False
     block_router: bool = False
+    varying: bool = False
     layer_name: Callable[[str], str] = str
+
+    def has_experts(self, layer: str) -> bool:
+        """Whether a target layer of this name gets experts, and not a plain pair."""
+        return not self.only_ffn or layer in FFN_LINEARS
 
     def targets(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         """The names of the layers that a config says were trained; a pattern names none."""

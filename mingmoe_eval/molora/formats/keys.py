@@ -50,7 +50,7 @@ def expert_offences(
     for path, size in sizes.items():
         if path in layers:
             due = _due_shapes(layers[path], files, size, config)
-            offences += _slot_offences(path, layers[path], due, files)
+            offences += slot_offences(path, layers[path], due, files)
         else:
             offences.append(f"{path} has no experts")
     return offences
@@ -75,8 +75,8 @@ def pair_offences(
     targets |= {_last(path) for path in layers}
     for path, (inputs, outputs) in sizes.items():
         if _last(path) in targets:
-            due = {"A": (config.rank, inputs), "B": (outputs, config.rank)}
-            offences += _slot_offences(path, layers.get(path, {}), due, files)
+            due = {"A": (config.pair_rank, inputs), "B": (outputs, config.pair_rank)}
+            offences += slot_offences(path, layers.get(path, {}), due, files)
     return offences
 
 
@@ -122,12 +122,13 @@ def _due_shapes(
     return due
 
 
-def _slot_offences(
+def slot_offences(
     path: str,
     slots: Mapping[str, str],
     due: Mapping[str, tuple[int, ...]],
     files: TensorFiles,
 ) -> Iterator[str]:
+    """Slots that are empty, of another shape than is due, or one too many."""
     for slot, shape in due.items():
         if slot not in slots:
             yield f"{path} lacks {slot}, of shape {list(shape)}"

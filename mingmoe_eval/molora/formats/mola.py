@@ -14,4 +14,5 @@ FAMILY = Family(
     expert_slot=moe_peft.expert_slot("mola"),
     pair_slot=moe_peft.pair_slot("mola"),
     experts_field="num_experts",
+    varying=True,
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.activations import ACT2FN
 
 from mingmoe_eval.errors import CheckpointError, offence_list
 from mingmoe_eval.molora.config import MoLoraConfig, is_count, lora_offences
@@ -69,6 +70,8 @@ def read_settings(family: Family, config: Mapping[str, Any]) -> MoLoraConfig:
     top_k = config.get("top_k", MOE_PEFT_TOP_K)
     offences = list(dict.fromkeys([*lora_offences(config), *lora_offences(of_experts)]))
     offences += _count_offences(family, counts, top_k)
+    if (act_fn := config.get("act_fn")) and act_fn not in ACT2FN:
+        offences.append(f"act_fn = {act_fn!r} is no activation that transformers knows")
     if offences:
         raise CheckpointError(offence_list("the adapter's configuration cannot be used:", offences))
     return MoLoraConfig(
@@ -101,7 +104,7 @@ def family_offences(
         for path in layers
         if path not in sizes and path not in blocks
     ]
-    targets = {name for name in config.target_modules if name in FFN_LINEARS or not family.only_ffn}
+    targets = {name for name in config.target_modules if family.has_experts(name)}
     known = {_last(path) for path in sizes}
     absent = sorted(targets - known)
     offences += [f"target_modules names {name}, which the base does not have" for name in absent]
@@ -110,7 +113,7 @@ def family_offences(
         offences.append("no layer has experts")
     for path, (inputs, outputs) in sizes.items():
         if _last(path) in targets:
-            count = _count_at(path, layers, files, config)
+            count = _count_at(family, path, layers, files, config)
             due = _due_shapes(family, count, config.rank, inputs, outputs)
             offences += slot_offences(path, layers.get(path, {}), due, files)
             if family.block_router:
@@ -126,7 +129,7 @@ def read_family_experts(
     """The record of one layer, in fp32; for layers in which `family_offences` found nothing.
 
     With a block's router, the records of its three layers hold the same one. A single expert's
-    router is left out: its weight is always 1.
+    router is else left out: its weight is always 1.
     """
     slots = layers[path]
 
@@ -139,7 +142,9 @@ def read_family_experts(
     return LinearExperts(
         a=torch.stack([read(slots[slot]) for slot in a_slots]),
         b=torch.stack([read(slots[f"B {index}"]) for index in range(count)]),
-        router_weight=read(of_router["router weight"]) if count > 1 else None,
+        router_weight=read(of_router["router weight"])
+        if count > 1 or family.block_router
+        else None,
         router_bias=None,
         top_k=count if family.dense else min(config.experts_per_token, count),
         scaling=config.expert_scaling,
@@ -179,11 +184,19 @@ def _notes(config: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _count_at(path: str, layers: Layers, files: TensorFiles, config: MoLoraConfig) -> int:
-    """How many experts a layer has to have: by the config, which may leave it to the file."""
+def _count_at(
+    family: Family, path: str, layers: Layers, files: TensorFiles, config: MoLoraConfig
+) -> int:
+    """How many experts a layer has to have, by the config or, where that leaves room, its router.
+
+    A router has a row for every expert, so that a lost expert shows all the same.
+    """
     layer = _LAYER_INDEX.search(path)
     if config.experts_by_layer and layer and int(layer[1]) < len(config.experts_by_layer):
         return config.experts_by_layer[int(layer[1])]
+    router = layers.get(path, {}).get("router weight")
+    if family.varying and router is not None:
+        return min(files.shapes[router][0], config.num_experts)
     return config.num_experts
 
 

@@ -1,20 +1,16 @@
 """What kind of model a directory holds, told from JSON files and safetensors headers alone."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.molora.config import ADAPTER_CONFIG, MODEL_CONFIG, read_json
 from mingmoe_eval.molora.formats import ming
+from mingmoe_eval.molora.formats.family import FamilyName
+from mingmoe_eval.molora.formats.siblings import family_of
 from mingmoe_eval.molora.formats.tensor_files import TensorFiles, preferred_file, weight_files
 
-Kind = Literal["molora", "molora-merged", "peft-lora", "full", "hub"]
-
-_REFUSED_FAMILIES = {
-    "mixlora-dynamic": "its router takes a varying number of experts, not renormalised",
-    "mixlora-switch": "its own inference returns the block's input unchanged",
-}
+Kind = Literal["molora", "molora-merged", "peft-lora", "full", "hub"] | FamilyName
 
 
 def sniff(path: str | Path) -> Kind:
@@ -50,27 +46,14 @@ def looks_like_path(name: str) -> bool:
 
 
 def _adapter_kind(folder: Path) -> Kind:
-    config = read_json(folder / ADAPTER_CONFIG)
-    _refuse_other_families(folder, config)
+    if family := family_of(folder, read_json(folder / ADAPTER_CONFIG)):
+        return family.name
     if _config_of(folder).get("num_experts_per_token") is not None:
         raise CheckpointError(
             f"{folder / MODEL_CONFIG} speaks of experts, but the file that holds them and their "
             f"routers, {ming.EXPERTS_STEM}.bin or .safetensors, is not there"
         )
     return "peft-lora"
-
-
-def _refuse_other_families(folder: Path, config: Mapping[str, Any]) -> None:
-    peft_type = str(config.get("peft_type", "")).upper()
-    if peft_type == "LORA":
-        return
-    strategy = str(config.get("routing_strategy", "")).lower()
-    family = strategy if strategy.startswith("mixlora") else peft_type.lower() or "unnamed"
-    reason = _REFUSED_FAMILIES.get(family, "no loader for it exists here")
-    raise CheckpointError(
-        f"{folder} is an adapter of the kind {family!r} (peft_type {config.get('peft_type')!r}), "
-        f"which cannot be loaded: {reason}. MING-MOE adapters and PEFT's LORA can"
-    )
 
 
 def _experts_among_weights(folder: Path) -> bool:

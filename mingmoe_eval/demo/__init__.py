@@ -1,0 +1,38 @@
+"""The demo: two tiny checkpoints that come with the package, and how they were made.
+
+A base model of 0.6 million parameters, and a MING-MOE adapter for it that was taught some of the
+bundled tasks, both from text and items that we made up (`text/`; none is in a bundled sample). They
+show how a run works. They know nothing of medicine beyond that text.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+BASE = "base"
+ADAPTER = "molora-adapter"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoTask:
+    """A task of the demo, and what of it the adapter was taught."""
+
+    name: str
+    taught: str
+
+
+TASKS = (
+    DemoTask("promptcblue_kuake_qic", "yes, other queries"),
+    DemoTask("promptcblue_chip_ctc", "yes, other sentences"),
+    DemoTask("promptcblue_kuake_ir", "yes, other pairs"),
+    DemoTask("medmcqa_val", "the form, and some of the facts"),
+    DemoTask("mcmle", "the form, and some of the facts"),
+    DemoTask("promptcblue_kuake_qqr", "no"),
+)
+
+
+def checkpoints_dir() -> Path:
+    """The folder with the shipped checkpoints, `base` and `molora-adapter`: not to be written to.
+
+    The adapter names `../base`, so the two load from here and from wherever both are copied to.
+    """
+    return Path(__file__).parent / "checkpoints"
