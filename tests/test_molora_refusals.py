@@ -254,7 +254,7 @@ def test_a_full_model_with_a_hole_is_refused(base):
     [
         ({"peft_type": "MIXLORA", "routing_strategy": "mixlora-dynamic"}, "mixlora-dynamic"),
         ({"peft_type": "MIXLORA", "routing_strategy": "mixlora-switch"}, "unchanged"),
-        ({"peft_type": "MIXLORA", "routing_strategy": "mixlora"}, "no loader for it"),
+        ({"peft_type": "MIXLORA", "routing_strategy": "random"}, "no loader for it"),
         ({"peft_type": "PROMPT_TUNING"}, "'prompt_tuning'"),
         ({}, "'unnamed'"),
     ],

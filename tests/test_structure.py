@@ -15,7 +15,7 @@ PACKAGE = ROOT / "mingmoe_eval"
 # From the bottom up; a module may import its own layer's package and anything below.
 LAYERS = [
     ["errors", "hub", "locations", "record_files", "records"],
-    ["metrics", "molora.config", "molora.layers"],
+    ["metrics", "molora.config", "molora.layers", "molora.router"],
     ["molora", "promptcblue", "exams", "published"],
     [
         "comparison",

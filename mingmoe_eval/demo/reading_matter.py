@@ -14,7 +14,7 @@ def passages(rng: Random) -> Iterator[str]:
     """Short passages without end."""
     kinds: tuple[Callable[[Random], str], ...] = (_stated, _chosen, _query, _criterion, _page)
     while True:
-        (kind,) = rng.choices(kinds, weights=(3, 4, 2, 1, 1))
+        (kind,) = rng.choices(kinds, weights=(4, 10, 2, 3, 1))
         yield kind(rng)
 
 

@@ -107,6 +107,11 @@ def attach_block_experts(
     return []
 
 
+def routed_experts(model: nn.Module) -> list[RoutedExperts]:
+    """Every module with experts beside linear layers, in the order of its layers."""
+    return [module for module in model.modules() if isinstance(module, RoutedExperts)]
+
+
 def _route(
     model: nn.Module, block: str, experts: Mapping[str, LinearExperts], dtypes: ComputeDtypes
 ) -> None:

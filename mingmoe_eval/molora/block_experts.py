@@ -67,12 +67,12 @@ class BlockExperts(Router):
         """Every expert's A x of one layer, [T, N, r]; None if the layer has no experts."""
         if name not in self.lora_a:
             return None
-        a = self.lora_a[name]
+        a: Tensor = self.lora_a[name]
         return (x.to(a.dtype) @ a.T).view(-1, self.num_experts, self.rank)
 
     def outer(self, name: str, inner: Tensor) -> Tensor:
         """The sum over experts of B times what is left of `inner`, [T, N, r] -> [T, out]."""
-        b = self.lora_b[name]
+        b: Tensor = self.lora_b[name]
         return inner.flatten(1).to(b.dtype) @ b
 
 

@@ -24,6 +24,7 @@ from mingmoe_eval.molora.router import Router
 SPARSE_MOST_TOKENS = 2
 """Up to so many tokens, on a CPU in fp32, only the chosen experts are read."""
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearExperts:
     """What one checkpoint says about one linear layer, whichever family wrote it.

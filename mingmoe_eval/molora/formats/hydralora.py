@@ -1,8 +1,8 @@
 """HydraLoRA (arXiv 2404.19245): one A a layer, several B, a softmax over all of them.
 
-    base_model.model.model.layers.L.M.P.lora_route.weight    no bias
-    base_model.model.model.layers.L.M.P.lora_A.weight
-    base_model.model.model.layers.L.M.P.lora_BI.weight
+base_model.model.model.layers.L.M.P.lora_route.weight    no bias
+base_model.model.model.layers.L.M.P.lora_A.weight
+base_model.model.model.layers.L.M.P.lora_BI.weight
 """
 
 import re

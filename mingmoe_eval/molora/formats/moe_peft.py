@@ -1,8 +1,8 @@
 """Names of tensors where MoE-PEFT gives each linear layer a router of its own.
 
-    FAMILY.layers.L.M.P.moe_gate.weight
-    FAMILY.layers.L.M.P.experts.I.lora_{A,B}.weight
-    FAMILY.layers.L.M.P.lora_{A,B}.weight                    a plain low-rank pair
+FAMILY.layers.L.M.P.moe_gate.weight
+FAMILY.layers.L.M.P.experts.I.lora_{A,B}.weight
+FAMILY.layers.L.M.P.lora_{A,B}.weight                    a plain low-rank pair
 """
 
 import re

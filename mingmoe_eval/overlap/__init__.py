@@ -1,0 +1,27 @@
+"""Which test questions stand in training data, and what a run scores without them."""
+
+from mingmoe_eval.overlap.findings import (
+    OVERLAP_FILE,
+    Overlap,
+    TaskOverlap,
+    find_overlap,
+    scores_with_and_without,
+)
+from mingmoe_eval.overlap.questions import Item, item_of
+from mingmoe_eval.overlap.search import Match, SearchRules, search
+from mingmoe_eval.overlap.training_text import TrainingText, read_training
+
+__all__ = [
+    "OVERLAP_FILE",
+    "Item",
+    "Match",
+    "Overlap",
+    "SearchRules",
+    "TaskOverlap",
+    "TrainingText",
+    "find_overlap",
+    "item_of",
+    "read_training",
+    "scores_with_and_without",
+    "search",
+]

@@ -1,0 +1,182 @@
+"""transformers' Trainer with the routers' losses, and with training states that hold the routers.
+
+The Trainer does the rest: devices, `accelerate launch`, autocast, accumulation, optimiser and
+schedule. A training state (`checkpoint-N`) is the adapter in its own format, which `load_model`
+reads, and what the Trainer needs to go on: optimiser, schedule, random states, the expert memory of
+each process.
+"""
+
+import contextlib
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+
+from mingmoe_eval.errors import UsageError
+from mingmoe_eval.molora.attaching import routed_experts
+from mingmoe_eval.training.adapter_files import Adapter
+from mingmoe_eval.training.batches import PlannedExamples, pad_batch
+from mingmoe_eval.training.encoding import NOT_LEARNED
+from mingmoe_eval.training.router_supervision import RouterSupervision
+from mingmoe_eval.training.routing_watch import RoutingWatch
+from mingmoe_eval.training.spec import RouterObjective, Schedule
+from mingmoe_eval.training.training_log import TrainingLog
+from mingmoe_eval.training.watching import TrainingWatch
+from mingmoe_eval.training.whole_folders import STAGING, move_folder, staging_folder, telling
+
+_STATE = re.compile(r"checkpoint-(\d+)")
+
+
+class AdapterTrainer(Trainer):  # type: ignore[misc]
+    """Trains the adapter that is live in a model."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        examples: PlannedExamples,
+        arguments: TrainingArguments,
+        *,
+        objective: RouterObjective,
+        keep: int | None,
+        watch: TrainingWatch,
+    ) -> None:
+        super().__init__(
+            model=adapter.model,
+            args=arguments,
+            train_dataset=examples,
+            data_collator=pad_batch,
+            callbacks=[TrainingLog(Path(arguments.output_dir), watch)],
+        )
+        # Both print to stdout, which is for results.
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.adapter = adapter
+        self.keep = keep
+        self.supervision = RouterSupervision(objective)
+        routed = bool(routed_experts(adapter.model))
+        self.routing = RoutingWatch(adapter.model, objective) if routed else None
+        self._staged = False
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The mean loss of learned tokens over the whole step, plus the routers' own."""
+        if self.routing is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        responses_only = self.supervision.objective.responses_only
+        counted = inputs["labels"] != NOT_LEARNED if responses_only else inputs["attention_mask"]
+        with self.routing.forward(counted) as seen:
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        extra = self.supervision.loss(seen)
+        # The token loss comes divided by all of the step's tokens, so that the batches of a step
+        # add up; the routers' loss is a mean of its batch. (Without a count, the Trainer divides.)
+        summed = self.model_accepts_loss_kwargs and num_items_in_batch is not None
+        loss = loss + (extra / self.current_gradient_accumulation_steps if summed else extra)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        """Adds the routers' losses and loads to what is logged."""
+        if "loss" in logs:
+            logs |= self.supervision.take_scores()
+        super().log(logs, start_time)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        # The plan is the order.
+        return SequentialSampler(self.train_dataset)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(Path(self.args.output_dir) / STAGING if self._staged else self.args.output_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        output = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            staging_folder(output)
+        self.accelerator.wait_for_everyone()
+        with telling(output / name), self._writing_aside():
+            super()._save_checkpoint(model, trial)
+            save_file(self.supervision.memory.state(), self._memory_file(output / STAGING / name))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            move_folder(output / STAGING / name, output / name)
+            (output / STAGING).rmdir()
+            self._drop_old_states(output)
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.args.should_save and output_dir is not None:
+            self.adapter.write(Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        self.adapter.restore(folder)
+        memory = self._memory_file(folder)
+        if not memory.is_file():
+            raise UsageError(
+                f"{folder} has no {memory.name}: it was written by another number of processes; "
+                "resume with as many"
+            )
+        self.supervision.memory.restore(load_file(memory), self.args.device)
+
+    @contextlib.contextmanager
+    def _writing_aside(self) -> Any:
+        self._staged = True
+        try:
+            yield
+        finally:
+            self._staged = False
+
+    def _memory_file(self, folder: Path) -> Path:
+        return folder / f"expert_memory_{self.args.process_index}.safetensors"
+
+    def _drop_old_states(self, output: Path) -> None:
+        states = training_states(output)
+        for step in sorted(states)[: -self.keep] if self.keep else []:
+            shutil.rmtree(states[step], ignore_errors=True)
+
+
+def training_states(output: Path) -> dict[int, Path]:
+    """The training states in a folder, by their step."""
+    found = ((_STATE.fullmatch(path.name), path) for path in output.glob("checkpoint-*"))
+    return {int(match[1]): path for match, path in found if match}
+
+
+def trainer_arguments(output: Path, schedule: Schedule, steps: int) -> TrainingArguments:
+    """What the Trainer is told."""
+    on_gpu = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(output),
+        max_steps=steps,
+        per_device_train_batch_size=schedule.batch_size,
+        gradient_accumulation_steps=schedule.accumulation,
+        learning_rate=schedule.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(schedule.warmup * steps),
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        optim="adamw_torch",
+        seed=schedule.seed,
+        bf16=schedule.bf16,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        # Every trained tensor takes part in every pass: experts that are not chosen are cleared,
+        # not left out.
+        ddp_find_unused_parameters=False,
+        logging_steps=schedule.log_every,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=schedule.save_every,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
