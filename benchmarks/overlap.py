@@ -63,7 +63,7 @@ def main() -> None:
 
 def question(rng: random.Random, prose: Callable[[int], str]) -> Item:
     stem = prose(rng.randint(20, 60)) + rng.choice(OPENINGS)
-    return Item((stem, *(prose(rng.randint(2, 10)) for _ in range(5)), ""))
+    return Item((stem, "\n".join(prose(rng.randint(2, 10)) for _ in range(5)), ""))
 
 
 def training(
@@ -72,7 +72,7 @@ def training(
     """Records of which the first ones hold a question each; the rest are new text."""
     ways: dict[str, Callable[[Item], str]] = {
         "word by word": lambda item: "\n".join(item.parts),
-        "options in another order": lambda item: "\n".join((item.parts[0], *item.parts[:0:-1])),
+        "options in another order": lambda item: reordered(item),
         "inside a record five times as long": lambda item: prose(200) + item.parts[0] + prose(200),
         "one character in thirty changed": lambda item: edited(rng, item.parts[0], 1 / 30),
         "one character in ten changed": lambda item: edited(rng, item.parts[0], 1 / 10),
@@ -88,6 +88,11 @@ def training(
     while len(texts) < count:
         texts.append(WRAPPING + prose(rng.randint(60, 240)) + rng.choice(OPENINGS) + prose(40))
     return texts, plants
+
+
+def reordered(item: Item) -> str:
+    stem, options, _ = item.parts
+    return "\n".join((stem, *reversed(options.split("\n"))))
 
 
 def edited(rng: random.Random, text: str, share: float) -> str:
@@ -106,7 +111,7 @@ def print_recall(method: str, found: set[int], plants: object) -> None:
 
 
 def minhash(items: list[Item], texts: list[str], plants: dict[int, Plant]) -> None:
-    """datasketch's MinHash LSH over the same phrases of five words, at Jaccard 0.7."""
+    """Datasketch's MinHash LSH over the same phrases of five words, at Jaccard 0.7."""
     from datasketch import MinHash, MinHashLSH
 
     def sketch(text: str) -> MinHash:

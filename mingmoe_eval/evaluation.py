@@ -4,15 +4,17 @@ Everything that can be refused is refused before the model is loaded; each task 
 done; every answer is stored as it comes, so that a run that was killed goes on where it stopped.
 """
 
+import dataclasses
 import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mingmoe_eval import run_store, scoring
+from mingmoe_eval.engine.served_address import is_served, without_credentials
 from mingmoe_eval.errors import MingMoeError, UsageError
 from mingmoe_eval.harness import results as harness_results
 from mingmoe_eval.harness.files import write_output
@@ -70,6 +72,14 @@ class Watch:
         """A task is scored and saved."""
 
 
+@runtime_checkable
+class _MayLackAbilities(Protocol):
+    """A model that cannot do every kind of task, such as one behind an endpoint."""
+
+    def refuse_unless_able(self, output_types: Mapping[str, str], *, chat: bool) -> None:
+        """Refuse tasks that it cannot do, given lm-eval's output type of each."""
+
+
 OpenModel = Callable[[RunSpec, Path | None, Watch], LanguageModel]
 
 
@@ -88,12 +98,13 @@ def evaluate(
         folder: Where the run is saved, task by task; without it nothing is written.
         resume: `folder` holds an unfinished run of the same spec.
         watch: Told how the run goes.
-        open_model: How to get the model; default: load the checkpoint that `spec.model` names.
+        open_model: How to get the model; default: what `spec.model` names.
 
     Raises:
         MingMoeError: a mistake in the spec, the data or the checkpoint, found before anything runs.
     """
     watch = watch or Watch()
+    opening, spec = spec, dataclasses.replace(spec, model=without_credentials(spec.model))
     selection = load_catalog().select(spec.tasks, foreign=True)
     tasks, passed_over = load_tasks(selection, spec)
     for name in passed_over:
@@ -102,13 +113,48 @@ def evaluate(
     if path:
         run_store.save_unfinished(path, spec)
     try:
-        lm = (open_model or open_checkpoint)(spec, path, watch)
+        lm = (open_model or open_named)(opening, path, watch)
         conditions = _Conditions(lm=lm, spec=spec, chat=_chat_template(spec, lm), watch=watch)
+        if isinstance(lm, _MayLackAbilities):
+            kinds = {task.name: str(task.task.OUTPUT_TYPE) for task in tasks}
+            lm.refuse_unless_able(kinds, chat=conditions.chat)
         return _run_all(conditions, tasks, selection, path)
-    except MingMoeError:
+    except (MingMoeError, ModuleNotFoundError):
         if path and not resume:
             run_store.discard_if_bare(path)
         raise
+
+
+def open_named(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageModel:
+    """What `spec.model` names: a served model, or a checkpoint."""
+    return (open_served if is_served(spec.model) else open_checkpoint)(spec, folder, watch)
+
+
+def open_served(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageModel:
+    """The endpoint that a spec names; `batch_size` is how many requests may be under way.
+
+    Nobody can fingerprint a served model's weights: replies are kept beside the run alone, and
+    reused only when that run is resumed.
+
+    Raises:
+        UsageError: options that only a checkpoint has.
+    """
+    from mingmoe_eval.engine.served_client import Patience
+    from mingmoe_eval.engine.served_lm import ServedLM
+
+    given = {"--base": spec.base, "--dtype": spec.dtype, "--device": spec.device}
+    if idle := [flag for flag, value in given.items() if value not in (None, "auto")]:
+        raise UsageError(f"{', '.join(idle)}: the server decides on that; leave it out")
+    auto = spec.batch_size == "auto"
+    model: LanguageModel = ServedLM(
+        spec.model,
+        patience=Patience() if auto else Patience(concurrency=int(spec.batch_size)),
+        seed=spec.seed,
+        store=folder / "responses.sqlite" if folder else None,
+        on_progress=watch.requests_done,
+        on_note=watch.note,
+    )
+    return model
 
 
 def open_checkpoint(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageModel:
@@ -197,14 +243,16 @@ def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
 
     spec = conditions.spec
     _seed_everything(spec.seed)
-    docs = len(task.docs) if spec.limit is None else min(spec.limit, len(task.docs))
+    # With several option orders a question, the loader itself counts questions.
+    limit = None if spec.permute_options else spec.limit
+    docs = len(task.docs) if limit is None else min(limit, len(task.docs))
     conditions.watch.task_started(task.name, docs)
     conditions.lm.take_usage()
     started = time.perf_counter()
     raw = lm_eval_evaluate(
         lm=conditions.lm,
         task_dict={"tasks": {task.name: task.task}},
-        limit=spec.limit,
+        limit=limit,
         bootstrap_iters=0,
         log_samples=True,
         apply_chat_template=conditions.chat,

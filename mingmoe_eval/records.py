@@ -48,6 +48,7 @@ class RunSpec:
     seed: int = 1234
     chat_template: bool | None = None
     cache: bool = True
+    permute_options: str | None = None
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -135,6 +136,8 @@ class Sample:
     prompt_tokens: int = 0
     generated_tokens: int = 0
     prompt_truncated: bool = False
+    variant: str = ""
+    """How the doc was changed to test for robustness; "" is the benchmark's own doc."""
 
     @property
     def prompt_id(self) -> str:

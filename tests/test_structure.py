@@ -27,7 +27,7 @@ LAYERS = [
         "scoring",
         "task_catalog",
     ],
-    ["evaluation", "paper_table", "regression_gate", "report", "rescoring", "training"],
+    ["evaluation", "overlap", "paper_table", "regression_gate", "report", "rescoring", "training"],
     ["cli", "demo", "__init__", "__main__"],
 ]
 
@@ -65,6 +65,18 @@ def own_modules(names: set[str]) -> set[str]:
     return own & known
 
 
+WITHOUT_MODELS = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "peft", "accelerate"):
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
+from mingmoe_eval.cli import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if "_bundled" not in p.parts)
 
 
@@ -82,24 +94,23 @@ def test_task_code_imports_only_data_metrics_and_suites(path):
     assert all(name.split(".")[0] in allowed for name in own), sorted(own)
 
 
+def test_a_run_without_torch_says_what_to_install(tmp_path):
+    arguments = ["--tasks", "usmle", "--model", "x", "--sample", "--output", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MODELS, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("pip install 'mingmoe-eval[hf]'\n")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tasks_is_not_a_package():
     done = subprocess.run(
         [sys.executable, "-c", "import tasks"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode != 0
     assert "not a package" in done.stderr
-
-
-WITHOUT_MODELS = """
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "transformers", "peft", "accelerate"):
-            raise ModuleNotFoundError(name, name=name)
-sys.meta_path.insert(0, Absent())
-from mingmoe_eval.cli import main
-raise SystemExit(main(sys.argv[1:]))
-"""
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,17 @@ VERBS: dict[str, Verb] = {
     "compare": Verb("compare", "two runs, doc by doc, with intervals and tests"),
     "gate": Verb("gate", "the regression gate: pass or fail a candidate against a baseline"),
     "table": Verb("table", "a paper's table from runs: Markdown, LaTeX, CSV, HTML"),
+    "overlap": Verb("overlap", "which test questions stand in training data"),
     "import": Verb("import_", "turn an output directory of lm-eval into a run folder"),
     "convert": Verb("convert", "original CBLUE files into PromptCBLUE records", verbs=("cblue",)),
     "demo": Verb("demo", "evaluate a tiny base and a tiny MoLoRA on invented questions"),
+}
+
+
+# Which extra brings a package that the light install leaves out.
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "safetensors"), "hf"),
+    "vl_convert": "report",
 }
 
 
@@ -80,6 +88,16 @@ def _call(name: str, arguments: list[str]) -> int:
         return int(stop.code or 0)
     except MingMoeError as error:
         print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_MISTAKE
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        print(
+            f"error: this needs {error.name}, which the light install leaves out: "
+            f"pip install 'mingmoe-eval[{extra}]'",
+            file=sys.stderr,
+        )
         return EXIT_USER_MISTAKE
     return EXIT_DONE
 

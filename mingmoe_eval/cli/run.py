@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from mingmoe_eval.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED
+from mingmoe_eval.engine.served_address import model_in_words
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.records import RunSpec
 
@@ -21,7 +22,10 @@ EXAMPLE = "Example: mingmoe-eval --tasks pharmacist2023 --model ckpt/ --data-dir
 def run(
     model: Annotated[
         str | None,
-        typer.Option(help="Directory or hub id: MoLoRA adapter, PEFT LoRA adapter or full model."),
+        typer.Option(
+            help="Directory or hub id: MoLoRA adapter, PEFT LoRA adapter or full model; or an "
+            "endpoint: openai:http://HOST:PORT/v1#NAME (key: MINGMOE_API_KEY or OPENAI_API_KEY)."
+        ),
     ] = None,
     tasks: Annotated[str | None, typer.Option(help="Task, group or glob names, by comma.")] = None,
     base: Annotated[
@@ -59,6 +63,12 @@ def run(
         typer.Option(
             "--chat-template/--no-chat-template",
             help="Default: on when the tokenizer has one.",
+        ),
+    ] = None,
+    permute_options: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask each question under several option orders: cyclic, all, or how many."
         ),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("reports"),
@@ -106,6 +116,7 @@ def run(
             seed=seed,
             chat_template=chat_template,
             cache=cache,
+            permute_options=permute_options,
         )
         folder = output / (name or _default_name(model))
     _run(spec, folder, resuming=resume is not None, json_to=json_to)
@@ -180,7 +191,7 @@ def _dtype(text: str) -> str:
 
 
 def _default_name(model: str) -> str:
-    last = Path(model.rstrip("/")).name or Path(model).resolve().name
+    last = model_in_words(model) or Path(model.rstrip("/")).name or Path(model).resolve().name
     return f"{last}-{datetime.now():%Y%m%d-%H%M%S}"
 
 

@@ -45,7 +45,7 @@ def make_base(folder: Path, *, steps: int) -> None:
     torch.manual_seed(SEED)
     tokenizer = make_tokenizer()
     model = Qwen2ForCausalLM(model_shape(len(tokenizer), tokenizer.eos_token_id))
-    batches = reading_batches(passages(Random(SEED + 1)), tokenizer, rows=16, tokens=96)
+    batches = reading_batches(passages(Random(SEED + 1)), tokenizer, rows=8, tokens=256)
     train(model, list(model.parameters()), batches, steps=steps, learning_rate=3e-3, tell=_say)
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -4,7 +4,7 @@ The rules are those of `TemplateLM._encode_pair`, `HFLM.tok_encode` and `HFLM.to
 (lm-eval 0.4.13), so that scores can be compared with anybody's.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,18 +118,25 @@ class Tokenisation:
     def _encode_plain(self, texts: Iterable[str]) -> dict[str, Tokens]:
         return self._encode(list(dict.fromkeys(texts)), add_special_tokens=False)
 
-    def _encode(self, texts: list[str], **options: Any) -> dict[str, Tokens]:
+    def _encode(self, texts: list[str], *, add_special_tokens: bool = True) -> dict[str, Tokens]:
         # In slices, since a Python list of ids takes eight times the memory of an array.
         encoded: dict[str, Tokens] = {}
         for first in range(0, len(texts), _TEXTS_A_CALL):
             part = texts[first : first + _TEXTS_A_CALL]
-            ids = self.tokenizer(
-                part, return_attention_mask=False, return_token_type_ids=False, **options
-            )["input_ids"]
-            encoded.update(
-                (text, np.array(row, np.int32)) for text, row in zip(part, ids, strict=True)
-            )
+            encoded.update(zip(part, self._ids(part, add_special_tokens), strict=True))
         return encoded
+
+    def _ids(self, texts: list[str], add_special_tokens: bool) -> Iterator[Tokens]:
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            ids = self.tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"]
+        else:
+            # The same ids as by a call of the tokenizer, without what else it would compute.
+            backend.no_padding()
+            backend.no_truncation()
+            encodings = backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+            ids = (encoding.ids for encoding in encodings)
+        return (np.array(row, np.int32) for row in ids)
 
 
 def longest_input(config: Any, tokenizer: Any) -> int:

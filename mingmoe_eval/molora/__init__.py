@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mingmoe_eval.molora.checkpoint import describe_checkpoint, load_model, load_tokenizer
     from mingmoe_eval.molora.probing import probe
+    from mingmoe_eval.molora.resident_base import load_adapters
 
-__all__ = ["describe_checkpoint", "load_model", "load_tokenizer", "probe"]
+__all__ = ["describe_checkpoint", "load_adapters", "load_model", "load_tokenizer", "probe"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,6 +16,10 @@ def __getattr__(name: str) -> Any:
         from mingmoe_eval.molora.probing import probe
 
         return probe
+    if name == "load_adapters":
+        from mingmoe_eval.molora.resident_base import load_adapters
+
+        return load_adapters
     if name in __all__:
         from mingmoe_eval.molora import checkpoint
 

@@ -70,7 +70,18 @@ def load_model(
     opened = open_checkpoint(adapter, base, reference_compat=reference_compat)
     for note in opened.notes:
         logger.warning("%s: %s", opened.source, note)
-    model = _load_weights(opened, dtype, device)
+    model = load_weights(opened, dtype, device)
+    return apply_adapter(model, opened, reference_compat=reference_compat)
+
+
+def apply_adapter(
+    model: PreTrainedModel, opened: OpenCheckpoint, *, reference_compat: bool = False
+) -> PreTrainedModel:
+    """The model with what was opened live on it, in eval mode; changes the model.
+
+    Raises:
+        CheckpointError: tensors that are not finite, or an adapter that PEFT refuses.
+    """
     merged: list[MergedPair] = []
     effect = None
     if opened.molora is not None:
@@ -115,7 +126,13 @@ def describe_checkpoint(
     return describe(opened, reference_compat=reference_compat)
 
 
-def _load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) -> PreTrainedModel:
+def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) -> PreTrainedModel:
+    """The full weights that a checkpoint builds on, without its adapter.
+
+    Raises:
+        CheckpointError: weights that are missing, or have no place in the model.
+        UsageError: a dtype that does not exist.
+    """
     own = transformers_config(opened.weights)
     config = copy.deepcopy(opened.model_config)
     config.dtype = own.dtype

@@ -58,8 +58,8 @@ def probe(model: PreTrainedModel) -> float | None:
 @torch.no_grad()
 def probe_logits(model: PreTrainedModel) -> Tensor:
     """Logits [1, 8, vocabulary], in fp32, of eight token ids spread over the vocabulary."""
-    vocabulary = model.get_input_embeddings().num_embeddings
-    ids = torch.arange(1, 9, device=model.get_input_embeddings().weight.device) * vocabulary // 10
+    embeddings = cast(Tensor, model.get_input_embeddings().weight)
+    ids = torch.arange(1, 9, device=embeddings.device) * len(embeddings) // 10
     return cast(Tensor, model(input_ids=ids[None], use_cache=False).logits.float())
 
 

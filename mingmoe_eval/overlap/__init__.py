@@ -4,6 +4,7 @@ from mingmoe_eval.overlap.findings import (
     OVERLAP_FILE,
     Overlap,
     TaskOverlap,
+    by_id,
     find_overlap,
     scores_with_and_without,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "SearchRules",
     "TaskOverlap",
     "TrainingText",
+    "by_id",
     "find_overlap",
     "item_of",
     "read_training",

@@ -1,7 +1,9 @@
 """Which docs of which tasks were found in training data, and a run's scores without them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from mingmoe_eval import scoring
 from mingmoe_eval.overlap.questions import Item, item_of
@@ -12,6 +14,9 @@ from mingmoe_eval.task_catalog import load_catalog
 
 OVERLAP_FILE = "overlap.json"
 _SCHEMA_VERSION = 1
+
+Doc = Mapping[str, Any]
+
 _SETTINGS_OF_A_RUN = ("reading", "profile")
 _SIDES = ("all", "unseen", "seen")
 
@@ -71,29 +76,39 @@ class Overlap:
         }
 
 
+def by_id(docs: Iterable[Doc]) -> dict[str, Doc]:
+    """Docs under the ids that a run gives them: the second of two equal docs is `d#2`."""
+    times: Counter[str] = Counter()
+    named = {}
+    for doc in docs:
+        doc_id = fingerprint(doc)
+        times[doc_id] += 1
+        named[doc_id if times[doc_id] == 1 else f"{doc_id}#{times[doc_id]}"] = doc
+    return named
+
+
 def find_overlap(
-    docs: Mapping[str, Sequence[Mapping[str, object]]],
+    docs: Mapping[str, Mapping[str, Doc]],
     training: TrainingText,
     rules: SearchRules | None = None,
 ) -> Overlap:
     """Look for every doc of some tasks in training data.
 
     Args:
-        docs: The docs by task, in the order of the task.
+        docs: The docs by task, then by id: those of `by_id`, or those of a run's samples.
         training: Where to look.
         rules: What counts as found.
     """
     rules = rules or SearchRules()
     places: dict[Item, int] = {}
     items = {
-        task: [places.setdefault(item_of(doc), len(places)) for doc in of_task]
+        task: [places.setdefault(item_of(doc), len(places)) for doc in of_task.values()]
         for task, of_task in docs.items()
     }
     found = search(list(places), training.texts, rules)
     matches = {match.item: match for match in found.matches}
     tasks = {}
     for task, of_task in items.items():
-        ids = _ids(docs[task])
         tasks[task] = TaskOverlap(
             docs=len(of_task),
             too_general=sum(item in found.too_general for item in of_task),
@@ -105,7 +120,7 @@ def find_overlap(
                     place=training.places[match.record],
                     records=match.records,
                 )
-                for doc_id, item in zip(ids, of_task, strict=True)
+                for doc_id, item in zip(docs[task], of_task, strict=True)
                 if (match := matches.get(item))
             ),
         )
@@ -165,14 +180,3 @@ def _settings(run: Run, task: str) -> dict[str, object]:
     of_run = run.provenance.get("tasks", {}).get(task, {})
     own = {key: of_run[key] for key in _SETTINGS_OF_A_RUN if key in of_run}
     return {**load_catalog().definitions[task].metadata, **own}
-
-
-def _ids(docs: Iterable[Mapping[str, object]]) -> list[str]:
-    """Doc ids as a run has them: the second of two equal docs is `d#2`."""
-    seen: dict[str, int] = {}
-    ids = []
-    for doc in docs:
-        doc_id = fingerprint(dict(doc))
-        seen[doc_id] = seen.get(doc_id, 0) + 1
-        ids.append(doc_id if seen[doc_id] == 1 else f"{doc_id}#{seen[doc_id]}")
-    return ids

@@ -19,8 +19,10 @@ def item_of(doc: Mapping[str, Any]) -> Item:
     """The item of a doc: of an exam question, of a PromptCBLUE record, or of anything else."""
     question, options = doc.get("question"), doc.get("options")
     if isinstance(question, str) and isinstance(options, Mapping):
-        # Sorted, so that the same question with its options in another order is the same item.
-        return Item((question, *sorted(map(str, options.values())), str(doc.get("context") or "")))
+        # Options are often too short to be looked for one by one.
+        return Item(
+            (question, "\n".join(map(str, options.values())), str(doc.get("context") or ""))
+        )
     if isinstance(doc.get("input"), str) and "target" in doc:
         return Item((doc["input"],))
     return Item(tuple(texts_in(doc)))

@@ -25,7 +25,7 @@ class SearchRules:
     """What counts as found.
 
     Attributes:
-        phrase_words: Words in a phrase; a Chinese character is a word.
+        phrase_words: Words in a phrase: Chinese characters, or pieces of up to four letters.
         threshold: Share of a question's phrases that must stand in one training record.
         most_items: A phrase in more different questions than this is a stock phrase ("which of the
             following is"): it tells nothing and is left out.
@@ -35,10 +35,10 @@ class SearchRules:
     """
 
     phrase_words: int = 5
-    threshold: float = 0.8
+    threshold: float = 0.6
     most_items: int = 10
     most_records: int = 100
-    fewest_phrases: int = 10
+    fewest_phrases: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ def search(items: Sequence[Item], texts: Sequence[str], rules: SearchRules | Non
     phrases.learn(word for item in parts for part in item for word in part)
     table = _PhraseTable(parts, phrases)
     hits = sparse.vstack([*table.hits_in(texts)], format="csr") if texts else table.no_hits()
-    telling = table.telling(hits, rules)
+    telling = table.telling(hits[_distinct(texts)], rules)
     looked_for, wanted = table.look_for(telling, rules)
     found = _Best(rules, parts, looked_for, texts)
     sizes = np.asarray(wanted.sum(axis=0)).ravel()
@@ -112,17 +112,14 @@ class _PhraseTable:
             yield _incidence(record[known], column[known], (len(words), len(self._hashes)))
 
     def telling(self, hits: sparse.csr_matrix, rules: SearchRules) -> Mask:
-        """Which phrases are no stock phrases."""
+        """Which phrases are no stock phrases, by their items and by hits in distinct records."""
         items = _incidence(
             self._item_of_part[self._by_part.nonzero()[0]],
             self._by_part.nonzero()[1],
             (len(self._parts_of), len(self._hashes)),
         )
-        # A record that stands there a hundred times counts once, or repetition would hide it.
-        records = _distinct_rows(hits)
-        return (_column_sums(items) <= rules.most_items) & (
-            _column_sums(records) <= rules.most_records
-        )
+        in_items, in_records = _column_sums(items), _column_sums(hits)
+        return (in_items <= rules.most_items) & (in_records <= rules.most_records)
 
     def look_for(self, telling: Mask, rules: SearchRules) -> tuple[list[int], sparse.csr_matrix]:
         """How many parts of each item decide, and their telling phrases (phrases x items)."""
@@ -201,9 +198,7 @@ def _enough(
     by_part: sparse.csr_matrix, start: int, count: int, fewest: int
 ) -> tuple[int, NDArray[np.int32]]:
     """The parts of one item that decide: as many, from the first, as give enough phrases."""
-    # All options or none: some of them would favour questions whose first options are long.
-    steps = [1, max(count - 1, 1), count] if count > 1 else [count]
-    for taken in steps:
+    for taken in range(1, count + 1):
         lines = by_part.indptr[start], by_part.indptr[start + taken]
         columns = np.unique(by_part.indices[lines[0] : lines[1]])
         if len(columns) >= fewest:
@@ -226,10 +221,9 @@ def _column_sums(matrix: sparse.csr_matrix) -> NDArray[np.integer]:
     return np.bincount(matrix.indices, minlength=matrix.shape[1])
 
 
-def _distinct_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    matrix.sort_indices()
-    first: dict[bytes, int] = {}
-    for row in range(matrix.shape[0]):
-        start, end = matrix.indptr[row], matrix.indptr[row + 1]
-        first.setdefault(matrix.indices[start:end].tobytes(), row)
-    return matrix[sorted(first.values())]
+def _distinct(texts: Sequence[str]) -> list[int]:
+    """The first of each text: a record a hundred times over makes no stock phrase of its words."""
+    first: dict[str, int] = {}
+    for position, text in enumerate(texts):
+        first.setdefault(text, position)
+    return list(first.values())

@@ -27,7 +27,7 @@ _MING_ROLES: dict[str, Role] = {
     "gpt": "assistant",
     "assistant": "assistant",
 }
-_OPENAI_ROLES: dict[str, Role] = {name: name for name in ("system", "user", "assistant")}  # type: ignore[misc]
+_OPENAI_ROLES: dict[str, Role] = {name: name for name in ("system", "user", "assistant")}
 
 
 @dataclass(frozen=True, slots=True)

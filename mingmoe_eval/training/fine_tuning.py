@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
@@ -23,6 +22,7 @@ from mingmoe_eval.training.batches import PlannedExamples, mixing_plan
 from mingmoe_eval.training.conversations import read_conversations
 from mingmoe_eval.training.encoding import EncodedStream, encode_stream, load_chat_tokenizer
 from mingmoe_eval.training.fresh_adapter import fresh_lora, fresh_molora
+from mingmoe_eval.training.processes import processes
 from mingmoe_eval.training.spec import AdapterShape, DataStream, Schedule, TrainingSpec
 from mingmoe_eval.training.trainer import AdapterTrainer, trainer_arguments, training_states
 from mingmoe_eval.training.watching import Silence, TrainingWatch
@@ -77,8 +77,8 @@ def train_adapter(
     adapter = _fresh(base, spec)
     refuse_small_disk(output, bytes_needed(adapter, spec.schedule, material.steps))
     # Everyone has looked at the folder before anyone writes to it.
-    PartialState().wait_for_everyone()
-    if PartialState().is_main_process:
+    processes().wait_for_everyone()
+    if processes().is_main_process:
         write_record(output / RECORD_FILE, record)
     run_training(adapter, material, spec, output, state=state, watch=watch)
     return output
@@ -104,7 +104,7 @@ def prepare(spec: TrainingSpec, watch: TrainingWatch) -> Material:
         float(size) if source.weight is None else source.weight
         for source, size in zip(spec.data, sizes, strict=True)
     ]
-    a_step = spec.schedule.batch_size * spec.schedule.accumulation * PartialState().num_processes
+    a_step = spec.schedule.batch_size * spec.schedule.accumulation * processes().num_processes
     steps = spec.schedule.steps or math.ceil(spec.schedule.epochs * sum(sizes) / a_step)
     plan = mixing_plan(sizes, shares, steps * a_step, seed=spec.schedule.seed)
     return Material(tuple(streams), steps, plan)
@@ -144,7 +144,7 @@ def run_training(
         watch=watch,
     )
     trainer.train(resume_from_checkpoint=None if state is None else str(state))
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         staging = staging_folder(output)
         with telling(output):
             adapter.write(staging)
@@ -152,7 +152,7 @@ def run_training(
                 # The base's tokenizer would come without the template that was trained with.
                 load_chat_tokenizer(spec.base, spec.chat_template).save_pretrained(staging)
         move_files(staging, output)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
 
 
 def base_name(base: str) -> str:

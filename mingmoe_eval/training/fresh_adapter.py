@@ -23,9 +23,10 @@ TRAINED_DTYPES = ComputeDtypes(experts=torch.float32, router=torch.float32)
 class TrainedExperts(RoutedExperts):
     """Routed experts whose routers decide in fp32 under autocast too, as they will at inference."""
 
-    def _router_logits(self, tokens: Tensor) -> Tensor:
+    def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes tokens [T, in], gives indices and weights, both [T, G, K]."""
         with torch.autocast(tokens.device.type, enabled=False):
-            return super()._router_logits(tokens)
+            return super().route(tokens)
 
 
 def fresh_lora(base: PreTrainedModel, shape: AdapterShape, *, seed: int) -> PeftModel:
@@ -63,9 +64,7 @@ def fresh_molora(base: PreTrainedModel, shape: AdapterShape, *, seed: int) -> Pe
     return model
 
 
-def attach_trained_experts(
-    base: nn.Module, block: str, experts: dict[str, LinearExperts]
-) -> None:
+def attach_trained_experts(base: nn.Module, block: str, experts: dict[str, LinearExperts]) -> None:
     """Puts experts onto one block, to be trained."""
     attach_experts(base, block, experts, TRAINED_DTYPES)
     for path, module in list(base.get_submodule(block).named_modules()):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mingmoe_eval.molora.attaching import routed_experts
 from mingmoe_eval.molora.layers import RoutedExperts
+from mingmoe_eval.molora.router import Router
 from mingmoe_eval.training.contrast import AnchorBatch, make_anchors
 from mingmoe_eval.training.router_losses import RoutingSummary, summarise
 from mingmoe_eval.training.spec import RouterObjective
@@ -54,19 +55,15 @@ class RoutingWatch:
         assert isinstance(module, RoutedExperts)
         self._inputs[module] = inputs[0]
 
-    def _observe(
-        self, module: RoutedExperts, logits: Tensor, index: Tensor, weights: Tensor
-    ) -> None:
+    def _observe(self, module: Router, logits: Tensor, index: Tensor, weights: Tensor) -> None:
+        assert isinstance(module, RoutedExperts)
         x = self._inputs.pop(module, None)
         if self._counted is None or not torch.is_grad_enabled():
             return
         counted = self._counted.to(logits.device)
-        # Sums over thousands of tokens and cosines of near-equal vectors want fp32.
-        with torch.autocast(logits.device.type, enabled=False):
-            summary = summarise(logits, index, counted.flatten())
-            anchors = None
-            if x is not None:
-                kind = self.objective.anchors
-                anchors = make_anchors(module, x, (index, weights), counted, kind)
+        summary = summarise(logits, index, counted.flatten())
+        anchors = None
+        if x is not None:
+            anchors = make_anchors(module, x, (index, weights), counted, self.objective.anchors)
         if self._keeping:
             self._seen.append(Seen(module.paths, summary, anchors))

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from mingmoe_eval.errors import CheckpointError, UsageError
 
 STAGING = "unfinished"
-"""Where a checkpoint is written before it is moved into place; whatever is found there is refuse."""
+"""Where a checkpoint is written before it is moved into place; whatever is found there is stale."""
 
 LAST_FILES = ("non_lora_trainables.bin", "non_lora_trainables.safetensors")
 """The files that make a folder a MoLoRA checkpoint: moved last."""

@@ -1,0 +1,306 @@
+"""Requests to an OpenAI-compatible endpoint: many at once, tried again with patience.
+
+httpx2, the maintained continuation of httpx, does the talking; it runs in a thread with an event
+loop of its own, so that callers may be anywhere, in a notebook too. Answers come as they are ready.
+"""
+
+import email.utils
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from mingmoe_eval.engine.served_address import KEY_VARIABLES, ServedAddress
+from mingmoe_eval.engine.served_replies import MalformedReply
+from mingmoe_eval.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    import httpx2
+
+# Overloaded, starting, or behind a proxy that is: these pass.
+_PASSING_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_JSON = {"Content-Type": "application/json"}
+_LONGEST_REASON = 300
+_EFFORT_OF_A_PAUSE = 0.25
+_ATTEMPTS_OF_ONE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How hard an endpoint is pressed, and how long it is waited for; times in seconds.
+
+    Before a new attempt a random time is waited, up to a limit that doubles each time ("full
+    jitter"), and never less than the server asked for. A server that says when to come back
+    (Retry-After and the like) makes all requests wait, and costs a quarter of an attempt.
+    """
+
+    concurrency: int = 16
+    attempts: int = 7
+    first_wait: float = 0.5
+    longest_wait: float = 60.0
+    seconds_an_attempt: float = 600.0
+    seconds_a_request: float = 1200.0
+    failures_in_a_row: int = 50
+    """So many requests without a single answer in between: the endpoint is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request: where it goes, what it says, and what makes a reply to it acceptable."""
+
+    path: str
+    payload: Mapping[str, Any]
+    check: Callable[[Any], object]
+    """Raises MalformedReply for a reply that is no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request has no answer; `status` is HTTP's, 0 when there was no reply at all."""
+
+    reason: str
+    status: int = 0
+
+
+class _TryAgain(Exception):
+    """An attempt that failed in a way that may pass."""
+
+    def __init__(self, failure: Failure, asked_to_wait: float | None = None) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+        self.asked_to_wait = asked_to_wait
+
+
+class ServedClient:
+    """One endpoint. `transport` is httpx2's seam: what stands in for the network."""
+
+    def __init__(
+        self,
+        address: ServedAddress,
+        patience: Patience | None = None,
+        *,
+        transport: "httpx2.AsyncBaseTransport | None" = None,
+    ) -> None:
+        try:
+            import httpx2
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                "served models need httpx2: pip install 'mingmoe-eval[api]'"
+            ) from error
+        try:
+            httpx2.URL(address.base_url)
+        except httpx2.InvalidURL as error:
+            raise UsageError(f"{address.public} is no address: {error}") from error
+        self.address = address
+        self.patience = patience or Patience()
+        self._transport = transport
+        self._random = random.Random()
+        self._not_before = 0.0
+
+    def ask(self, question: Question) -> Any | Failure:
+        """The reply to one request, as parsed JSON, or why there is none; soon, not at any cost.
+
+        Raises:
+            CheckpointError: the endpoint refuses the credentials.
+        """
+        [(_, outcome)] = self._outcomes([question], attempts=_ATTEMPTS_OF_ONE)
+        if isinstance(outcome, Failure):
+            self._refuse_if_unauthorised(outcome)
+        return outcome
+
+    def models(self) -> list[str] | Failure:
+        """The names of the models that the endpoint says it serves."""
+        reply = self.ask(Question("/models", {}, _model_names))
+        return reply if isinstance(reply, Failure) else _model_names(reply)
+
+    def ask_all(self, questions: Sequence[Question]) -> Iterator[tuple[int, Any | Failure]]:
+        """(place in `questions`, reply or failure), as they come.
+
+        Raises:
+            CheckpointError: the endpoint refuses the credentials, or has answered nothing for so
+                long that asking on is of no use.
+        """
+        in_a_row = 0
+        for place, outcome in self._outcomes(questions, attempts=self.patience.attempts):
+            in_a_row = in_a_row + 1 if isinstance(outcome, Failure) else 0
+            if isinstance(outcome, Failure):
+                self._refuse_if_unauthorised(outcome)
+                if in_a_row >= self.patience.failures_in_a_row and _is_down(outcome):
+                    raise CheckpointError(
+                        f"{self.address.public} has answered none of the last {in_a_row} requests "
+                        f"({outcome.reason}); what it answered before is kept: --resume the run "
+                        "when it is back"
+                    )
+            yield place, outcome
+
+    def _outcomes(
+        self, questions: Sequence[Question], *, attempts: int
+    ) -> Iterator[tuple[int, Any | Failure]]:
+        from anyio.from_thread import start_blocking_portal
+
+        outcomes: SimpleQueue[tuple[int, Any] | None] = SimpleQueue()
+        # Leaving the block early, by Ctrl-C for instance, cancels what is under way.
+        with start_blocking_portal() as portal:
+            working = portal.start_task_soon(self._ask_all, questions, attempts, outcomes.put)
+            working.add_done_callback(lambda _: outcomes.put(None))
+            while (outcome := outcomes.get()) is not None:
+                yield outcome
+            working.result()
+
+    async def _ask_all(
+        self,
+        questions: Sequence[Question],
+        attempts: int,
+        done: Callable[[tuple[int, Any]], None],
+    ) -> None:
+        import anyio
+
+        waiting = iter(enumerate(questions))
+
+        async def work(client: "httpx2.AsyncClient") -> None:
+            for place, question in waiting:
+                done((place, await self._persist(client, question, attempts)))
+
+        async with self._client() as client, anyio.create_task_group() as group:
+            for _ in range(min(self.patience.concurrency, len(questions))):
+                group.start_soon(work, client)
+
+    def _client(self) -> "httpx2.AsyncClient":
+        import httpx2
+
+        key = self.address.key
+        limit = self.patience.concurrency
+        return httpx2.AsyncClient(
+            transport=self._transport,
+            headers={"Authorization": f"Bearer {key}"} if key and not self.address.login else {},
+            auth=self.address.login,
+            # A redirect would carry credentials and questions to where nobody sent them.
+            follow_redirects=False,
+            timeout=self.patience.seconds_an_attempt,
+            limits=httpx2.Limits(max_connections=limit, max_keepalive_connections=limit),
+        )
+
+    async def _persist(
+        self, client: "httpx2.AsyncClient", question: Question, most_attempts: int
+    ) -> Any | Failure:
+        """Ask until there is an answer, a final refusal, or no patience left."""
+        import anyio
+
+        give_up = time.monotonic() + self.patience.seconds_a_request
+        attempts = effort = 0.0
+        while True:
+            await anyio.sleep(max(0.0, self._not_before - time.monotonic()))
+            try:
+                return await self._attempt(client, question)
+            except _TryAgain as caught:
+                trouble = caught
+            attempts += 1
+            effort += 1 if trouble.asked_to_wait is None else _EFFORT_OF_A_PAUSE
+            wait = self._wait(effort, trouble.asked_to_wait)
+            if effort >= most_attempts or time.monotonic() + wait > give_up:
+                reason = f"{trouble.failure.reason} (given up after {attempts:.0f} attempts)"
+                return Failure(reason, trouble.failure.status)
+            if trouble.asked_to_wait is not None:
+                until = time.monotonic() + trouble.asked_to_wait
+                self._not_before = max(self._not_before, until)
+            await anyio.sleep(wait)
+
+    async def _attempt(self, client: "httpx2.AsyncClient", question: Question) -> Any | Failure:
+        import anyio
+        import httpx2
+
+        url = self.address.base_url + question.path
+        try:
+            # Over the whole exchange: httpx2's own limits start anew with every byte.
+            with anyio.fail_after(self.patience.seconds_an_attempt):
+                if question.payload:
+                    # Escaped to ASCII: a lone surrogate in a doc must not end the run.
+                    body = json.dumps(question.payload)
+                    response = await client.post(url, content=body, headers=_JSON)
+                else:
+                    response = await client.get(url)
+        except TimeoutError:
+            limit = self.patience.seconds_an_attempt
+            raise _TryAgain(Failure(f"no answer within {limit:g} s")) from None
+        except httpx2.HTTPError as error:
+            raise _TryAgain(Failure(self._said(f"{type(error).__name__}: {error}"))) from None
+        return self._reply(response, question)
+
+    def _reply(self, response: "httpx2.Response", question: Question) -> Any | Failure:
+        status = response.status_code
+        if status != 200:
+            failure = Failure(self._said(f"HTTP {status}: {_message(response)}"), status)
+            if status not in _PASSING_STATUS:
+                return failure
+            raise _TryAgain(failure, asked_to_wait(response.headers))
+        try:
+            reply = json.loads(self.address.redact(response.text))
+            question.check(reply)
+        except (ValueError, RecursionError):
+            raise _TryAgain(Failure("the reply is no JSON", status)) from None
+        except MalformedReply as error:
+            raise _TryAgain(Failure(self._said(str(error)), status)) from None
+        return reply
+
+    def _refuse_if_unauthorised(self, failure: Failure) -> None:
+        if failure.status in (401, 403):
+            raise CheckpointError(
+                f"{self.address.public} refuses the credentials ({failure.reason}); put the key "
+                f"into the environment variable {' or '.join(KEY_VARIABLES)}"
+            )
+
+    def _wait(self, effort: float, asked: float | None) -> float:
+        ceiling = self.patience.first_wait * 2 ** max(effort - 1, 0)
+        jitter = self._random.uniform(0, min(ceiling, self.patience.longest_wait))
+        return jitter + (asked or 0.0)
+
+    def _said(self, text: str) -> str:
+        """What a server or a library says, fit for a log: one line, short, without credentials."""
+        line = " ".join(self.address.redact(text).split())
+        return line[:_LONGEST_REASON]
+
+
+def asked_to_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to wait, or None when it does not say.
+
+    `Retry-After` in seconds or as a date, and `retry-after-ms` of OpenAI's own servers.
+    """
+    text = headers.get("retry-after-ms")
+    try:
+        if text is not None:
+            return max(0.0, float(text) / 1000)
+    except ValueError:
+        pass
+    text = (headers.get("retry-after") or "").strip()
+    if text.replace(".", "", 1).isdecimal():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _message(response: "httpx2.Response") -> str:
+    """The server's own words, out of whatever it wraps them in."""
+    try:
+        body: Any = json.loads(response.text)
+    except (ValueError, RecursionError):
+        return response.text or response.reason_phrase
+    for name in ("error", "message", "detail"):
+        if isinstance(body, Mapping) and body.get(name):
+            body = body[name]
+    return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+
+
+def _is_down(failure: Failure) -> bool:
+    return failure.status == 0 or failure.status in _PASSING_STATUS
+
+
+def _model_names(reply: Any) -> list[str]:
+    listed = reply.get("data") if isinstance(reply, Mapping) else None
+    if not isinstance(listed, list):
+        raise MalformedReply("no list of models")
+    return [str(entry["id"]) for entry in listed if isinstance(entry, Mapping) and "id" in entry]

@@ -1,0 +1,367 @@
+"""`ServedLM`: a model behind an OpenAI-compatible endpoint as an lm-eval language model.
+
+vLLM, SGLang, llama.cpp's server, TGI and others can be asked in two ways: chats, to which the
+server applies its own template, and completions, where the prompt is sent as it is. A run with a
+chat template uses the first, one without the second.
+
+Log-likelihoods come about in one of two ways, found out when they are first needed:
+
+* `echo`: the prompt with each continuation is sent for completion with `echo` and `logprobs`, and
+  the continuation's own tokens are summed. Exact, for any continuation (vLLM, SGLang).
+* `first token`: the prompt is sent once, one token is generated, and the letters are looked up in
+  its `top_logprobs`. The only way over chat. For single letters alone: which one is likeliest is
+  exact, the value of a letter that is not listed is an upper bound.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from lm_eval.api.model import LM
+
+from mingmoe_eval.engine.generation_settings import generation_settings
+from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
+from mingmoe_eval.engine.served_address import ServedAddress, served_address
+from mingmoe_eval.engine.served_client import Failure, Patience, Question, ServedClient
+from mingmoe_eval.engine.served_questions import (
+    CHAT,
+    ChatPrompt,
+    echo_question,
+    first_token_question,
+    path_of,
+    text_question,
+    trial_prompt,
+    trial_question,
+)
+from mingmoe_eval.engine.served_replies import echoed_tokens, first_tokens, text_reply
+from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
+from mingmoe_eval.records import JsonDict, RequestUsage
+
+Way = Literal["echo", "first token"]
+
+# OpenAI lists 20 likeliest tokens of a chat and 5 of a completion; some servers fewer still.
+_LISTED_AT_MOST = (20, 5)
+
+
+class _Given(NamedTuple):
+    """A reply or a failure; `shared`: an earlier request was the same, and paid for both."""
+
+    reply: Any | Failure
+    from_store: bool
+    shared: bool
+
+
+class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
+    """A model that an OpenAI-compatible endpoint serves, for lm-eval.
+
+    A request that finally fails leaves its reason in `RequestUsage.failure`; what stands in the
+    answer's place is an empty text or NaN.
+
+    Args:
+        model: `openai:http://host:port/v1#name`; without a name, the only model served there.
+        patience: how many requests at once, and how long is waited.
+        seed: of sampled generations whose arguments name none.
+        store: the file in which replies are kept and looked up; none: nothing is kept. Nobody can
+            fingerprint a served model's weights: such a file belongs to one run.
+        on_progress: told (answers so far, answers in all) of the present call.
+        on_note: told what the user should know.
+        client: what asks the endpoint, where it is not to be made from `model`.
+
+    Raises:
+        UsageError: the address cannot be understood, or does not say which model.
+        CheckpointError: nothing answers there, or it refuses the credentials.
+        RunStoreError: the store cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        patience: Patience | None = None,
+        seed: int = 1234,
+        store: str | Path | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
+        client: ServedClient | None = None,
+    ) -> None:
+        super().__init__()
+        self._client = client or ServedClient(served_address(model), patience)
+        self._seed = seed
+        self._progress = on_progress or (lambda done, total: None)
+        self._note = on_note or (lambda text: None)
+        self._usage: dict[tuple[str, int, int], RequestUsage] = {}
+        self._ways: dict[bool, tuple[Way | None, int]] = {}
+        self._name = self._model_name()
+        if self.address.exposes_secrets:
+            self._note(f"the key for {self.address.public} crosses the network unencrypted")
+        self._store = ResponseStore(store) if store is not None else None
+
+    @property
+    def address(self) -> ServedAddress:
+        """The endpoint."""
+        return self._client.address
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """(Log-likelihood in nats, whether greedy decoding would give it) of continuations.
+
+        Raises:
+            UsageError: the endpoint gives no log-probabilities.
+        """
+        if not requests:
+            return []
+        chat = isinstance(requests[0].args[0], ChatPrompt)
+        way, most = self._way(chat=chat)
+        if way is None:
+            raise UsageError(self._no_log_probabilities({r.task_name for r in requests}, chat))
+        if way == "echo":
+            return self._by_echo(requests)
+        return self._by_first_token(requests, most, chat=chat)
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """Not to be had from a served model: where a text begins is the server's affair."""
+        raise UsageError(
+            f"{self.address.public}: log-likelihoods of whole texts need the weights; evaluate the "
+            "checkpoint itself"
+        )
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """Texts that continue the prompts, up to a stop string, an end token, or the limit."""
+        settings = [
+            generation_settings(request.args[1], None, end_ids=(), seed=self._seed)
+            for request in requests
+        ]
+        seen: Counter[str] = Counter()
+        questions = []
+        for request, wanted in zip(requests, settings, strict=True):
+            prompt = request.args[0]
+            questions.append(text_question(self._name, prompt, wanted, repeat=seen[prompt]))
+            seen[prompt] += 1
+        texts = []
+        for request, wanted, question, given in zip(
+            requests, settings, questions, self._answers(questions), strict=True
+        ):
+            if isinstance(given.reply, Failure):
+                self._fail(request, given.reply.reason)
+                texts.append("")
+                continue
+            read = text_reply(given.reply, chat=question.path == CHAT)
+            self._record(
+                request,
+                given,
+                read.prompt_tokens,
+                generated_tokens=0 if given.shared else read.generated_tokens,
+                finish=read.finish,
+            )
+            texts.append(_before(wanted.stop, read.text))
+        return texts
+
+    def take_usage(self) -> dict[tuple[str, int, int], RequestUsage]:
+        """What each request cost since the last call, by (task, doc, index); then forgets it."""
+        usage, self._usage = self._usage, {}
+        return usage
+
+    def refuse_unless_able(self, output_types: Mapping[str, str], *, chat: bool) -> None:
+        """Refuse tasks that this endpoint cannot do, before any of them runs.
+
+        Args:
+            output_types: lm-eval's output type of each task.
+            chat: Whether prompts will be chats.
+
+        Raises:
+            CheckpointError: it cannot be asked this way at all.
+            UsageError: tasks need log-probabilities, and it gives none; names the way out.
+        """
+        if isinstance(refusal := self._client.ask(trial_question(self._name, chat=chat)), Failure):
+            raise CheckpointError(
+                f"{self.address.base_url}{path_of(chat=chat)} does not answer for {self._name!r}: "
+                f"{refusal.reason}; try {'--no-chat-template' if chat else '--chat-template'}, and "
+                "see that the address ends where the API begins, usually in /v1"
+            )
+        needy = {task for task, kind in output_types.items() if kind != "generate_until"}
+        if needy and self._way(chat=chat)[0] is None:
+            raise UsageError(self._no_log_probabilities(needy, chat))
+
+    def describe(self) -> JsonDict:
+        """What is known of the model, for provenance: where it was, and what it was called."""
+        return {
+            "checkpoint": None,
+            "weights_fingerprint": None,
+            "served_by": self.address.base_url,
+            "served_name": self._name,
+            "log_likelihoods": next((way for way, _ in self._ways.values() if way), None),
+            "concurrency": self._client.patience.concurrency,
+        }
+
+    def close(self) -> None:
+        """Release the store's file."""
+        if self._store is not None:
+            self._store.close()
+
+    @cached_property
+    def has_chat_template(self) -> bool:
+        """Whether the endpoint answers chats; found out by asking one."""
+        return not isinstance(self._client.ask(trial_question(self._name, chat=True)), Failure)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """For lm-eval's request cache; a served model's tokenizer has no name of its own."""
+        return self.address.public.replace("/", "__")
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """None: the template is the server's, and cannot be seen from here."""
+        return None
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The chat as JSON, for an endpoint that applies its own template to it.
+
+        Raises:
+            UsageError: the answer's beginning is given, which no endpoint goes on with.
+        """
+        if not add_generation_prompt:
+            raise UsageError(
+                "this task gives the beginning of the answer, which chats over an endpoint do not "
+                "go on with; run with --no-chat-template"
+            )
+        return ChatPrompt(json.dumps(chat_history, ensure_ascii=False))
+
+    def _model_name(self) -> str:
+        """The name to ask for: the one that was given, else the only one that is served."""
+        names = self._client.models()
+        if isinstance(names, Failure):
+            if names.status == 0:
+                raise CheckpointError(f"nothing answers at {self.address.public}: {names.reason}")
+            names = []  # not every endpoint lists its models
+        listed = ", ".join(names[:10]) or "models that it does not list"
+        if not self.address.name and len(names) != 1:
+            raise UsageError(f"{self.address.public}: add #NAME; it serves {listed}")
+        if self.address.name and names and self.address.name not in names:
+            self._note(f"{self.address.public} lists no model of that name, but {listed}")
+        return self.address.name or names[0]
+
+    def _answers(self, questions: Sequence[Question]) -> list[_Given]:
+        """From the store, and for those that are not there, from the endpoint, into it.
+
+        Equal questions are asked once. Replies are kept as they came, and read again from there.
+        """
+        keys = [self._key(question) for question in questions]
+        asked_for = Counter(keys)
+        by_key = dict(zip(keys, questions, strict=True))
+        stored = self._store.get(list(by_key)) if self._store else {}
+        replies: dict[bytes, Any | Failure] = {
+            key: json.loads(answer.text or "null") for key, answer in stored.items()
+        }
+        missing = [key for key in by_key if key not in replies]
+        done = sum(asked_for[key] for key in replies)
+        self._progress(done, len(keys))
+        for place, reply in self._client.ask_all([by_key[key] for key in missing]):
+            key = missing[place]
+            replies[key] = reply
+            if self._store is not None and not isinstance(reply, Failure):
+                self._store.put([(key, StoredAnswer(text=json.dumps(reply)))])
+            done += asked_for[key]
+            self._progress(done, len(keys))
+        seen: set[bytes] = set()
+        given = []
+        for key in keys:
+            given.append(_Given(replies[key], key in stored, key in seen))
+            seen.add(key)
+        return given
+
+    def _key(self, question: Question) -> bytes:
+        request = json.dumps([question.path, question.payload], sort_keys=True)
+        # For a checkpoint these are token ids; here they are the request itself, as numbers.
+        numbers = np.frombuffer(request.encode(), dtype=np.uint8).astype(np.int32)
+        return answer_key(self.address.public, numbers, {})
+
+    def _way(self, *, chat: bool) -> tuple[Way | None, int]:
+        """How log-likelihoods come about, and how many likeliest tokens are listed."""
+        if chat not in self._ways:
+            self._ways[chat] = self._find_way(chat=chat)
+        return self._ways[chat]
+
+    def _find_way(self, *, chat: bool) -> tuple[Way | None, int]:
+        prompt = trial_prompt(chat=chat)
+        trials: list[tuple[Way, int, Question]] = [
+            ("first token", most, first_token_question(self._name, prompt, most=most))
+            for most in _LISTED_AT_MOST
+        ]
+        if not chat:
+            trials.insert(0, ("echo", 1, echo_question(self._name, prompt, " A")))
+        for way, most, question in trials:
+            if not isinstance(self._client.ask(question), Failure):
+                return way, most
+        return None, 0
+
+    def _by_echo(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        answers = self._answers([echo_question(self._name, *request.args) for request in requests])
+        given = []
+        for request, one in zip(requests, answers, strict=True):
+            if isinstance(one.reply, Failure):
+                given.append(self._fail(request, one.reply.reason))
+                continue
+            echoed = echoed_tokens(one.reply)
+            self._record(request, one, echoed.prompt_tokens)
+            given.append(echoed.of_continuation(request.args[1]))
+        return given
+
+    def _by_first_token(
+        self, requests: Sequence[Any], most: int, *, chat: bool
+    ) -> list[tuple[float, bool]]:
+        questions = [first_token_question(self._name, r.args[0], most=most) for r in requests]
+        letters: dict[tuple[str, int, str], list[str]] = {}
+        for request in requests:
+            letters.setdefault(_doc(request), []).append(request.args[1])
+        given = []
+        for request, one in zip(requests, self._answers(questions), strict=True):
+            if isinstance(one.reply, Failure):
+                given.append(self._fail(request, one.reply.reason))
+                continue
+            read = first_tokens(one.reply, chat=chat)
+            values = read.log_likelihoods(letters[_doc(request)])
+            if isinstance(values, str):
+                given.append(self._fail(request, values))
+                continue
+            self._record(request, one, read.prompt_tokens)
+            given.append((values[request.args[1]], read.likeliest == request.args[1]))
+        return given
+
+    def _no_log_probabilities(self, tasks: set[str], chat: bool) -> str:
+        return offence_list(
+            f"{self.address.base_url}{path_of(chat=chat)} gives no log-probabilities, which these "
+            "tasks need; use the form in which the model writes its answer",
+            [
+                f"{task}: use {task.removesuffix('_ll')}" if task.endswith("_ll") else task
+                for task in sorted(tasks)
+            ],
+        )
+
+    def _fail(self, request: Any, reason: str) -> tuple[float, bool]:
+        self._usage[_place(request)] = RequestUsage(prompt_tokens=0, failure=reason)
+        return math.nan, False
+
+    def _record(self, request: Any, given: _Given, prompt_tokens: int, **facts: Any) -> None:
+        self._usage[_place(request)] = RequestUsage(
+            prompt_tokens=0 if given.shared else prompt_tokens, from_store=given.from_store, **facts
+        )
+
+
+def _place(request: Any) -> tuple[str, int, int]:
+    return request.task_name, request.doc_id, request.idx
+
+
+def _doc(request: Any) -> tuple[str, int, str]:
+    """What the letters of one question have in common."""
+    return request.task_name, request.doc_id, request.args[0]
+
+
+def _before(stop: Sequence[str], text: str) -> str:
+    for end in stop:
+        text = text.split(end)[0]
+    return text

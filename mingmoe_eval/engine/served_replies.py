@@ -1,0 +1,240 @@
+"""What OpenAI-compatible servers answer, read strictly: a reply in doubt is no answer.
+
+Three kinds of reply: a text; the likeliest first tokens of an answer (`logprobs` of one generated
+token, completions or chat); the log-probability of every token of a prompt (`echo`, completions).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mingmoe_eval.engine.generated_text import THOUGHT_BEGINS, THOUGHT_ENDS
+from mingmoe_eval.records import Finish
+
+_ROUNDING = 1e-3
+"""A certain token's log-probability may come out a little above 0."""
+
+
+class MalformedReply(Exception):
+    """A reply that is not what was asked for; asking again may help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextReply:
+    """A generated text with its end and its cost."""
+
+    text: str
+    finish: Finish
+    prompt_tokens: int
+    generated_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstTokens:
+    """The likeliest first tokens of an answer, as texts with their log-probabilities in nats."""
+
+    listed: Mapping[str, float]
+    prompt_tokens: int
+
+    @property
+    def likeliest(self) -> str:
+        """The token that greedy decoding would give."""
+        return max(self.listed, key=lambda token: self.listed[token])
+
+    def log_likelihoods(self, letters: Sequence[str]) -> dict[str, float] | str:
+        """One for each letter that can be the answer, or why there is none.
+
+        A token stands for a letter when it is the same text; where that holds for no letter, when
+        it is the same text without blanks around (a chat model answers "A" as well as " A": both
+        count). A letter that is not listed is less likely than those that are: it gets the largest
+        value it can have, the least listed one or what the listed ones leave, less one bit, so that
+        it ties with none.
+        """
+        if any(len(letter.strip()) != 1 for letter in letters):
+            return "only single letters can be looked up among the likeliest tokens"
+        values = {letter: self.listed.get(letter) for letter in letters}
+        if all(value is None for value in values.values()):
+            values = {letter: self._without_blanks(letter.strip()) for letter in letters}
+        if all(value is None for value in values.values()):
+            listed = len(self.listed)
+            return f"none of {', '.join(values)} is among the {listed} likeliest first tokens"
+        bound = math.nextafter(self._most_of_others(), -math.inf)
+        return {letter: bound if value is None else value for letter, value in values.items()}
+
+    def _without_blanks(self, letter: str) -> float | None:
+        alike = [value for token, value in self.listed.items() if token.strip() == letter]
+        return math.log(math.fsum(map(math.exp, alike))) if alike else None
+
+    def _most_of_others(self) -> float:
+        left = 1 - math.fsum(map(math.exp, self.listed.values()))
+        least = min(self.listed.values())
+        return min(least, math.log(left)) if left > 0 else least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoedTokens:
+    """The tokens of a prompt as texts, with their log-probabilities in nats (None: the first)."""
+
+    tokens: Sequence[str]
+    log_likelihoods: Sequence[float | None]
+    greedy: Sequence[bool]
+    prompt_tokens: int
+
+    def of_continuation(self, continuation: str) -> tuple[float, bool]:
+        """(Log-likelihood, greedy) of the prompt's end, found by its text.
+
+        Offsets would be wrong behind characters that are parted over several tokens. A token that
+        begins before the continuation belongs to it.
+
+        Raises:
+            MalformedReply: the prompt's last tokens do not spell the continuation.
+        """
+        begin, tail = len(self.tokens), ""
+        while begin and len(tail) < len(continuation):
+            begin -= 1
+            tail = self.tokens[begin] + tail
+        if not continuation or not tail.endswith(continuation):
+            raise MalformedReply(f"the echoed prompt does not end in {continuation!r}")
+        values = [value for value in self.log_likelihoods[begin:] if value is not None]
+        if len(values) < len(self.tokens) - begin:
+            raise MalformedReply("a token of the continuation has no log-probability")
+        return math.fsum(values), all(self.greedy[begin:])
+
+
+def text_reply(data: Any, *, chat: bool) -> TextReply:
+    """A generated text; what a model thinks before it is no part of it.
+
+    A chat answer without content, whose thought was cut off at the limit, is an empty text.
+
+    Raises:
+        MalformedReply: there is no text, or it ended in no known way.
+    """
+    choice = _only_choice(data)
+    finish = _finish(choice.get("finish_reason"))
+    if not chat:
+        text = choice.get("text")
+    else:
+        message = _mapping(choice.get("message"), "message")
+        text = message.get("content")
+        if text is None:
+            text = message.get("refusal")
+        if text is None and finish == "length":
+            text = ""
+    if not isinstance(text, str):
+        raise MalformedReply("the answer has no content")
+    return TextReply(
+        text=_behind_thought(text),
+        finish=finish,
+        prompt_tokens=_usage(data, "prompt_tokens"),
+        generated_tokens=_usage(data, "completion_tokens"),
+    )
+
+
+def first_tokens(data: Any, *, chat: bool) -> FirstTokens:
+    """The likeliest first tokens.
+
+    Raises:
+        MalformedReply: there are no log-probabilities.
+    """
+    logprobs = _mapping(_only_choice(data).get("logprobs"), "logprobs")
+    if chat:
+        first = _mapping(_first(logprobs.get("content"), "logprobs.content"), "logprobs.content")
+        rows = [_mapping(row, "top_logprobs") for row in _list(first.get("top_logprobs"))]
+        pairs = [(row.get("token"), row.get("logprob")) for row in rows]
+    else:
+        top = _first(logprobs.get("top_logprobs"), "logprobs.top_logprobs")
+        pairs = list(_mapping(top, "logprobs.top_logprobs").items())
+    listed = {str(token): _log_probability(value) for token, value in pairs}
+    # Some servers fill the list up with impossible tokens.
+    listed = {token: value for token, value in listed.items() if value != -math.inf}
+    if not listed or any(map(math.isnan, listed.values())):
+        raise MalformedReply("no likeliest tokens are listed")
+    return FirstTokens(listed=listed, prompt_tokens=_usage(data, "prompt_tokens"))
+
+
+def echoed_tokens(data: Any) -> EchoedTokens:
+    """The prompt's tokens of a reply to `echo`, without the one token that was generated.
+
+    Raises:
+        MalformedReply: the prompt did not come back, or not with its log-probabilities.
+    """
+    logprobs = _mapping(_only_choice(data).get("logprobs"), "logprobs")
+    tokens = [str(token) for token in _list(logprobs.get("tokens"))]
+    values = _list(logprobs.get("token_logprobs"))
+    prompt_tokens = _usage(data, "prompt_tokens") or len(tokens) - 1
+    if not 0 < prompt_tokens <= len(tokens) or len(values) != len(tokens):
+        raise MalformedReply("the prompt did not come back with a log-probability for each token")
+    numbers = [None if v is None else _log_probability(v) for v in values[:prompt_tokens]]
+    tops = logprobs.get("top_logprobs")
+    tops = tops if isinstance(tops, list) and len(tops) == len(tokens) else [None] * len(tokens)
+    return EchoedTokens(
+        tokens=tokens[:prompt_tokens],
+        log_likelihoods=numbers,
+        greedy=[_is_top(value, top) for value, top in zip(numbers, tops, strict=False)],
+        prompt_tokens=prompt_tokens,
+    )
+
+
+def _only_choice(data: Any) -> Mapping[str, Any]:
+    """The answer; a server that gives several to one question must not disagree with itself."""
+    reply = _mapping(data, "reply")
+    if reply.get("error"):
+        raise MalformedReply(f"an error in place of an answer: {reply['error']!r:.200}")
+    choices = [_mapping(choice, "choice") for choice in _list(reply.get("choices"))]
+    mine = [choice for choice in choices if choice.get("index", 0) == 0]
+    if not mine or any(choice != mine[0] for choice in mine):
+        raise MalformedReply(f"{len(mine)} different answers to one request")
+    return mine[0]
+
+
+def _behind_thought(text: str) -> str:
+    """A thought that never ends leaves no answer: an option letter inside of it is none."""
+    _, ended, answer = text.rpartition(THOUGHT_ENDS)
+    if ended:
+        return answer.lstrip()
+    return "" if text.lstrip().startswith(THOUGHT_BEGINS) else text
+
+
+def _finish(reason: Any) -> Finish:
+    if reason == "length":
+        return "length"
+    if reason in ("content_filter", "error", "abort"):
+        raise MalformedReply(f"the server withheld the answer ({reason})")
+    # "stop", "eos_token", "stop_sequence", or nothing at all: the servers' words differ.
+    return "stop"
+
+
+def _usage(data: Mapping[str, Any], name: str) -> int:
+    usage = data.get("usage")
+    number = usage.get(name) if isinstance(usage, Mapping) else None
+    return number if isinstance(number, int) and number >= 0 else 0
+
+
+def _is_top(value: float | None, top: Any) -> bool:
+    if value is None or not isinstance(top, Mapping) or not top:
+        return False
+    return value >= max(_log_probability(other) for other in top.values())
+
+
+def _log_probability(value: Any) -> float:
+    """A number that can be one; NaN passes, fails its doc later, and is counted there."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value > _ROUNDING:
+        raise MalformedReply(f"{value!r:.50} is no log-probability")
+    return float(value)
+
+
+def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise MalformedReply(f"no {what} in the reply")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _first(value: Any, what: str) -> Any:
+    if not isinstance(value, list) or not value:
+        raise MalformedReply(f"no {what} in the reply")
+    return value[0]
