@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+COMMIT_TIME = $(shell git log -1 --format=%ct)
 
-.PHONY: demo test check bench soak docs debian-packages wheel clean
+.PHONY: demo test check bench soak docs debian-packages wheel wheel-twice constraints sbom audit \
+  clean
 
 demo: $(READY)  ## evaluate a tiny base and a tiny MoLoRA on invented questions, offline
 	$(BIN)/mingmoe-eval demo
@@ -20,7 +22,7 @@ bench: $(READY)  ## side-by-side measurements; results go to benchmarks/README.m
 	$(BIN)/python -m benchmarks
 
 soak: $(READY)  ## long property, kill and fuzz runs
-	$(BIN)/python -m pytest -m soak --hypothesis-profile=soak
+	$(BIN)/python -m pytest -m "soak or fuzz" --hypothesis-profile=soak
 
 debian-packages:  ## what the browser and LaTeX tests need; without it those tests skip
 	apt-get update -q
@@ -31,10 +33,33 @@ docs: $(READY)  ## docs/cli.md from --help
 	$(BIN)/python tests/test_docs.py
 
 wheel: $(READY)
-	$(BIN)/python -m build --wheel
+	SOURCE_DATE_EPOCH=$(COMMIT_TIME) $(BIN)/python -m build --wheel
+
+wheel-twice: $(READY)  ## the same wheel from two fresh copies of the commit, or it fails
+	rm -rf build/once build/again
+	for copy in once again; do \
+	  mkdir -p build/$$copy && git archive HEAD | tar -x -C build/$$copy && \
+	  SOURCE_DATE_EPOCH=$(COMMIT_TIME) $(BIN)/python -m build --wheel build/$$copy || exit 1; done
+	cmp build/once/dist/*.whl build/again/dist/*.whl && sha256sum build/once/dist/*.whl
+
+constraints: $(READY)  ## constraints.txt from what is installed, without addresses
+	{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable --exclude pip \
+	  | sed -n 's/+cpu$$//; /^[A-Za-z0-9._-]*==[^ ]*$$/p'; } > build.constraints
+	mv build.constraints constraints.txt
+
+sbom: $(READY) build/tools  ## software bill of materials of .venv, CycloneDX JSON
+	SOURCE_DATE_EPOCH=$(COMMIT_TIME) build/tools/bin/cyclonedx-py environment $(BIN)/python \
+	  --pyproject pyproject.toml --output-reproducible -o build/sbom.cdx.json
+
+audit: build/tools  ## known weaknesses of the pinned versions; asks the advisory service of PyPI
+	build/tools/bin/pip-audit -r constraints.txt --no-deps --disable-pip --strict
+
+build/tools:
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip install --quiet cyclonedx-bom pip-audit
 
 clean:
-	rm -rf .venv dist demo
+	rm -rf .venv build dist demo
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); \

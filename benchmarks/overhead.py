@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import torch
 from transformers import Qwen2Config
+from transformers.cache_utils import Cache
 from workload import common_arguments, instances, letters, tokenizer
 
 from mingmoe_eval.engine import CheckpointLM
@@ -38,24 +39,22 @@ class ScriptedModel(torch.nn.Module):
         self.embedding, self.head = torch.nn.Embedding(8, 8), torch.nn.Linear(8, 8)
         self.requires_grad_(False)
 
-    def get_input_embeddings(self) -> torch.nn.Module:
-        return self.embedding
+        self.get_input_embeddings = lambda: self.embedding
+        self.get_output_embeddings = lambda: self.head
+        self.get_decoder = lambda: self._decode
 
-    def get_output_embeddings(self) -> torch.nn.Module:
-        return self.head
+    def forward(self, input_ids: torch.Tensor, **_: object) -> SimpleNamespace:
+        """The logits of `_decode`'s hidden states."""
+        return SimpleNamespace(logits=self.head(torch.zeros(*input_ids.shape, 8)))
 
-    def get_decoder(self):  # noqa: ANN201
-        return self.decode
-
-    def decode(self, input_ids, past_key_values=None, **_):  # noqa: ANN001, ANN003, ANN201
+    def _decode(
+        self, input_ids: torch.Tensor, past_key_values: Cache | None = None, **_: object
+    ) -> tuple[torch.Tensor]:
         rows, tokens = input_ids.shape
         if past_key_values is not None:
             states = torch.zeros(rows, 1, tokens, 1)
             past_key_values.update(states, states, 0)
         return (torch.zeros(rows, tokens, 8),)
-
-    def forward(self, input_ids, **_):  # noqa: ANN001, ANN003, ANN201
-        return SimpleNamespace(logits=self.head(torch.zeros(*input_ids.shape, 8)))
 
 
 def main() -> None:

@@ -72,7 +72,8 @@ def add_experts(model: Any, *, experts: int = 8, chosen: int = 2, rank: int = 16
 
 def tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {"[end]": 0, "[unknown]": 1, "A": 2, "B": 3, "C": 4, "D": 5, "answer": 6}
-    vocabulary.update((f"w{i}", len(vocabulary) + i) for i in range(WORDS))
+    first = len(vocabulary)
+    vocabulary.update((f"w{i}", first + i) for i in range(WORDS))
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[unknown]"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="[end]")
@@ -85,10 +86,12 @@ class Texts:
         self._random = random.Random(seed)
 
     def words(self, least: int, most: int | None = None) -> str:
+        """So many words, or a number of them from least to most."""
         count = self._random.randint(least, most or least)
         return " ".join(f"w{self._random.randrange(WORDS)}" for _ in range(count))
 
     def questions(self, count: int, *, prefix: str = "") -> list[str]:
+        """Contexts that a letter or an option text continues."""
         return [f"{prefix}{self.words(*QUESTION_TOKENS)} answer" for _ in range(count)]
 
 

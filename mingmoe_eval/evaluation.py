@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -109,20 +110,20 @@ def evaluate(
     tasks, passed_over = load_tasks(selection, spec)
     for name in passed_over:
         watch.note(f"{name}: no data, passed over because of --partial")
-    path = run_store.open_folder(folder, resume=resume) if folder else None
-    if path:
-        run_store.save_unfinished(path, spec)
-    try:
-        lm = (open_model or open_named)(opening, path, watch)
-        conditions = _Conditions(lm=lm, spec=spec, chat=_chat_template(spec, lm), watch=watch)
-        if isinstance(lm, _MayLackAbilities):
-            kinds = {task.name: str(task.task.OUTPUT_TYPE) for task in tasks}
-            lm.refuse_unless_able(kinds, chat=conditions.chat)
-        return _run_all(conditions, tasks, selection, path)
-    except (MingMoeError, ModuleNotFoundError):
-        if path and not resume:
-            run_store.discard_if_bare(path)
-        raise
+    with run_store.claim(folder, resume=resume) if folder else nullcontext() as path:
+        if path:
+            run_store.save_unfinished(path, spec)
+        try:
+            lm = (open_model or open_named)(opening, path, watch)
+            conditions = _Conditions(lm=lm, spec=spec, chat=_chat_template(spec, lm), watch=watch)
+            if isinstance(lm, _MayLackAbilities):
+                kinds = {task.name: str(task.task.OUTPUT_TYPE) for task in tasks}
+                lm.refuse_unless_able(kinds, chat=conditions.chat)
+            return _run_all(conditions, tasks, selection, path)
+        except (MingMoeError, ModuleNotFoundError):
+            if path and not resume:
+                run_store.discard_if_bare(path)
+            raise
 
 
 def open_named(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageModel:
@@ -157,20 +158,27 @@ def open_served(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageMod
     return model
 
 
-def open_checkpoint(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageModel:
-    """The checkpoint that a spec names, with the response store that it asks for."""
+def open_checkpoint(
+    spec: RunSpec, folder: Path | None, watch: Watch, *, loaded: Any = None
+) -> LanguageModel:
+    """The checkpoint that a spec names, with the response store that it asks for.
+
+    `loaded` is its model, if that is in memory already.
+    """
     from mingmoe_eval.engine import CheckpointLM
     from mingmoe_eval.locations import cache_dir
+    from mingmoe_eval.molora import load_model, load_tokenizer
 
     # Without the shared store, answers still go beside the run, so that it can be resumed.
     store = cache_dir() / "responses.sqlite" if spec.cache else None
     if store is None and folder is not None:
         store = folder / "responses.sqlite"
-    lm = CheckpointLM(
-        spec.model,
-        spec.base,
-        dtype=spec.dtype,
-        device=spec.device,
+    tokenizer = load_tokenizer(spec.model, spec.base)
+    if loaded is None:
+        loaded = load_model(spec.model, spec.base, dtype=spec.dtype, device=spec.device)
+    lm = CheckpointLM.from_loaded(
+        loaded,
+        tokenizer,
         batch_size=spec.batch_size,
         store=store,
         seed=spec.seed,
@@ -233,7 +241,8 @@ def _run_all(
     if path:
         write_output(run, path / "lm_eval")
         run_store.finish(path, run)
-        (path / "responses.sqlite").unlink(missing_ok=True)
+        for stored in path.glob("responses.sqlite*"):  # SQLite keeps two more files beside it
+            stored.unlink()
     return run
 
 

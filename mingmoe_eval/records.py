@@ -9,9 +9,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from mingmoe_eval.errors import RunStoreError
+from mingmoe_eval.record_building import as_fields, as_mapping, as_number, as_tuple, build
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +26,6 @@ Status = Literal["scored", "unanswered", "failed"]
 """A failed sample has no score and is left out; an unanswered one is wrong, and counted."""
 
 JsonDict = dict[str, Any]
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +67,7 @@ class RunSpec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The spec that `to_json` wrote; an unknown field is refused."""
-        return _build(cls, {**data, "tasks": tuple(data["tasks"])})
+        return build(cls, {**as_fields(cls, data), "tasks": as_tuple(data.get("tasks"))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,10 +150,14 @@ class Sample:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The sample that `to_json` wrote; an unknown field is refused."""
-        values = dict(data)
+        values = as_fields(cls, data)
         if values.get("log_likelihoods") is not None:
-            values["log_likelihoods"] = tuple(map(_number, values["log_likelihoods"]))
-        return _build(cls, values)
+            values["log_likelihoods"] = tuple(map(as_number, as_tuple(values["log_likelihoods"])))
+        if isinstance(score := values.get("score"), str):
+            values["score"] = as_number(score)
+        if isinstance(counts := values.get("counts"), Mapping):
+            values["counts"] = {name: as_number(count) for name, count in counts.items()}
+        return build(cls, values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,15 +176,11 @@ class MetricValue:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The value that `to_json` wrote."""
-        interval = data.get("interval")
-        return _build(
-            cls,
-            {
-                **data,
-                "value": _number(data["value"]),
-                "interval": tuple(map(_number, interval)) if interval else None,
-            },
-        )
+        values = as_fields(cls, data)
+        interval = values.get("interval")
+        values["value"] = as_number(values.get("value"))
+        values["interval"] = None if interval is None else tuple(map(as_number, as_tuple(interval)))
+        return build(cls, values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,15 +239,19 @@ class TaskResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The result that `to_json` wrote; an unknown field is refused."""
-        values = dict(data)
-        values["metrics"] = _metric_values(data["metrics"])
-        values["counts"] = _build(Counts, data["counts"])
+        values = as_fields(cls, data)
+        values["metrics"] = _metric_values(values.get("metrics"))
+        values["counts"] = build(Counts, as_fields(Counts, values.get("counts")))
         values["breakdowns"] = {
-            tag: _metric_values(by_value) for tag, by_value in data["breakdowns"].items()
+            tag: _metric_values(by_value)
+            for tag, by_value in as_mapping(values.get("breakdowns")).items()
         }
-        values["members"] = tuple(data["members"])
-        values["notes"] = tuple(data["notes"])
-        return _build(cls, values)
+        values["members"] = as_tuple(values.get("members"))
+        values["notes"] = as_tuple(values.get("notes"))
+        result = build(cls, values)
+        if result.main_metric not in result.metrics:
+            raise RunStoreError(f"{result.task} lacks its main metric, {result.main_metric!r}")
+        return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,20 +307,5 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _metric_values(data: Mapping[str, Any]) -> dict[str, MetricValue]:
-    return {name: MetricValue.from_json(value) for name, value in data.items()}
-
-
-def _number(value: float | str | None) -> float:
-    """JSON has no NaN and no infinity: run_store writes them as words, and null means NaN."""
-    return math.nan if value is None else float(value)
-
-
-def _build(cls: type[_T], values: Mapping[str, Any]) -> _T:
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - known):
-        raise RunStoreError(
-            f"{cls.__name__} has no field {', '.join(map(repr, unknown))}: the file was written by "
-            "another version of mingmoe-eval, or edited by hand"
-        )
-    return cls(**values)
+def _metric_values(data: object) -> dict[str, MetricValue]:
+    return {name: MetricValue.from_json(value) for name, value in as_mapping(data).items()}

@@ -38,6 +38,7 @@ def rescore(
     samples, results = {}, {}
     for task, old in run.samples.items():
         own = {**catalog.definitions[task].metadata, **changes}
+        own["permute_options"] = run.spec.permute_options
         samples[task] = scoring.distinct_ids([_again(sample, own) for sample in old])
         results[task] = _fold(run.results[task], samples[task], own)
     groups = [catalog.definitions[name] for name, r in run.results.items() if r.is_group]

@@ -5,6 +5,7 @@ none. Until a run is finished its folder holds only samples and `run.unfinished.
 what to resume; `run.json` comes last and makes it a run.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -19,6 +20,8 @@ from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample,
 
 RUN_FILE = "run.json"
 UNFINISHED_FILE = "run.unfinished.json"
+_LOCK_FILE = ".lock"
+_OBJECTS = ("spec", "provenance", "results", "counts", "tasks", "timing")
 
 
 def save_run(run: Run, folder: str | Path) -> Path:
@@ -27,10 +30,29 @@ def save_run(run: Run, folder: str | Path) -> Path:
     Raises:
         RunStoreError: the folder holds a run, or cannot be written.
     """
-    path = open_folder(folder)
-    for task, samples in run.samples.items():
-        save_samples(path, task, samples)
-    return finish(path, run)
+    with claim(folder) as path:
+        for task, samples in run.samples.items():
+            save_samples(path, task, samples)
+        return finish(path, run)
+
+
+@contextmanager
+def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
+    """Make a run folder ready for writing, and keep other processes out of it meanwhile.
+
+    The claim ends with the process, however that ends. On a file system without locks, as some
+    cluster disks are, it only looks.
+
+    Raises:
+        RunStoreError: the folder holds something already (unless resuming an unfinished run),
+            another process is writing it, or it cannot be written.
+    """
+    path = open_folder(folder, resume=resume)
+    with _locked(path):
+        _refuse_finished(path)  # by a process that was quicker
+        for left_over in path.rglob(".*.*"):
+            left_over.unlink()  # a file that a killed process was writing
+        yield path
 
 
 def open_folder(folder: str | Path, *, resume: bool = False) -> Path:
@@ -41,9 +63,8 @@ def open_folder(folder: str | Path, *, resume: bool = False) -> Path:
             cannot be written.
     """
     path = Path(folder)
-    if (path / RUN_FILE).exists():
-        raise RunStoreError(f"{path} already holds a finished run; choose another --name")
-    if not resume and path.exists() and any(path.iterdir()):
+    _refuse_finished(path)
+    if not resume and not _is_fresh(path):
         raise RunStoreError(
             f"{path} is not empty; choose another --name, or continue it with `--resume {path}`"
         )
@@ -57,6 +78,7 @@ def discard_if_bare(folder: Path) -> None:
     answered = [*(folder / "samples").glob("*"), *folder.glob("*.sqlite*")]
     if not answered and not (folder / RUN_FILE).exists():
         (folder / UNFINISHED_FILE).unlink(missing_ok=True)
+        (folder / _LOCK_FILE).unlink(missing_ok=True)
         (folder / "samples").rmdir()
         folder.rmdir()
 
@@ -107,25 +129,15 @@ def load_run(folder: str | Path, *, samples: bool = True) -> Run:
     """
     path = Path(folder)
     data = _read_summary(path)
-    tasks = data["tasks"]
-    results = {
-        name: TaskResult.from_json(
-            {**tasks[name], "metrics": data["results"][name], "counts": data["counts"][name]}
-        )
-        for name in tasks
-    }
-    leaves = [name for name, result in results.items() if not result.is_group]
-    return Run(
-        name=data["name"],
-        spec=RunSpec.from_json(data["spec"]),
-        provenance=data["provenance"],
-        results=results,
-        samples={task: load_samples(path, task) for task in leaves} if samples else {},
-        timing=data["timing"],
-        routing=data["routing"],
-        parent=data["parent"],
-        missing_tasks=tuple(data["missing_tasks"]),
-    )
+    try:
+        run = _without_samples(data)
+    except RunStoreError as error:
+        raise RunStoreError(f"{path / RUN_FILE} is damaged or hand-edited: {error}") from error
+    if not samples:
+        return run
+    loaded = {task: load_samples(path, task) for task in run.leaves}
+    _refuse_lost_samples(path, run, loaded)
+    return dataclasses.replace(run, samples=loaded)
 
 
 def load_samples(folder: str | Path, task: str) -> list[Sample]:
@@ -139,7 +151,7 @@ def load_samples(folder: str | Path, task: str) -> list[Sample]:
     for number, line in enumerate(_lines(path), start=1):
         try:
             samples.append(Sample.from_json(json.loads(line)))
-        except (json.JSONDecodeError, TypeError, AttributeError, RunStoreError) as error:
+        except (ValueError, RecursionError, RunStoreError) as error:
             offences.append(f"line {number}: {error}")
     if offences:
         raise RunStoreError(offence_list(f"{path} is damaged", offences))
@@ -171,6 +183,45 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return _write(path, (_dumps(row) + "\n" for row in rows))
 
 
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    file = path / _LOCK_FILE
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunStoreError(
+            f"another process is writing {path}; wait for it, or choose another --name"
+        ) from error
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _refuse_finished(path: Path) -> None:
+    if (path / RUN_FILE).exists():
+        raise RunStoreError(f"{path} already holds a finished run; choose another --name")
+
+
+def _is_fresh(path: Path) -> bool:
+    """Whether nothing is there, or only what a process leaves that is killed as it begins."""
+    if not path.is_dir():
+        return not path.exists()
+    begun = {"samples", _LOCK_FILE}
+    return all(
+        entry.name in begun or entry.name.startswith(f".{UNFINISHED_FILE}.")
+        for entry in path.iterdir()
+    ) and not any((path / "samples").glob("*"))
+
+
 def _read_summary(path: Path) -> JsonDict:
     file = path / RUN_FILE
     if (path / UNFINISHED_FILE).exists() and not file.exists():
@@ -185,16 +236,57 @@ def _read_summary(path: Path) -> JsonDict:
             f"{file} has schema version {data.get('schema_version')!r}, this version of "
             f"mingmoe-eval reads {SCHEMA_VERSION}: use the version that wrote it"
         )
-    expected = ("spec", "provenance", "results", "counts", "tasks", "timing", "name")
+    expected: dict[str, Any] = {**dict.fromkeys(_OBJECTS, dict), "name": str}
     if missing := [key for key in expected if key not in data]:
         raise RunStoreError(f"{file} lacks {', '.join(missing)}; it is damaged or hand-edited")
-    return {"routing": None, "parent": None, "missing_tasks": [], **data}
+    full = {"routing": None, "parent": None, "missing_tasks": [], **data}
+    expected |= {"routing": dict | None, "parent": str | None, "missing_tasks": list}
+    if wrong := [key for key, kind in expected.items() if not isinstance(full[key], kind)]:
+        raise RunStoreError(f"{file} is damaged or hand-edited: {', '.join(wrong)}")
+    return full
+
+
+def _without_samples(data: JsonDict) -> Run:
+    tasks = data["tasks"]
+    if not tasks.keys() == data["results"].keys() == data["counts"].keys():
+        raise RunStoreError("tasks, results and counts speak of different tasks")
+    results = {}
+    for name, task in tasks.items():
+        if not isinstance(task, dict) or task.get("task") != name:
+            raise RunStoreError(f"{name!r} does not describe that task")
+        results[name] = TaskResult.from_json(
+            {**task, "metrics": data["results"][name], "counts": data["counts"][name]}
+        )
+    members = {member for result in results.values() for member in result.members}
+    if absent := sorted(members - results.keys()):
+        raise RunStoreError(f"a group names {', '.join(absent)}, of which nothing is there")
+    return Run(
+        name=data["name"],
+        spec=RunSpec.from_json(data["spec"]),
+        provenance=data["provenance"],
+        results=results,
+        samples={},
+        timing=data["timing"],
+        routing=data["routing"],
+        parent=data["parent"],
+        missing_tasks=tuple(data["missing_tasks"]),
+    )
+
+
+def _refuse_lost_samples(path: Path, run: Run, samples: Mapping[str, Sequence[Sample]]) -> None:
+    offences = [
+        f"{task}: {len(of_task)} samples, where {RUN_FILE} speaks of {docs} docs"
+        for task, of_task in samples.items()
+        if len(of_task) != (docs := run.results[task].counts.docs)
+    ]
+    if offences:
+        raise RunStoreError(offence_list(f"{path} is damaged", offences))
 
 
 def _read_json(file: Path) -> JsonDict:
     try:
         data = json.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunStoreError(f"{file} cannot be read: {error}") from error
     if not isinstance(data, dict):
         raise RunStoreError(f"{file} is not a JSON object")
@@ -259,7 +351,11 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunStoreError(
-            f"cannot write {path}: {error.strerror}; free some space or choose another "
-            "--output. Answers computed so far are kept: the same command continues from them"
-        ) from error
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> RunStoreError:
+    return RunStoreError(
+        f"cannot write {path}: {error.strerror}; free some space or choose another "
+        "--output. Answers computed so far are kept: the same command continues from them"
+    )

@@ -91,7 +91,8 @@ def make_sample(
         "response": response.text,
         "log_likelihoods": response.log_likelihoods,
         "tags": doc.get("tags") or {},
-        "cluster": doc.get("cluster"),
+        "cluster": doc.get("cluster") or _question(doc, settings),
+        "variant": str(doc.get("variant") or ""),
         "finish": usage[-1].finish if usage else "none",
         "prompt_tokens": sum(u.prompt_tokens for u in usage),
         "generated_tokens": sum(u.generated_tokens for u in usage),
@@ -239,6 +240,13 @@ def failure_of(response: Response) -> str:
         if usage.failure:
             return usage.failure
     return "" if response.finite else "log-likelihoods are not finite"
+
+
+def _question(doc: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
+    """What the orders of one question have in common; nothing where each is asked once."""
+    if not settings.get("permute_options"):
+        return None
+    return str(doc.get("variant_of") or doc["id"])
 
 
 def _finite(values: Sequence[float] | None) -> bool:

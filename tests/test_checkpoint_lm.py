@@ -9,7 +9,7 @@ from tiny_checkpoints import save_adapter
 from tiny_language_models import EXAMPLES, exam_pairs, instances, make_model, make_tokenizer
 
 from mingmoe_eval.engine import CheckpointLM
-from mingmoe_eval.errors import UsageError
+from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.molora import load_model
 from mingmoe_eval.records import RequestUsage
 
@@ -189,6 +189,28 @@ def test_a_broken_model_gives_nan_that_is_never_stored(tmp_path):
     for _ in range(2):
         assert all(math.isnan(value) for value, _ in lm.loglikelihood(requests))
         assert not any(usage.from_store for usage in lm.take_usage().values())
+
+
+def test_a_broken_model_s_texts_fail_and_are_never_stored(tmp_path):
+    model = make_model()
+    model.lm_head.weight.data[:] = torch.nan
+    lm = CheckpointLM.from_loaded(model, make_tokenizer(), store=tmp_path / "store")
+    for _ in range(2):
+        lm.generate_until(instances("generate_until", [("one", {"max_gen_toks": 3})]))
+        (usage,) = lm.take_usage().values()
+        assert usage.failure == "logits not finite after 0 new tokens"
+        assert not usage.from_store
+
+
+def test_an_empty_prompt_is_continued_too():
+    lm = CheckpointLM.from_loaded(make_model(), make_tokenizer())
+    assert lm.generate_until(instances("generate_until", [("", {"max_gen_toks": 3})]))
+
+
+def test_a_tokenizer_of_another_model_is_refused():
+    lm = CheckpointLM.from_loaded(make_model(vocab_size=100), make_tokenizer())
+    with pytest.raises(CheckpointError, match=r"gives token id \d+, the model knows 100"):
+        lm.loglikelihood(instances("loglikelihood", exam_pairs()[:2]))
 
 
 def test_a_continuation_that_cannot_be_scored_says_why():

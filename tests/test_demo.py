@@ -47,7 +47,7 @@ def test_the_adapter_loads_from_where_it_lies_and_changes_the_answers():
 
 @pytest.mark.parametrize("checkpoint", [BASE, ADAPTER])
 @pytest.mark.parametrize(
-    "text", ["答案：B", "Answer: C\n", "\t İß鼍😀  <0x41> e\u0301\x00", "  two  blanks "]
+    "text", ["答案：B", "Answer: C\n", "\t İß鼍😀  <0x41> \x00", "  two  blanks "]
 )
 def test_the_tokenizer_gives_back_any_text(checkpoint, text):
     pytest.importorskip("transformers")
@@ -62,8 +62,10 @@ def test_the_tokens_of_option_letters_are_letters():
     from mingmoe_eval.molora import load_tokenizer
 
     tokenizer = load_tokenizer(checkpoints_dir() / BASE)
-    assert tokenizer.tokenize("Answer: C")[-1] == " C"
-    assert tokenizer.tokenize("答案：C")[-1] == "C"
+    for prompt, letter in (("Answer:", " C"), ("答案：", "C")):
+        ids = tokenizer(prompt + letter)["input_ids"]
+        assert ids[:-1] == tokenizer(prompt)["input_ids"]
+        assert tokenizer.decode(ids[-1:]) == letter
 
 
 # --- what they were taught -----------------------------------------------------------------------

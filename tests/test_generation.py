@@ -175,6 +175,14 @@ def test_a_model_with_another_memory_than_keys_and_values_is_refused():
         list(generate(causal, IdText(), prompts(1), MemoryBudget(causal)))
 
 
+def test_a_broken_model_says_so_instead_of_a_text():
+    model = make_model()
+    model.lm_head.weight.data[:] = float("nan")
+    for generation in run(model, prompts(3)):
+        assert generation.text == ""
+        assert generation.failure == "logits not finite after 0 new tokens"
+
+
 def test_no_prompts_no_generations():
     causal = CausalModel(make_model())
     assert list(generate(causal, IdText(), [], MemoryBudget(causal))) == []

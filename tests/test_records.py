@@ -86,9 +86,7 @@ def test_a_run_is_incomplete_past_one_failed_doc_in_a_thousand(docs, failed, inc
 
 def test_a_task_that_did_not_run_makes_the_run_incomplete():
     spec = RunSpec(model="m", tasks=("t",))
-    run = Run(
-        name="r", spec=spec, provenance={}, results={}, samples={}, missing_tasks=("usmle",)
-    )
+    run = Run(name="r", spec=spec, provenance={}, results={}, samples={}, missing_tasks=("usmle",))
     assert run.incomplete == ("usmle",)
 
 

@@ -66,8 +66,9 @@ def test_run_json_is_strict_json(tmp_path):
 
 
 def test_a_lone_surrogate_in_a_response_is_kept(tmp_path):
-    sample = dataclasses.replace(make_run().samples["usmle"][0], response="bad \ud800 end")
-    run_store.save_run(make_run(samples={"usmle": [sample]}), tmp_path / "r")
+    first, second = make_run().samples["usmle"]
+    broken = dataclasses.replace(first, response="bad \ud800 end")
+    run_store.save_run(make_run(samples={"usmle": [broken, second]}), tmp_path / "r")
     assert run_store.load_run(tmp_path / "r").samples["usmle"][0].response == "bad \ud800 end"
 
 

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "mingmoe_eval"
 
 # From the bottom up; a module may import its own layer's package and anything below.
 LAYERS = [
-    ["errors", "hub", "locations", "record_files", "records"],
+    ["errors", "hub", "locations", "record_building", "record_files", "records"],
     ["metrics", "molora.config", "molora.layers", "molora.router"],
     ["molora", "promptcblue", "exams", "published"],
     [
@@ -27,7 +27,16 @@ LAYERS = [
         "scoring",
         "task_catalog",
     ],
-    ["evaluation", "overlap", "paper_table", "regression_gate", "report", "rescoring", "training"],
+    [
+        "ablation",
+        "evaluation",
+        "overlap",
+        "paper_table",
+        "regression_gate",
+        "report",
+        "rescoring",
+        "training",
+    ],
     ["cli", "demo", "__init__", "__main__"],
 ]
 

@@ -44,6 +44,7 @@ VERBS: dict[str, Verb] = {
     "overlap": Verb("overlap", "which test questions stand in training data"),
     "import": Verb("import_", "turn an output directory of lm-eval into a run folder"),
     "convert": Verb("convert", "original CBLUE files into PromptCBLUE records", verbs=("cblue",)),
+    "ablate": Verb("ablate", "what a run's scores lose without an expert"),
     "demo": Verb("demo", "evaluate a tiny base and a tiny MoLoRA on invented questions"),
 }
 

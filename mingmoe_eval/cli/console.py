@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.evaluation import Watch
+from mingmoe_eval.exams.robustness import METRICS as ROBUSTNESS
 from mingmoe_eval.records import JsonDict, MetricValue, Run, TaskResult
 
 
@@ -124,11 +125,18 @@ def _results_table(run: Run) -> Table:
             str(result.counts.truncated or ""),
             "; ".join(_remarks(run, result)),
         )
-        if result.is_group:
-            for metric, value in result.metrics.items():
-                if metric != result.main_metric:
-                    table.add_row(f"  {metric}", percent(value), "", str(value.n))
+        for metric, value in _below(result).items():
+            table.add_row(f"  {metric}", percent(value), "", str(value.n))
     return table
+
+
+def _below(result: TaskResult) -> dict[str, MetricValue]:
+    """What a group's number is made of, and what other orders of the options did to a task's."""
+    return {
+        metric: value
+        for metric, value in result.metrics.items()
+        if metric != result.main_metric and (result.is_group or metric in ROBUSTNESS)
+    }
 
 
 def _remarks(run: Run, result: TaskResult) -> list[str]:

@@ -1,5 +1,7 @@
 """`mingmoe-eval [run]`: evaluate a model on tasks."""
 
+import dataclasses
+import functools
 import logging
 import os
 import shlex
@@ -7,14 +9,17 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mingmoe_eval.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED
-from mingmoe_eval.engine.served_address import model_in_words
+from mingmoe_eval.engine.served_address import is_served, model_in_words, without_credentials
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.records import RunSpec
+
+if TYPE_CHECKING:
+    from mingmoe_eval.evaluation import OpenModel
 
 EXAMPLE = "Example: mingmoe-eval --tasks pharmacist2023 --model ckpt/ --data-dir data/"
 
@@ -75,6 +80,10 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="The run folder's name; default: the model's and the time.")
     ] = None,
+    adapters: Annotated[
+        str | None,
+        typer.Option(help="Adapters by comma, one run each, on --model as the base, loaded once."),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Finish this run; nothing computed so far is done again.")
     ] = None,
@@ -92,8 +101,7 @@ def run(
     Example: mingmoe-eval --tasks pharmacist2023 --model ckpt/ --data-dir data/
     """
     if resume is not None:
-        _refuse_beside_resume(model, tasks)
-        spec, folder = _spec_to_resume(resume), resume
+        spec, folder = _spec_to_resume(resume, model, tasks), resume
     elif model is None or tasks is None:
         missing = " and ".join(n for n, v in (("--model", model), ("--tasks", tasks)) if v is None)
         raise UsageError(f"{missing} must be given. {EXAMPLE}")
@@ -118,20 +126,63 @@ def run(
             cache=cache,
             permute_options=permute_options,
         )
+        if adapters is not None:
+            _run_adapters(spec, adapters, output, name, json_to)
+            return
         folder = output / (name or _default_name(model))
-    _run(spec, folder, resuming=resume is not None, json_to=json_to)
+    if not _run(spec, folder, resuming=resume is not None, json_to=json_to):
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
-def _run(spec: RunSpec, folder: Path, *, resuming: bool, json_to: str | None) -> None:
+def _run_adapters(
+    spec: RunSpec, adapters: str, output: Path, name: str | None, json_to: str | None
+) -> None:
+    """One run an adapter, in folders named after them; the base is loaded once."""
+    if spec.base is not None:
+        raise UsageError("--base: with --adapters the base is --model; leave --base out")
+    if json_to is not None:
+        raise UsageError("--json holds one run, and --adapters makes several: read their run.json")
+    paths = [path for path in adapters.replace(" ", "").split(",") if path]
+    folders = [
+        output / (f"{name}-{Path(path).name}" if name else _default_name(path)) for path in paths
+    ]
+    if len(set(folders)) < len(folders):
+        raise UsageError(f"--adapters {adapters}: two of them have the same last name; rename one")
+    quieten_libraries()
+    from mingmoe_eval.evaluation import open_checkpoint
+    from mingmoe_eval.molora import load_adapters
+
+    models = load_adapters(spec.model, paths, dtype=spec.dtype, device=spec.device)
+    whole = [
+        _run(
+            dataclasses.replace(spec, model=path, base=spec.model),
+            folder,
+            open_model=functools.partial(open_checkpoint, loaded=model),
+        )
+        for path, folder, model in zip(paths, folders, models, strict=True)
+    ]
+    if not all(whole):
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _run(
+    spec: RunSpec,
+    folder: Path,
+    *,
+    resuming: bool = False,
+    json_to: str | None = None,
+    open_model: "OpenModel | None" = None,
+) -> bool:
+    """Evaluate, save and print; says whether the run is complete."""
     from mingmoe_eval.cli.console import ConsoleWatch, print_results, write_json
     from mingmoe_eval.evaluation import evaluate
     from mingmoe_eval.run_store import summary
 
-    _quieten_libraries()
+    quieten_libraries()
     started = time.perf_counter()
     try:
         with ConsoleWatch() as watch:
-            run = evaluate(spec, folder=folder, resume=resuming, watch=watch)
+            run = evaluate(spec, folder=folder, resume=resuming, watch=watch, open_model=open_model)
     except KeyboardInterrupt:
         print(
             "\ninterrupted; every answer so far is kept. Go on with:\n"
@@ -152,7 +203,7 @@ def _run(spec: RunSpec, folder: Path, *, resuming: bool, json_to: str | None) ->
             f"{folder / 'samples'}); the regression gate and the table refuse this run",
             file=sys.stderr,
         )
-        raise typer.Exit(EXIT_INCOMPLETE)
+    return not run.incomplete
 
 
 def _write_page(run: object, folder: Path) -> None:
@@ -163,15 +214,17 @@ def _write_page(run: object, folder: Path) -> None:
     render_report([run], folder / "report.html")
 
 
-def _refuse_beside_resume(model: str | None, tasks: str | None) -> None:
-    if model is not None or tasks is not None:
-        raise UsageError("--resume takes model and tasks from the run that it finishes: leave them")
-
-
-def _spec_to_resume(folder: Path) -> RunSpec:
+def _spec_to_resume(folder: Path, model: str | None, tasks: str | None) -> RunSpec:
+    """What is to be finished; an endpoint's address may be given again, with its credentials."""
     from mingmoe_eval.run_store import unfinished_spec
 
-    return unfinished_spec(folder)
+    if model is None and tasks is None:
+        return unfinished_spec(folder)
+    if tasks is None and model is not None and is_served(model):
+        spec = unfinished_spec(folder)
+        if without_credentials(model) == spec.model:
+            return dataclasses.replace(spec, model=model)
+    raise UsageError("--resume takes model and tasks from the run that it finishes: leave them")
 
 
 def _batch_size(text: str) -> int | str:
@@ -195,7 +248,7 @@ def _default_name(model: str) -> str:
     return f"{last}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _quieten_libraries() -> None:
+def quieten_libraries() -> None:
     """Their progress bars and hints would cover ours; their errors still come through."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

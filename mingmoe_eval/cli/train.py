@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from mingmoe_eval.cli import EXIT_INTERRUPTED
 from mingmoe_eval.training.spec import (
     OBJECTIVES,
     AdapterShape,
@@ -139,7 +140,14 @@ def train(
     spec.check()
     from mingmoe_eval.cli.training_progress import TrainingConsole
     from mingmoe_eval.training import train_adapter
+    from mingmoe_eval.training.trainer import training_states
 
     with TrainingConsole() as console:
-        train_adapter(spec, output, resume=resume, watch=console)
+        try:
+            train_adapter(spec, output, resume=resume, watch=console)
+        except KeyboardInterrupt:
+            states = training_states(output)
+            way_out = "go on with the same command and --resume last" if states else "no state yet"
+            console.note(f"interrupted after {len(states)} training states: {way_out}")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
         console.note(f"{output} holds the checkpoint: mingmoe-eval inspect {output}")

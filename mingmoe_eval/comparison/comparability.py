@@ -111,7 +111,8 @@ def pair_samples(baseline: Sequence[Sample], candidate: Sequence[Sample]) -> lis
     """Pair samples by the content of their docs, in the baseline's order.
 
     Where a data set holds the very same doc twice, its first occurrences are paired, then its
-    second ones. Docs of only one side are left out.
+    second ones. Docs of only one side are left out, and so are docs changed to test for
+    robustness: they are not what the headline is made from.
     """
     theirs = dict(_numbered(candidate))
     return [Pair(mine, theirs[key]) for key, mine in _numbered(baseline) if key in theirs]
@@ -120,9 +121,13 @@ def pair_samples(baseline: Sequence[Sample], candidate: Sequence[Sample]) -> lis
 def _numbered(samples: Iterable[Sample]) -> Iterator[tuple[tuple[str, int], Sample]]:
     """Each sample under its doc's id and the occurrence of that id."""
     seen: Counter[str] = Counter()
-    for sample in samples:
+    for sample in _own(samples):
         yield (sample.doc_id, seen[sample.doc_id]), sample
         seen[sample.doc_id] += 1
+
+
+def _own(samples: Iterable[Sample]) -> list[Sample]:
+    return [sample for sample in samples if not sample.variant]
 
 
 def _setting_differences(task: str, baseline: Run, candidate: Run) -> Iterator[Difference]:
@@ -153,6 +158,7 @@ def _shown(value: Any) -> str:
 def _doc_differences(
     task: str, baseline: Sequence[Sample], candidate: Sequence[Sample]
 ) -> Iterator[Difference]:
+    baseline, candidate = _own(baseline), _own(candidate)
     pairs = pair_samples(baseline, candidate)
     missing, added = len(baseline) - len(pairs), len(candidate) - len(pairs)
     if missing or added:

@@ -14,7 +14,7 @@ def passages(rng: Random) -> Iterator[str]:
     """Short passages without end."""
     kinds: tuple[Callable[[Random], str], ...] = (_stated, _chosen, _query, _criterion, _page)
     while True:
-        (kind,) = rng.choices(kinds, weights=(4, 9, 3, 4, 3))
+        (kind,) = rng.choices(kinds, weights=(3, 3, 4, 5, 1))
         yield kind(rng)
 
 
@@ -37,34 +37,42 @@ def _chosen(rng: Random) -> str:
 
 
 def _query(rng: Random) -> str:
-    """A query, some sentences between, and in plain words what its writer wants."""
+    """A query, and in plain words what its writer wants."""
     queries = medical_text.queries()
     intent = rng.choice(list(queries.templates))
     query, _ = queries.fill(rng.choice(queries.templates[intent]), rng)
-    others = rng.sample(list(queries.prose.values()), rng.randint(0, 9))
-    between = f"别人有的{'，有的'.join(others)}。" if others else ""
-    return f"有人问：“{query}”{between}这个人{queries.prose[intent]}。"
+    return f"有人问：“{query}”{_pause(rng)}他{queries.prose[intent]}。"
 
 
 def _criterion(rng: Random) -> str:
-    """A criterion of a trial, some classes that there are, and its own."""
+    """A criterion of a trial, and what it speaks of."""
     classes = medical_text.criteria()
     name = rng.choice(list(classes))
     sentence = medical_text.criterion(rng.choice(classes[name]), rng)
-    others = rng.sample(list(classes), rng.choice((0, 4, 8, 16, 32)))
-    between = f"方案谈到的还有{'、'.join(others)}。" if others else ""
-    return f"方案里写着：{sentence}。{between}那一条说的是{name}。"
+    return f"方案里写着：{sentence}。{_pause(rng)}这说的是{name}。"
 
 
 def _page(rng: Random) -> str:
-    """A question, a page that answers it or another one, and whether it does."""
+    """A question and its answer from a doctor's page."""
     queries = medical_text.queries()
     template = rng.choice(queries.templates[rng.choice(list(queries.templates))])
     query, about = queries.fill(template, rng)
-    names = [name for kind in queries.subjects.values() for name in kind if name not in query]
-    fits = rng.random() < 0.5
-    reply = rng.choice(queries.replies).format(x=about if fits else rng.choice(names))
-    return f"问：{query}？医生说：{reply}{'答得对题。' if fits else '答非所问。'}"
+    return f"{query}？医生回答：{rng.choice(queries.replies).format(x=about)}"
+
+
+# Said between a text and what is told of it, so that the model learns to look further back.
+_SMALL_TALK = (
+    "护士走过来看了看，又走开了。",
+    "窗外下着小雨，候诊的人不多。",
+    "大家安静地坐着，翻看手里的报纸。",
+    "过了一会儿，医生放下笔，抬起头来。",
+    "桌上的茶已经凉了，谁也没有说话。",
+    "墙上的钟响了三下，走廊里又来了几个人。",
+)
+
+
+def _pause(rng: Random) -> str:
+    return "".join(_SMALL_TALK[: rng.choice((0, 0, 0, 1, 2, 4, 6))])
 
 
 def _relation(rng: Random) -> Relation:

@@ -14,7 +14,9 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from mingmoe_eval.engine.prefix_plan import Row
+from mingmoe_eval.engine.routing_log import RoutingLog
 from mingmoe_eval.engine.tokenisation import Tokens
+from mingmoe_eval.errors import CheckpointError
 
 # Attention kernels that take an arbitrary mask over [query, key].
 _MASKABLE = ("sdpa", "eager")
@@ -61,6 +63,7 @@ class CausalModel:
         self._body = model.get_decoder()
         self._head = model.get_output_embeddings()
         self._prefixes_reusable: bool | None = None
+        self.routing = RoutingLog.of(model)
         if not self._head_is_apart():
             self._body, self._head = model, None
 
@@ -128,7 +131,7 @@ class CausalModel:
             mask = self._tree_mask(rows, widest, trunk.get_seq_length() if trunk else 0)
         if cache is None and trunk is not None:
             cache = cache_on(trunk, ReusedLayer)
-        return self.forward(self.on_device(ids), mask, self.on_device(positions), cache)
+        return self.forward(self._known(ids), mask, self.on_device(positions), cache)
 
     @torch.inference_mode()
     def grow_trunk(
@@ -142,7 +145,7 @@ class CausalModel:
         stop = start + len(tokens)
         cache = DynamicCache() if trunk is None else cache_on(trunk, DynamicLayer)
         hidden = self.forward(
-            self.on_device(tokens.astype(np.int64)[None]),
+            self._known(tokens.astype(np.int64)[None]),
             torch.ones(1, stop, dtype=torch.long, device=self.device),
             torch.arange(start, stop, device=self.device)[None],
             cache,
@@ -157,6 +160,8 @@ class CausalModel:
         cache: DynamicCache | None,
     ) -> torch.Tensor:
         """One pass of the body. `mask`: [rows, keys] of padding, or [rows, 1, tokens, keys]."""
+        if self.routing is not None:
+            self.routing.begin_pass()
         output = self._body(
             input_ids=ids,
             attention_mask=mask,
@@ -196,6 +201,16 @@ class CausalModel:
             return mask
         nothing = torch.finfo(self.dtype).min
         return torch.zeros_like(mask, dtype=self.dtype).masked_fill_(~mask, nothing)
+
+    def _known(self, ids: npt.NDArray[np.int64]) -> torch.Tensor:
+        # Asked before the model is: a GPU's own refusal cannot be recovered from.
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if ids.max() >= rows:
+            raise CheckpointError(
+                f"the tokenizer gives token id {ids.max()}, the model knows {rows}: they do not "
+                "belong together; put the model's own tokenizer beside its weights"
+            )
+        return self.on_device(ids)
 
     def on_device(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """The array as a tensor where the model's inputs go."""

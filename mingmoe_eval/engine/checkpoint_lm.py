@@ -25,8 +25,11 @@ from mingmoe_eval.engine.generation_settings import GenerationSettings, generati
 from mingmoe_eval.engine.memory_budget import MemoryBudget
 from mingmoe_eval.engine.prefix_scoring import score_pairs
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
+from mingmoe_eval.engine.routing_account import RoutingSink
+from mingmoe_eval.engine.routing_record import RoutingRecord
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokenisation, Tokens, longest_input
 from mingmoe_eval.errors import UsageError
+from mingmoe_eval.molora.routing import RunRouting
 from mingmoe_eval.records import JsonDict, RequestUsage
 
 if TYPE_CHECKING:
@@ -56,6 +59,13 @@ class _Asked(NamedTuple):
 
     tokens: Tokens
     wanted: Mapping[str, Any]
+
+
+class _Routed(NamedTuple):
+    """Whose the questions of a call are, and what their routing depends on."""
+
+    requests: Sequence[Any]
+    asked: Sequence[_Asked]
 
 
 class _Given(NamedTuple):
@@ -136,8 +146,15 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         self._usage: dict[tuple[str, int, int], RequestUsage] = {}
         self._content: str | None = None
         self._told_of_short_context = False
+        log = self._model.routing
+        self._routing = RunRouting(log.layout) if log is not None else None
         path = options.get("store")
         self._store = ResponseStore(path) if path is not None else None
+
+    @property
+    def model(self) -> Any:
+        """The transformers model itself."""
+        return self._model.model
 
     @property
     def max_length(self) -> int:
@@ -147,7 +164,7 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """(Log-likelihood in nats, whether greedy decoding would give it) of continuations."""
         pairs = self._tokenisation.encode_pairs([request.args for request in requests])
-        given = self._score(pairs)
+        given = self._score(pairs, requests)
         for request, pair, one in zip(requests, pairs, given, strict=True):
             failure = "" if pair.n_targets else _unscorable(self.max_length)
             self._record(
@@ -159,7 +176,9 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         """Log-likelihood in nats of whole texts, window by window where they are too long."""
         documents = self._tokenisation.encode_documents([r.args[0] for r in requests])
         windows = [self._tokenisation.rolling_windows(document) for document in documents]
-        given = iter(self._score([window for of_one in windows for window in of_one]))
+        pairs = [window for of_one in windows for window in of_one]
+        of_pairs = [r for r, of_one in zip(requests, windows, strict=True) for _ in of_one]
+        given = iter(self._score(pairs, of_pairs))
         totals = []
         for request, document, of_one in zip(requests, documents, windows, strict=True):
             mine = [next(given) for _ in of_one]
@@ -184,7 +203,12 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             )
             for prompt in prompts
         ]
-        given = self._answer(asked, lambda missing: self._generate([prompts[i] for i in missing]))
+        routed = [_Asked(one.tokens, {"routing": True, **one.wanted}) for one in asked]
+
+        def compute(missing: list[int], on_routing: RoutingSink | None) -> _Answers:
+            return self._generate([prompts[i] for i in missing], on_routing)
+
+        given = self._answer(asked, _Routed(requests, routed), compute)
         for request, tokens, prompt, one in zip(requests, encoded, prompts, given, strict=True):
             cut = len(prompt.tokens) < len(tokens)
             self._record(request, one, len(prompt.tokens), truncated=cut)
@@ -194,6 +218,11 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         """What each request cost since the last call, by (task, doc, index); then forgets it."""
         usage, self._usage = self._usage, {}
         return usage
+
+    @property
+    def routing(self) -> JsonDict | None:
+        """What the experts did in all answers so far; None for a model without routers."""
+        return self._routing.to_json() if self._routing is not None else None
 
     def describe(self) -> JsonDict:
         """What the model is, for provenance."""
@@ -271,54 +300,84 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             ) from error
         return prompt
 
-    def _score(self, pairs: Sequence[EncodedPair]) -> list[_Given]:
+    def _score(self, pairs: Sequence[EncodedPair], requests: Sequence[Any]) -> list[_Given]:
         asked = [_Asked(pair.tokens, {"log_likelihood_of_last": pair.n_targets}) for pair in pairs]
+        # The last token is never read: options that differ in it alone route alike.
+        routed = [
+            _Asked(pair.tokens[:-1], {"routing of prompt": len(pair.tokens) - pair.n_targets})
+            for pair in pairs
+        ]
 
-        def compute(missing: list[int]) -> _Answers:
-            for scored in score_pairs(self._model, [pairs[i] for i in missing], self._budget()):
+        def compute(missing: list[int], on_routing: RoutingSink | None) -> _Answers:
+            wanted = [pairs[i] for i in missing]
+            for scored in score_pairs(self._model, wanted, self._budget(), on_routing):
                 yield [
                     (place, StoredAnswer(log_likelihood=one.value, greedy=one.greedy))
                     for place, one in scored
                 ]
 
-        return self._answer(asked, compute)
+        return self._answer(asked, _Routed(requests, routed), compute)
 
-    def _generate(self, prompts: Sequence[Prompt]) -> _Answers:
-        for ended in generate(self._model, self.tokenizer, prompts, self._budget()):
+    def _generate(self, prompts: Sequence[Prompt], on_routing: RoutingSink | None) -> _Answers:
+        budget = self._budget()
+        for ended in generate(self._model, self.tokenizer, prompts, budget, on_routing):
             yield [
                 (
                     place,
-                    StoredAnswer(text=one.text, generated_tokens=one.tokens, finish=one.finish),
+                    StoredAnswer(
+                        text=one.text,
+                        generated_tokens=one.tokens,
+                        finish=one.finish,
+                        failure=one.failure,
+                    ),
                 )
                 for place, one in ended
             ]
 
     def _answer(
-        self, asked: Sequence[_Asked], compute: Callable[[list[int]], _Answers]
+        self,
+        asked: Sequence[_Asked],
+        routed: _Routed,
+        compute: Callable[[list[int], RoutingSink | None], _Answers],
     ) -> list[_Given]:
         """Answers from the store, and for those that are not there, from the model, into it."""
-        keys = self._keys(asked)
+        function = self._function() if self._store is not None else ""
+        keys = [answer_key(function, *one) for one in asked] if function else []
         found = self._store.get(list(set(keys))) if self._store else {}
         given = {index: _Given(found[key], True) for index, key in enumerate(keys) if key in found}
         missing = [index for index in range(len(asked)) if index not in given]
+        sink = self._routing_sink(routed, function, list(given), missing)
         self._tell(len(given), len(asked))
-        for answered in compute(missing) if missing else ():
+        for answered in compute(missing, sink) if missing else ():
             if self._store is not None:
                 self._store.put((keys[missing[place]], answer) for place, answer in answered)
             given.update((missing[place], _Given(answer, False)) for place, answer in answered)
             self._tell(len(given), len(asked))
         return [given[index] for index in range(len(asked))]
 
-    def _keys(self, asked: Sequence[_Asked]) -> list[bytes]:
-        if self._store is None:
-            return []
+    def _routing_sink(
+        self, routed: _Routed, function: str, stored: Sequence[int], missing: Sequence[int]
+    ) -> RoutingSink | None:
+        """Counts what stored answers routed; gives what to tell of those to come."""
+        if self._routing is None:
+            return None
+        record = RoutingRecord(self._routing, self._store)
+
+        def of(index: int) -> tuple[Any, bytes]:
+            key = answer_key(function, *routed.asked[index]) if function else b""
+            return routed.requests[index], key
+
+        record.add_stored([of(index) for index in stored])
+        return record.sink([of(index) for index in missing])
+
+    def _function(self) -> str:
+        """Equal texts: the model, as it is now, gives equal answers."""
         if self._content is None:
             self._content = weights_fingerprint(self._model.model) + tokenizer_fingerprint(
                 self.tokenizer
             )
         # Settings are read anew: an expert may have been masked since the last call.
-        function = self._content + settings_fingerprint(self._model.model)
-        return [answer_key(function, one.tokens, one.wanted) for one in asked]
+        return self._content + settings_fingerprint(self._model.model)
 
     def _prompts(
         self, texts: Sequence[str], encoded: Sequence[Tokens], arguments: Sequence[Any]
@@ -377,7 +436,7 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             finish=given.answer.finish,
             prompt_truncated=truncated,
             from_store=given.from_store,
-            failure=failure,
+            failure=failure or given.answer.failure,
         )
 
 

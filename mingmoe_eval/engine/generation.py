@@ -20,6 +20,7 @@ from mingmoe_eval.engine.generation_settings import GenerationSettings
 from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
 from mingmoe_eval.engine.next_token import NextToken
 from mingmoe_eval.engine.prefix_plan import Row, common_length
+from mingmoe_eval.engine.routing_account import GenerationRouting, RoutingSink
 from mingmoe_eval.engine.tokenisation import Tokens
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.records import Finish
@@ -44,11 +45,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A text without its stop string, and how it ended."""
+    """A text without its stop string, and how it ended.
+
+    `failure`: why there is no text that means anything, as when the logits are not finite.
+    """
 
     text: str
     tokens: int
     finish: Finish
+    failure: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,21 +66,37 @@ class _Slot:
     text: GeneratedText
     ids: list[int] = field(default_factory=list)
 
-    def take(self, token: int) -> Finish:
-        """Add a token; says whether, and how, the text has ended ("none": not yet)."""
+    def take(self, logits: torch.Tensor, likeliest: int) -> Generation | None:
+        """Choose and add a token; gives the text if it has ended."""
         settings = self.prompt.settings
+        token = self.next_token(logits, likeliest, self.ids)
         if token in settings.end_ids:
-            return "stop"
+            return self._ended("stop")
         self.ids.append(token)
         if self.text.stops(self.ids):
-            return "stop"
-        return "length" if len(self.ids) >= settings.max_new_tokens else "none"
+            return self._ended("stop")
+        return self._ended("length") if len(self.ids) >= settings.max_new_tokens else None
+
+    def fail(self) -> Generation:
+        """The end of a text whose next token nobody can tell."""
+        count = len(self.ids)
+        return Generation("", count, "stop", f"logits not finite after {count} new tokens")
+
+    def _ended(self, finish: Finish) -> Generation:
+        return Generation(self.text.final(self.ids), len(self.ids), finish)
 
 
 def generate(
-    model: CausalModel, tokenizer: Any, prompts: Sequence[Prompt], budget: MemoryBudget
+    model: CausalModel,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    budget: MemoryBudget,
+    on_routing: RoutingSink | None = None,
 ) -> Iterator[list[tuple[int, Generation]]]:
-    """Yields (index of the prompt, generation) after each step, for the texts that ended there."""
+    """Yields (index of the prompt, generation) after each step, for the texts that ended there.
+
+    `on_routing` is told what a model with routers did for each of them, some steps later.
+    """
     if not model.keeps_keys_and_values:
         raise CheckpointError(
             f"cannot generate with {type(model.model).__name__}: its layers keep another state "
@@ -83,7 +104,10 @@ def generate(
         )
     left = dict(enumerate(prompts))
     while left:
-        decoding = _Decoding(model, tokenizer, left, budget)
+        routing = None
+        if model.routing is not None and on_routing is not None:
+            routing = GenerationRouting(model.routing, on_routing)
+        decoding = _Decoding(model, tokenizer, left, budget, routing)
         try:
             for done in decoding.run():
                 for index, _ in done:
@@ -97,6 +121,8 @@ def generate(
                     "not enough memory to generate even one text at a time; lower max_gen_toks, "
                     "or give the model a smaller --dtype"
                 ) from error
+        if routing is not None:
+            routing.close()
         # Only out of memory leads here with prompts left; what is done stays done.
         if left:
             budget.halve()
@@ -111,9 +137,10 @@ class _Decoding:
         tokenizer: Any,
         prompts: Mapping[int, Prompt],
         budget: MemoryBudget,
+        routing: GenerationRouting | None,
     ) -> None:
         self._model, self._tokenizer, self._prompts = model, tokenizer, dict(prompts)
-        self._budget = budget
+        self._budget, self._routing = budget, routing
         longest = max(len(p.tokens) + p.settings.max_new_tokens for p in prompts.values())
         # Longest first: a later prompt then fits into the columns that are there.
         self._waiting = deque(sorted(prompts, key=lambda index: -len(prompts[index].tokens)))
@@ -141,7 +168,10 @@ class _Decoding:
             return None
         if not self._model.reuses_prefixes(longest):
             return None
-        return self._model.grow_trunk(None, first[:shared])[0]
+        trunk, _ = self._model.grow_trunk(None, first[:shared])
+        if self._routing is not None:
+            self._routing.trunk_done(shared)
+        return trunk
 
     def _should_refill(self) -> bool:
         free = sum(slot is None for slot in self._slots)
@@ -171,6 +201,9 @@ class _Decoding:
             own = [_of_row(layer, place, len(row.tokens)) for layer in cache.layers]
             self._cache.put(slot, [*trunk, own])
             self._slots[slot] = self._new_slot(index)
+            if self._routing is not None:
+                columns = place * hidden.shape[1] + np.arange(len(row.tokens))
+                self._routing.prompt_done(index, columns)
         lasts = torch.tensor([len(row.tokens) - 1 for row in rows], device=hidden.device)
         return self._model.logits(hidden[torch.arange(len(rows), device=hidden.device), lasts])
 
@@ -195,6 +228,9 @@ class _Decoding:
             self._cache.cache,
         )
         self._cache.advance()
+        if self._routing is not None:
+            busy = [(slot.index, row) for row, slot in enumerate(self._slots) if slot]
+            self._routing.step_done(busy)
         for row, slot in enumerate(self._slots):
             if slot is None:
                 self._cache.free(row)
@@ -202,16 +238,18 @@ class _Decoding:
 
     def _take(self, logits: torch.Tensor, rows: Sequence[int]) -> list[tuple[int, Generation]]:
         """Choose each row's next token; a text that ends leaves its slot."""
-        likeliest = logits.argmax(-1).tolist()
+        tops, indices = logits.max(-1)
+        finite, likeliest = tops.isfinite().tolist(), indices.tolist()
         done = []
         for place, row in enumerate(rows):
             slot = self._slots[row]
             if slot is None:
                 continue
-            finish = slot.take(slot.next_token(logits[place], likeliest[place], slot.ids))
-            if finish != "none":
-                text = slot.text.final(slot.ids)
-                done.append((slot.index, Generation(text, len(slot.ids), finish)))
+            ended = slot.fail() if not finite[place] else slot.take(logits[place], likeliest[place])
+            if ended is not None:
+                done.append((slot.index, ended))
+                if self._routing is not None:
+                    self._routing.ended(slot.index)
                 self._slots[row] = None
                 self._cache.free(row)
         return done

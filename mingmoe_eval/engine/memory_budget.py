@@ -20,7 +20,7 @@ _BYTES_WHERE_UNKNOWN = 2**30
 _CPU_TOKENS = 1024
 # Unless the head is wide beside a small body: reading its weights, once a pass, should take no more
 # than about 2 % of the pass. A CPU multiplies some ten weights in the time it reads one.
-_MOST_CPU_TOKENS = 4096
+_MOST_CPU_TOKENS = 2560
 _TOKENS_TO_AMORTISE_HEAD = 1000
 _GPU_TOKENS = 16384
 # Rows of a decoding step: past these a step takes longer in proportion.

@@ -14,6 +14,7 @@ from transformers.cache_utils import DynamicCache
 from mingmoe_eval.engine.causal_model import CausalModel
 from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
 from mingmoe_eval.engine.prefix_plan import PrefixPlan, Row, Span, Trunk
+from mingmoe_eval.engine.routing_account import Below, RoutingSink, ScoringRouting
 from mingmoe_eval.engine.tokenisation import EncodedPair
 from mingmoe_eval.errors import UsageError
 
@@ -39,23 +40,31 @@ class _Point(NamedTuple):
 
 
 def score_pairs(
-    model: CausalModel, pairs: Sequence[EncodedPair], budget: MemoryBudget
+    model: CausalModel,
+    pairs: Sequence[EncodedPair],
+    budget: MemoryBudget,
+    on_routing: RoutingSink | None = None,
 ) -> Iterator[list[tuple[int, LogLikelihood]]]:
     """Yields (index of the pair, log-likelihood) after each pass, for the pairs it completed.
 
     A pair without targets scores NaN: it has no likelihood, and must not pass for a certain one.
+    `on_routing` is told what a model with routers did for each of the others, before it is yielded.
     """
     if hopeless := [index for index, pair in enumerate(pairs) if not pair.n_targets]:
         yield [(index, LogLikelihood(float("nan"), False)) for index in hopeless]
     if len(hopeless) < len(pairs):
-        yield from _Scoring(model, pairs, budget).run()
+        yield from _Scoring(model, pairs, budget, on_routing).run()
 
 
 class _Scoring:
     """The state of one call: the plan, and what has been summed for each pair."""
 
     def __init__(
-        self, model: CausalModel, pairs: Sequence[EncodedPair], budget: MemoryBudget
+        self,
+        model: CausalModel,
+        pairs: Sequence[EncodedPair],
+        budget: MemoryBudget,
+        on_routing: RoutingSink | None,
     ) -> None:
         self._model, self._pairs, self._budget = model, pairs, budget
         self._tally = _Tally(pairs)
@@ -76,18 +85,28 @@ class _Scoring:
             ]
         )
 
+        self._routing: ScoringRouting | None = None
+        if model.routing is not None and on_routing is not None:
+            prompts_at = [
+                [(index, len(pairs[index].tokens) - pairs[index].n_targets) for index in indices]
+                for indices in self._pairs_at
+            ]
+            self._routing = ScoringRouting(model.routing, self._plan, prompts_at, on_routing)
+
     def run(self) -> Iterator[list[tuple[int, LogLikelihood]]]:
-        pending: list[tuple[Trunk, DynamicCache | None]] = [(self._plan.root, None)]
+        pending: list[tuple[Trunk, DynamicCache | None, Below]] = [(self._plan.root, None, ())]
         while pending:
-            trunk, below = pending.pop()
+            trunk, below, sums = pending.pop()
             cache = below
             if trunk.stop > trunk.start:
                 tokens = self._plan.tokens(trunk.low)[trunk.start : trunk.stop]
                 cache, hidden = self._model.grow_trunk(below, tokens)
+                if self._routing is not None:
+                    sums = self._routing.trunk_done(trunk, sums)
                 yield self._score(hidden, self._trunk_points(trunk))
             for spans in self._batches(trunk):
-                yield from self._rows(spans, cache)
-            pending.extend((inner, cache) for inner in trunk.trunks)
+                yield from self._rows(spans, cache, sums)
+            pending.extend((inner, cache, sums) for inner in trunk.trunks)
 
     def _batches(self, trunk: Trunk) -> Iterator[list[Span]]:
         widths = [(self._plan.width(span), span) for span in trunk.rows]
@@ -95,11 +114,11 @@ class _Scoring:
         return self._budget.batches([item for item in widths if item[0]], trunk.stop)
 
     def _rows(
-        self, spans: list[Span], cache: DynamicCache | None
+        self, spans: list[Span], cache: DynamicCache | None, sums: Below
     ) -> Iterator[list[tuple[int, LogLikelihood]]]:
         """Score rows that grow on one trunk; when memory runs out, half of them at a time."""
         try:
-            scored = self._try_rows(spans, cache)
+            scored = self._try_rows(spans, cache, sums)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -113,11 +132,11 @@ class _Scoring:
         self._budget.halve()
         torch.cuda.empty_cache()
         middle = len(spans) // 2
-        yield from self._rows(spans[:middle], cache)
-        yield from self._rows(spans[middle:], cache)
+        yield from self._rows(spans[:middle], cache, sums)
+        yield from self._rows(spans[middle:], cache, sums)
 
     def _try_rows(
-        self, spans: list[Span], cache: DynamicCache | None
+        self, spans: list[Span], cache: DynamicCache | None, sums: Below
     ) -> list[tuple[int, LogLikelihood]]:
         rows = [self._plan.row(span) for span in spans]
         hidden = self._model.hidden_states(rows, cache)
@@ -126,6 +145,8 @@ class _Scoring:
             for index, (span, row) in enumerate(zip(spans, rows, strict=True))
             for point in self._row_points(index, span, row)
         ]
+        if self._routing is not None:
+            self._routing.rows_done(spans, rows, sums)
         return self._score(hidden, points)
 
     def _row_points(self, index: int, span: Span, row: Row) -> Iterator[_Point]:

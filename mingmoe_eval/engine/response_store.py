@@ -24,29 +24,39 @@ _APPLICATION_ID = 0x4D4D6F45
 _SCHEMA_VERSION = 1
 _WAIT_SECONDS = 60
 _KEYS_A_QUERY = 500
+_KEY_BYTES = 16
 _CHECKSUM_BYTES = 8
+_SORTED_JSON = json.JSONEncoder(sort_keys=True)
+
+_Row = tuple[bytes, Any, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """A log-likelihood with its greedy flag, or a text with its length and its end."""
+    """A log-likelihood with its greedy flag, or a text with its length and its end.
+
+    `failure`: why a text means nothing.
+    """
 
     log_likelihood: float | None = None
     greedy: bool = False
     text: str | None = None
     generated_tokens: int = 0
     finish: Finish = "none"
+    failure: str = ""
 
     @property
     def is_sound(self) -> bool:
         """Whether it may be kept: a number that is not finite is a failure, not an answer."""
-        return self.log_likelihood is None or math.isfinite(self.log_likelihood)
+        return not self.failure and (
+            self.log_likelihood is None or math.isfinite(self.log_likelihood)
+        )
 
 
 def answer_key(function: str, tokens: Tokens, asked: Mapping[str, Any]) -> bytes:
     """The key of one answer: the model's function, the token ids, and what was asked of them."""
-    head = json.dumps([function, asked], sort_keys=True, ensure_ascii=True).encode()
-    digest = hashlib.blake2b(len(head).to_bytes(8, "big") + head, digest_size=16)
+    head = _SORTED_JSON.encode([function, asked]).encode()
+    digest = hashlib.blake2b(len(head).to_bytes(8, "big") + head, digest_size=_KEY_BYTES)
     digest.update(tokens.tobytes())
     return digest.digest()
 
@@ -65,20 +75,7 @@ class ResponseStore:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, StoredAnswer]:
         """The answers that are there; a row that fails its checksum counts as not there."""
-        found: dict[bytes, StoredAnswer] = {}
-        with self._advice("read"):
-            for first in range(0, len(keys), _KEYS_A_QUERY):
-                part = keys[first : first + _KEYS_A_QUERY]
-                marks = ",".join("?" * len(part))
-                rows = self._connection.execute(
-                    f"SELECT key, answer, checksum FROM answers WHERE key IN ({marks})", part
-                )
-                found.update(
-                    (key, _decode(text))
-                    for key, text, checksum in rows
-                    if checksum == _checksum(key, text)
-                )
-        return found
+        return {key: _decode(text) for key, text, _ in self._rows("answers", "answer", keys)}
 
     def put(self, answers: Iterable[tuple[bytes, StoredAnswer]]) -> None:
         """Store answers, all or none of them; on return they survive the end of this process."""
@@ -89,6 +86,19 @@ class ResponseStore:
         with self._advice("write to"), self._transaction():
             self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
 
+    def get_routing(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The routing counts that are there, packed as they were put."""
+        return {key: data for key, data, _ in self._rows("routing", "counts", keys)}
+
+    def put_routing(self, counts: Mapping[bytes, bytes]) -> None:
+        """Store packed routing counts, all or none of them."""
+        rows = [(key, data, _checksum(key, data)) for key, data in counts.items()]
+        if rows:
+            with self._advice("write to"), self._transaction():
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO routing VALUES (?, ?, ?)", rows
+                )
+
     def close(self) -> None:
         """Release the file; a closed store can no longer be used."""
         self._connection.close()
@@ -96,6 +106,16 @@ class ResponseStore:
     def __len__(self) -> int:
         with self._advice("read"):
             return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+    def _rows(self, table: str, column: str, keys: Sequence[bytes]) -> Iterator[_Row]:
+        with self._advice("read"):
+            for first in range(0, len(keys), _KEYS_A_QUERY):
+                part = keys[first : first + _KEYS_A_QUERY]
+                marks = ",".join("?" * len(part))
+                rows: list[_Row] = self._connection.execute(
+                    f"SELECT key, {column}, checksum FROM {table} WHERE key IN ({marks})", part
+                ).fetchall()
+                yield from (row for row in rows if row[2] == _checksum(row[0], row[1]))
 
     def _prepare(self) -> None:
         if not self._is_new():
@@ -111,6 +131,11 @@ class ResponseStore:
                     "CREATE TABLE answers (key BLOB PRIMARY KEY, answer TEXT NOT NULL,"
                     " checksum BLOB NOT NULL) WITHOUT ROWID"
                 )
+            # A table by itself: older stores of this schema do without, and stay readable.
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS routing (key BLOB PRIMARY KEY, counts BLOB NOT NULL,"
+                " checksum BLOB NOT NULL)"
+            )
 
     def _is_new(self) -> bool:
         return not self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
@@ -184,5 +209,6 @@ def _decode(text: str) -> StoredAnswer:
     return StoredAnswer(log_likelihood=first, greedy=rest[0])
 
 
-def _checksum(key: bytes, text: str) -> bytes:
-    return hashlib.blake2b(key + text.encode(), digest_size=_CHECKSUM_BYTES).digest()
+def _checksum(key: bytes, content: str | bytes) -> bytes:
+    data = content.encode() if isinstance(content, str) else content
+    return hashlib.blake2b(key + data, digest_size=_CHECKSUM_BYTES).digest()

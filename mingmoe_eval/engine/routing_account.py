@@ -1,6 +1,7 @@
-"""Whose tokens went through which experts: passes of the engine -> counts of answers -> of tasks."""
+"""Whose tokens went through which experts: from the engine's passes to counts of each answer."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,8 +15,9 @@ RoutingSink = Callable[[list[tuple[int, RoutingCounts]]], None]
 _Halves = tuple[Array, Array]
 """Sums of prompt tokens, and of generated ones."""
 
-# Sums cost a few dozen small operations however many tokens they are of.
-_ENOUGH_TOKENS = 1024
+_Owner = TypeVar("_Owner", bound=Hashable)
+
+_ENOUGH_TEXTS = 64
 
 
 class TrunkSums:
@@ -58,8 +60,8 @@ class ScoringRouting:
         places = range(trunk.low, trunk.high)
         cuts = {_clip(c, start, stop) for place in places for _, c in self._prompts_at[place]}
         columns = np.arange(stop - start)
-        halves = self._take({cut: [columns[: cut - start], columns[cut - start :]] for cut in cuts})
-        here = (*below, TrunkSums(start, stop, halves))
+        sums = self._take({cut: [columns[: cut - start], columns[cut - start :]] for cut in cuts})
+        here = (*below, TrunkSums(start, stop, sums))
         ended = [place for place in places if len(self._plan.tokens(place)) == stop]
         self._sink([answer for place in ended for answer in self._answers(place, here, {}, stop)])
         return here
@@ -67,7 +69,7 @@ class ScoringRouting:
     def rows_done(self, spans: Sequence[Span], rows: Sequence[Row], below: Below) -> None:
         """The latest pass was these rows'."""
         widest = max(len(row.tokens) for row in rows)
-        wanted: dict[Hashable, list[Indices]] = {}
+        wanted: dict[tuple[int, int], list[Indices]] = {}
         for place, start, columns in _sequences(spans, rows, widest):
             for cut in self._cuts(place, start, start + len(columns)):
                 wanted[place, cut] = [columns[: cut - start], columns[cut - start :]]
@@ -85,17 +87,20 @@ class ScoringRouting:
         return {_clip(prompt, start, stop) for _, prompt in self._prompts_at[place]}
 
     def _answers(
-        self, place: int, below: Below, own: dict[Hashable, _Halves], start: int
+        self, place: int, below: Below, own: Mapping[tuple[int, int], _Halves], start: int
     ) -> Iterator[tuple[int, RoutingCounts]]:
         """Of each pair at a place: the trunks' sums, and those past `start`, which are its own."""
         length = len(self._plan.tokens(place))
+        made: dict[int, RoutingCounts] = {}
         for pair, prompt in self._prompts_at[place]:
-            parts = [trunk.halves(prompt) for trunk in below]
-            if length > start:
-                parts.append(own[place, _clip(prompt, start, length)])
-            yield pair, _counts(parts, prompt, length)
+            if prompt not in made:
+                parts = [trunk.halves(prompt) for trunk in below]
+                if length > start:
+                    parts.append(own[place, _clip(prompt, start, length)])
+                made[prompt] = _counts(parts, prompt, length)
+            yield pair, made[prompt]
 
-    def _take(self, wanted: dict[Hashable, list[Indices]]) -> dict[Hashable, _Halves]:
+    def _take(self, wanted: Mapping[_Owner, list[Indices]]) -> dict[_Owner, _Halves]:
         for owner, halves in wanted.items():
             for half, columns in enumerate(halves):
                 if len(columns):
@@ -130,9 +135,9 @@ class GenerationRouting:
             self._tokens[index][1] += 1
 
     def ended(self, index: int) -> None:
-        """A text is done; it is told of when the next sums are made."""
+        """A text is done; it is told of together with others, since sums take a while."""
         self._ended.append(index)
-        if self._log.pending_tokens >= _ENOUGH_TOKENS:
+        if len(self._ended) >= _ENOUGH_TEXTS:
             self._tell()
 
     def close(self) -> None:

@@ -5,7 +5,8 @@ made over several passes, layers and owners at once. So a decoding step costs on
 router, and padding and idle rows are never counted because nobody claims them.
 """
 
-from collections.abc import Hashable, Sequence
+import itertools
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -14,19 +15,27 @@ import torch
 from torch import Tensor, nn
 
 from mingmoe_eval.molora.router import Router, routers
-from mingmoe_eval.molora.routing_counts import Array, RoutedLayer, RoutingLayout, layout_of
+from mingmoe_eval.molora.routing_counts import (
+    Array,
+    RoutedBlock,
+    RoutedLayer,
+    RoutingLayout,
+    layout_of,
+)
 
 Indices = npt.NDArray[np.int64]
 
-# Of features that are made at once; more would leave a CPU's cache and spoil a GPU's memory.
-_MOST_NUMBERS = 4 * 2**20
+# Of features that are made at once: more would leave a CPU's cache.
+_MOST_NUMBERS = 2**19
+# Sums cost a few dozen small operations, however many tokens they are of.
+_ENOUGH_TOKENS = 1024
 
 
 class Routing(NamedTuple):
-    """One router's part in a pass: logits [T, G, N], indices and weights [T, G, K]."""
+    """One router's part in a pass: logits [T, G, N], chosen experts and weights [T, G, K]."""
 
     logits: Tensor
-    index: Tensor
+    experts: Tensor
     weights: Tensor
 
 
@@ -50,7 +59,11 @@ class RoutingLog:
         ]
         self.layout: RoutingLayout = layout_of(layers)
         self._place = {id(router): place for place, router in enumerate(found)}
-        self._homes = [(place, g) for place, one in enumerate(found) for g in range(len(one.paths))]
+        places = {path: place for place, router in enumerate(found) for path in router.paths}
+        self._homes = [
+            list(dict.fromkeys(places[layer.path] for layer in block.layers))
+            for block in self.layout.blocks
+        ]
         self._now = _Pass()
         self._pending: list[_Pass] = []
         self._sums: dict[Hashable, Array] = {}
@@ -80,6 +93,8 @@ class RoutingLog:
         if len(self._now.routings) < len(self._place):
             return  # Switched off, or listened to by someone else.
         if not self._now.claims:
+            if self.pending_tokens >= _ENOUGH_TOKENS:
+                self.settle()
             self._pending.append(self._now)
         self._now.claims.append((owner, columns))
 
@@ -100,18 +115,28 @@ class RoutingLog:
         owners, columns, offsets = self._flat_claims()
         sums = np.zeros((len(owners), self.layout.size))
         start = 0
-        for first, last in self._runs():
-            sizes = [block.size for block in self.layout.blocks[first:last]]
-            features = self._features(first, last)
-            device = features.device
-            summed = nn.functional.embedding_bag(
-                columns.to(device), features, offsets.to(device), mode="sum"
-            )
-            sums[:, start : start + sum(sizes)] = summed.cpu().numpy()
-            start += sum(sizes)
+        for blocks, homes in self._runs():
+            stop = start + sum(block.size for block in blocks)
+            whole = sums[:, start:stop].reshape(len(owners), len(blocks), -1)
+            of_layers = sum(layer.size for layer in blocks[0].layers)
+            for part, features in (
+                (slice(0, of_layers), self._layer_features(homes)),
+                (slice(of_layers, None), self._agreements(homes, blocks)),
+            ):
+                if features.shape[1]:
+                    device = features.device
+                    summed = nn.functional.embedding_bag(
+                        columns.to(device), features, offsets.to(device), mode="sum"
+                    )
+                    shape = (len(owners), len(blocks), -1)
+                    whole[:, :, part] = summed.view(*shape).cpu().numpy()
+            sums[:, start:stop] = whole.reshape(len(owners), -1)
+            start = stop
         for owner, values in zip(owners, sums, strict=True):
-            self._sums[owner] = self._sums.get(owner, 0) + values
-        self._pending, self._now = [], _Pass()
+            self._sums[owner] = self._sums[owner] + values if owner in self._sums else values
+        for one in self._pending:
+            one.claims = []
+        self._pending = []
 
     def _observe(self, router: Router, logits: Tensor, index: Tensor, weights: Tensor) -> None:
         self._now.routings[self._place[id(router)]] = Routing(logits, index, weights)
@@ -130,57 +155,58 @@ class RoutingLog:
         flat = torch.from_numpy(np.concatenate(parts).astype(np.int64))
         return list(by_owner), flat, torch.from_numpy(offsets.astype(np.int64))
 
-    def _runs(self) -> list[tuple[int, int]]:
-        """Neighbouring blocks of one shape and device, as many as fit: ranges of `blocks`."""
-        tokens, runs = self.pending_tokens, list[tuple[int, int]]()
-        kinds = []
-        start = 0
-        for block in self.layout.blocks:
-            device = self._routing(start, self._pending[0]).logits.device
-            first = block.layers[0]
-            kinds.append((len(block.layers), first.experts, first.top_k, device, block.size))
-            start += len(block.layers)
-        for place, kind in enumerate(kinds):
-            low = runs[-1][0] if runs else 0
-            fits = (place + 1 - low) * kind[-1] * tokens <= _MOST_NUMBERS
-            if runs and kind == kinds[low] and fits:
-                runs[-1] = (low, place + 1)
-            else:
-                runs.append((place, place + 1))
-        return runs
+    def _runs(self) -> Iterator[tuple[tuple[RoutedBlock, ...], list[int]]]:
+        """Neighbouring blocks of one shape and device, as many as fit, with their routers."""
+        most = max(1, _MOST_NUMBERS // max(1, self.pending_tokens))
+        latest = self._pending[-1].routings
+        for _, alike in itertools.groupby(
+            zip(self.layout.blocks, self._homes, strict=True),
+            key=lambda pair: (pair[0].shape, latest[pair[1][0]].logits.device),
+        ):
+            run = list(alike)
+            step = max(1, most // run[0][0].size)
+            for first in range(0, len(run), step):
+                chosen = run[first : first + step]
+                blocks = tuple(block for block, _ in chosen)
+                yield blocks, [place for _, homes in chosen for place in homes]
 
-    def _features(self, first: int, last: int) -> Tensor:
-        """What each pending token adds to the vector of blocks of one shape, [T, numbers]."""
-        blocks = self.layout.blocks
-        start = sum(len(block.layers) for block in blocks[:first])
-        layers = range(start, start + sum(len(block.layers) for block in blocks[first:last]))
-        logits, index, weights = (
-            torch.cat(
-                [
-                    torch.stack([self._routing(layer, one)[part] for layer in layers], 1)
-                    for one in self._pending
-                ]
-            )
-            for part in range(3)
-        )
-        shape = (len(logits), last - first, len(blocks[first].layers))
-        chosen = torch.zeros_like(logits).scatter_(-1, index, 1.0)
-        mix = torch.zeros_like(logits).scatter_(-1, index, weights)
-        probability = torch.softmax(logits, -1)
-        spread = torch.special.entr(probability).sum(-1, keepdim=True)
-        one, other = torch.triu_indices(logits.shape[-1], logits.shape[-1], 1, device=logits.device)
-        pairs = chosen[..., one] * chosen[..., other]
-        of_layers = torch.cat([chosen, probability, mix, pairs, spread], -1)
-        chosen = chosen.view(*shape, -1)
-        agreed = [
-            (chosen[:, :, i] * chosen[:, :, j]).sum(-1, keepdim=True)
-            for i, j in blocks[first].pairs
+    def _joined(self, homes: Sequence[int], part: int) -> Tensor:
+        """One of logits, choices and weights, of all pending tokens, [T, layers, N or K]."""
+        passes = [
+            torch.cat([one.routings[place][part] for place in homes], 1) for one in self._pending
         ]
-        parts = torch.cat([of_layers.view(*shape[:2], -1), *agreed], -1)
-        return parts.flatten(1)
+        return passes[0] if len(passes) == 1 else torch.cat(passes)
 
-    def _routing(self, layer: int, one: _Pass) -> Routing:
-        """A layer's part in a pass, [T, N] and [T, K]."""
-        place, group = self._homes[layer]
-        routing = one.routings[place]
-        return Routing(*(tensor[:, group] for tensor in routing))
+    def _layer_features(self, homes: Sequence[int]) -> Tensor:
+        """What each pending token adds to the layers' parts of the vector, [T, numbers]."""
+        logits, choices, weights = (self._joined(homes, part) for part in range(3))
+        n = logits.shape[-1]
+        pairs = n * (n - 1) // 2
+        found = logits.new_zeros(*logits.shape[:2], 3 * n + pairs + 1)
+        found.scatter_(-1, choices, 1.0)
+        probability = torch.softmax(logits, -1)
+        found[..., n : 2 * n] = probability
+        found.scatter_(-1, choices + 2 * n, weights)
+        found.scatter_(-1, _pair_numbers(choices, n) + 3 * n, 1.0)
+        found[..., -1] = torch.special.entr(probability).sum(-1)
+        return found.flatten(1)
+
+    def _agreements(self, homes: Sequence[int], blocks: Sequence[RoutedBlock]) -> Tensor:
+        """How many experts the layers of a block have in common, pair by pair, [T, numbers]."""
+        choices = self._joined(homes, 1)
+        choices = choices.view(len(choices), len(blocks), len(blocks[0].layers), -1)
+        agreed = [
+            (choices[:, :, i, :, None] == choices[:, :, j, None, :]).flatten(2).sum(-1)
+            for i, j in blocks[0].pairs
+        ]
+        if not agreed:
+            return choices.new_zeros(len(choices), 0)
+        return torch.stack(agreed, -1).flatten(1).float()
+
+
+def _pair_numbers(choices: Tensor, experts: int) -> Tensor:
+    """Places of the pairs i < j among chosen experts [..., K], as in an upper triangle by rows."""
+    one, other = torch.triu_indices(choices.shape[-1], choices.shape[-1], 1, device=choices.device)
+    first, second = choices[..., one], choices[..., other]
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    return low * (2 * experts - low - 1) // 2 + high - low - 1

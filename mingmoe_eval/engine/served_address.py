@@ -8,6 +8,7 @@ import os
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from mingmoe_eval.errors import UsageError
@@ -18,7 +19,7 @@ KEY_VARIABLES = ("MINGMOE_API_KEY", "OPENAI_API_KEY")
 _FORM = f"{PREFIX}http://HOST:PORT/v1#MODEL"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Servers that want no key are often given a word such as "EMPTY", which answers may well hold.
-_SHORTEST_SECRET = 8
+_SHORTEST_SECRET = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,18 @@ class ServedAddress:
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text
+
+    def redact_json(self, value: Any) -> Any:
+        """The same for every text in parsed JSON, where no escape can hide one."""
+        if not self.secrets:
+            return value
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, list):
+            return [self.redact_json(item) for item in value]
+        if isinstance(value, dict):
+            return {self.redact(key): self.redact_json(item) for key, item in value.items()}
+        return value
 
 
 def is_served(model: str) -> bool:

@@ -237,7 +237,7 @@ class ServedClient:
                 return failure
             raise _TryAgain(failure, asked_to_wait(response.headers))
         try:
-            reply = json.loads(self.address.redact(response.text))
+            reply = self.address.redact_json(json.loads(response.text))
             question.check(reply)
         except (ValueError, RecursionError):
             raise _TryAgain(Failure("the reply is no JSON", status)) from None
@@ -268,15 +268,10 @@ def asked_to_wait(headers: Mapping[str, str]) -> float | None:
 
     `Retry-After` in seconds or as a date, and `retry-after-ms` of OpenAI's own servers.
     """
-    text = headers.get("retry-after-ms")
-    try:
-        if text is not None:
-            return max(0.0, float(text) / 1000)
-    except ValueError:
-        pass
-    text = (headers.get("retry-after") or "").strip()
-    if text.replace(".", "", 1).isdecimal():
-        return float(text)
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        text = headers.get(name, "").strip()
+        if text.isascii() and text.replace(".", "", 1).isdecimal():
+            return float(text) * unit
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, OverflowError):

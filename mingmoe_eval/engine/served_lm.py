@@ -99,7 +99,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         self._name = self._model_name()
         if self.address.exposes_secrets:
             self._note(f"the key for {self.address.public} crosses the network unencrypted")
-        self._store = ResponseStore(store) if store is not None else None
+        self._store_path = store
 
     @property
     def address(self) -> ServedAddress:
@@ -199,7 +199,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
 
     def close(self) -> None:
         """Release the store's file."""
-        if self._store is not None:
+        if "_store" in self.__dict__ and self._store is not None:
             self._store.close()
 
     @cached_property
@@ -231,6 +231,11 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             )
         return ChatPrompt(json.dumps(chat_history, ensure_ascii=False))
 
+    @cached_property
+    def _store(self) -> ResponseStore | None:
+        """Made when there is something to keep: a refused run leaves no file behind."""
+        return None if self._store_path is None else ResponseStore(self._store_path)
+
     def _model_name(self) -> str:
         """The name to ask for: the one that was given, else the only one that is served."""
         names = self._client.models()
@@ -253,7 +258,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         keys = [self._key(question) for question in questions]
         asked_for = Counter(keys)
         by_key = dict(zip(keys, questions, strict=True))
-        stored = self._store.get(list(by_key)) if self._store else {}
+        stored = {} if self._store is None else self._store.get(list(by_key))
         replies: dict[bytes, Any | Failure] = {
             key: json.loads(answer.text or "null") for key, answer in stored.items()
         }
@@ -307,8 +312,12 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
                 given.append(self._fail(request, one.reply.reason))
                 continue
             echoed = echoed_tokens(one.reply)
+            value = echoed.of_continuation(request.args[1])
+            if isinstance(value, str):
+                given.append(self._fail(request, value))
+                continue
             self._record(request, one, echoed.prompt_tokens)
-            given.append(echoed.of_continuation(request.args[1]))
+            given.append(value)
         return given
 
     def _by_first_token(

@@ -5,6 +5,7 @@ token, completions or chat); the log-probability of every token of a prompt (`ec
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from mingmoe_eval.engine.generated_text import THOUGHT_BEGINS, THOUGHT_ENDS
 from mingmoe_eval.records import Finish
 
+_PART_OF_A_CHARACTER = "\ufffd"
 _ROUNDING = 1e-3
 """A certain token's log-probability may come out a little above 0."""
 
@@ -64,7 +66,10 @@ class FirstTokens:
 
     def _without_blanks(self, letter: str) -> float | None:
         alike = [value for token, value in self.listed.items() if token.strip() == letter]
-        return math.log(math.fsum(map(math.exp, alike))) if alike else None
+        if not alike:
+            return None
+        largest = max(alike)
+        return largest + math.log(math.fsum(math.exp(value - largest) for value in alike))
 
     def _most_of_others(self) -> float:
         left = 1 - math.fsum(map(math.exp, self.listed.values()))
@@ -81,8 +86,8 @@ class EchoedTokens:
     greedy: Sequence[bool]
     prompt_tokens: int
 
-    def of_continuation(self, continuation: str) -> tuple[float, bool]:
-        """(Log-likelihood, greedy) of the prompt's end, found by its text.
+    def of_continuation(self, continuation: str) -> tuple[float, bool] | str:
+        """(Log-likelihood, greedy) of the prompt's end, found by its text; or why it is not found.
 
         Offsets would be wrong behind characters that are parted over several tokens. A token that
         begins before the continuation belongs to it.
@@ -94,6 +99,8 @@ class EchoedTokens:
         while begin and len(tail) < len(continuation):
             begin -= 1
             tail = self.tokens[begin] + tail
+        if _PART_OF_A_CHARACTER in tail:
+            return "the continuation's characters are parted over several tokens"
         if not continuation or not tail.endswith(continuation):
             raise MalformedReply(f"the echoed prompt does not end in {continuation!r}")
         values = [value for value in self.log_likelihoods[begin:] if value is not None]
@@ -182,7 +189,7 @@ def _only_choice(data: Any) -> Mapping[str, Any]:
     if reply.get("error"):
         raise MalformedReply(f"an error in place of an answer: {reply['error']!r:.200}")
     choices = [_mapping(choice, "choice") for choice in _list(reply.get("choices"))]
-    mine = [choice for choice in choices if choice.get("index", 0) == 0]
+    mine = [choice for choice in choices if not choice.get("index")]
     if not mine or any(choice != mine[0] for choice in mine):
         raise MalformedReply(f"{len(mine)} different answers to one request")
     return mine[0]
@@ -221,7 +228,8 @@ def _log_probability(value: Any) -> float:
     """A number that can be one; NaN passes, fails its doc later, and is counted there."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value > _ROUNDING:
         raise MalformedReply(f"{value!r:.50} is no log-probability")
-    return float(value)
+    # JSON's numbers have no bounds; a float's have.
+    return float(max(value, -sys.float_info.max)) if isinstance(value, int) else value
 
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:

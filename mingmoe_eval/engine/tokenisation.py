@@ -78,9 +78,10 @@ class Tokenisation:
         return [encoded[text] for text in texts]
 
     def encode_prompts(self, texts: Sequence[str]) -> list[Tokens]:
-        """Prompts to generate from, not yet cut to length."""
+        """Prompts to generate from, not yet cut to length; an empty one is the prefix token."""
         encoded = self._encode_distinct(texts, self.tokenizer.bos_token)
-        return [encoded[text] for text in texts]
+        nothing = np.array([self.prefix_token_id], np.int32)
+        return [encoded[text] if len(encoded[text]) else nothing for text in texts]
 
     def rolling_windows(self, document: Tokens) -> list[EncodedPair]:
         """Disjoint windows that predict each token once, each with all the context that fits."""

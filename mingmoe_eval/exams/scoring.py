@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mingmoe_eval.exams import robustness
 from mingmoe_eval.metrics.answer_reading import DEFAULT, compat_mode, read_answer
 from mingmoe_eval.metrics.answer_reading.compat.o1 import NAME as O1
 from mingmoe_eval.metrics.answer_reading.compat.o1 import head_and_tail
@@ -63,9 +64,10 @@ def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, Me
     """Accuracy over the samples that did not fail, also by single- and multiple-answer questions.
 
     `answered` is the share of docs with an answer; `any_overlap` the share with at least one right
-    letter: diagnostics, both. Without a sample each number is NaN.
+    letter: diagnostics, both. Without a sample each number is NaN. Questions in other orders of
+    their options count for the metrics of robustness alone.
     """
-    usable = _usable(samples)
+    usable = _own(_usable(samples))
     right = _better_of_head_and_tail(usable) if _mode(settings) == O1 else _accuracy(usable)
     metrics = {"score": right, "acc": right}
     kinds = {sample.doc["single"] for sample in usable}
@@ -79,7 +81,7 @@ def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, Me
         metrics[f"macro_{tag}"] = _macro_over(usable, str(tag))
     if settings.get("labels") and usable:
         metrics["macro_f1"] = macro_f1([(s.answered, s.expected) for s in usable])
-    return metrics
+    return {**metrics, **robustness.metrics(samples)}
 
 
 def breakdowns(
@@ -87,15 +89,16 @@ def breakdowns(
 ) -> dict[str, dict[str, MetricValue]]:
     """Accuracy by each tag that has two values or more, and by the type of question."""
     tables: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in _usable(samples):
+    for sample in _own(_usable(samples)):
         tags = {"question_type": sample.doc.get("question_type"), **sample.tags}
         for tag, value in tags.items():
             tables[tag][str(value or _NOT_STATED)].append(sample)
-    return {
+    by_tag = {
         tag: {value: _accuracy(group) for value, group in sorted(by_value.items())}
         for tag, by_value in tables.items()
         if len(by_value) > 1
     }
+    return {**by_tag, **robustness.breakdowns(samples)}
 
 
 def fold_group(
@@ -105,9 +108,14 @@ def fold_group(
     weight_by_size: bool = False,
 ) -> dict[str, MetricValue]:
     """`micro` over all questions, `macro` over the members; the group says which is its score."""
-    micro = _accuracy(_usable([s for listed in samples.values() for s in listed]))
+    micro = _accuracy(_own(_usable([s for listed in samples.values() for s in listed])))
     macro = mean_of_parts([result.main for result in members.values()])
-    return {"score": micro if weight_by_size else macro, "micro": micro, "macro": macro}
+    return {
+        "score": micro if weight_by_size else macro,
+        "micro": micro,
+        "macro": macro,
+        **robustness.metrics([s for listed in samples.values() for s in listed]),
+    }
 
 
 def _mode(settings: Mapping[str, Any]) -> str:
@@ -116,6 +124,11 @@ def _mode(settings: Mapping[str, Any]) -> str:
 
 def _usable(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.status != "failed"]
+
+
+def _own(samples: Sequence[Sample]) -> list[Sample]:
+    """The benchmark's own docs, without those that were changed to test for robustness."""
+    return [sample for sample in samples if not sample.variant]
 
 
 def _better_of_head_and_tail(samples: Sequence[Sample]) -> MetricValue:

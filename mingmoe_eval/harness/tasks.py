@@ -18,6 +18,7 @@ from mingmoe_eval.errors import (
     UsageError,
     offence_list,
 )
+from mingmoe_eval.exams.option_orders import OptionOrders
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.task_catalog import Selection, load_catalog
 
@@ -59,6 +60,7 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
         "sample": spec.sample,
         "split": spec.split,
         "partial": spec.partial,
+        **_option_orders(selection, spec),
     }
     # Only the folders that are needed: lm-eval parses every YAML below what it is given.
     folders = sorted({str(definition.path.parent) for definition in selection.leaves})
@@ -68,7 +70,8 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
     faults: list[MingMoeError] = []
     for definition in selection.leaves:
         try:
-            loaded.append(_load(ours, definition.name, definition.metadata, spec))
+            settings = {**definition.metadata, "permute_options": spec.permute_options}
+            loaded.append(_load(ours, definition.name, settings, spec))
         except MissingDataError as error:
             passed_over.append(definition.name)
             if not spec.partial:
@@ -80,6 +83,26 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
     if not loaded and not selection.foreign:
         raise MissingDataError(f"none of the tasks has data below {spec.data_dir}")
     return [*loaded, *_foreign_tasks(selection.foreign, spec)], tuple(passed_over)
+
+
+def _option_orders(selection: Selection, spec: RunSpec) -> dict[str, Any]:
+    """What a loader is told so that it asks each question under several option orders.
+
+    Raises:
+        UsageError: no such orders, or a task whose answers are no options is among those selected.
+    """
+    if spec.permute_options is None:
+        return {}
+    OptionOrders.named(spec.permute_options)
+    without = [d.name for d in selection.leaves if d.suite != "choice"] + [*selection.foreign]
+    if without:
+        raise UsageError(
+            offence_list(
+                "--permute-options: these are no multiple-choice tasks of ours; leave them out",
+                without,
+            )
+        )
+    return {"permute_options": spec.permute_options, "limit": spec.limit}
 
 
 def _load(manager: Any, name: str, settings: Mapping[str, Any], spec: RunSpec) -> HarnessTask:

@@ -5,6 +5,7 @@ itself: what several answers have in common counts for each. So sums are those o
 any shared prefix, padding or stored answers.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,20 +49,23 @@ class RunRouting:
 
     layout: RoutingLayout
     tasks: dict[str, TaskRouting] = field(default_factory=dict)
+    _chosen: npt.NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._chosen = self.layout.chosen_places()
 
     def add(self, task: str, doc: int, counts: RoutingCounts | None) -> None:
         """One answer's counts; None or not finite: it has none, and is only counted."""
         sums = self.tasks.get(task)
         if sums is None:
-            places = len(self.layout.chosen_places())
-            empty = np.zeros((len(PHASES), PARTS, places))
+            empty = np.zeros((len(PHASES), PARTS, len(self._chosen)))
             sums = self.tasks[task] = TaskRouting(no_counts(self.layout), empty)
         sums.answers += 1
         if counts is None or not counts.is_finite:
             sums.answers_without_counts += 1
             return
-        sums.counts = sums.counts + counts
-        sums.parts[:, doc % PARTS] += counts.values[:, self.layout.chosen_places()]
+        sums.counts += counts
+        sums.parts[:, doc % PARTS] += counts.values[:, self._chosen]
 
     def to_json(self) -> JsonDict:
         """For run.json: counts task by task, and the figures of `routing_metrics`."""
@@ -190,7 +194,7 @@ def _distances(
 def _columns(layout: RoutingLayout) -> list[slice]:
     """Each layer's part of the columns of `parts`."""
     bounds = np.cumsum([0, *(layer.experts for layer in layout.layers)]).tolist()
-    return [slice(low, high) for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [slice(low, high) for low, high in itertools.pairwise(bounds)]
 
 
 def _task_json(layout: RoutingLayout, task: TaskRouting) -> JsonDict:
@@ -221,7 +225,7 @@ def _phase_json(layout: RoutingLayout, values: Array, tokens: float) -> JsonDict
             for counts in layout.layer_counts(values)
         },
         "agreement": [
-            [one, other, int(round(common))] for one, other, common in layout.agreements(values)
+            [one, other, round(common)] for one, other, common in layout.agreements(values)
         ],
     }
 

@@ -18,6 +18,7 @@ import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,11 @@ class RoutedBlock:
 
     path: str
     layers: tuple[RoutedLayer, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """How many layers, N and K: blocks of one shape have like parts in the vector."""
+        return len(self.layers), self.layers[0].experts, self.layers[0].top_k
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
@@ -124,8 +130,10 @@ class RoutingCounts:
     values: Array
     tokens: Array
 
-    def __add__(self, other: "RoutingCounts") -> "RoutingCounts":
-        return RoutingCounts(self.values + other.values, self.tokens + other.tokens)
+    def __iadd__(self, other: "RoutingCounts") -> Self:
+        np.add(self.values, other.values, out=self.values)
+        np.add(self.tokens, other.tokens, out=self.tokens)
+        return self
 
     @property
     def is_finite(self) -> bool:

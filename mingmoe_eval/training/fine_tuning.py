@@ -1,19 +1,13 @@
 """Fine-tunes an adapter: everything checked first, then trained, then written whole."""
 
-import hashlib
-import json
 import math
-import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import transformers
 from transformers import PreTrainedModel
 
-from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
+from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.molora import load_model
 from mingmoe_eval.molora.config import MoLoraConfig
 from mingmoe_eval.molora.sources import transformers_config
@@ -23,8 +17,14 @@ from mingmoe_eval.training.conversations import read_conversations
 from mingmoe_eval.training.encoding import EncodedStream, encode_stream, load_chat_tokenizer
 from mingmoe_eval.training.fresh_adapter import fresh_lora, fresh_molora
 from mingmoe_eval.training.processes import processes
-from mingmoe_eval.training.spec import AdapterShape, DataStream, Schedule, TrainingSpec
-from mingmoe_eval.training.trainer import AdapterTrainer, trainer_arguments, training_states
+from mingmoe_eval.training.spec import AdapterShape, Schedule, TrainingSpec
+from mingmoe_eval.training.trainer import AdapterTrainer, trainer_arguments
+from mingmoe_eval.training.training_record import (
+    RECORD_FILE,
+    make_record,
+    state_to_resume,
+    write_record,
+)
 from mingmoe_eval.training.watching import Silence, TrainingWatch
 from mingmoe_eval.training.whole_folders import (
     claim_output,
@@ -33,8 +33,6 @@ from mingmoe_eval.training.whole_folders import (
     staging_folder,
     telling,
 )
-
-RECORD_FILE = "training.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +66,13 @@ def train_adapter(
     """
     watch = watch or Silence()
     spec.check()
-    record = {"spec": spec.to_json(), "data_sha256": _fingerprints(spec.data)}
-    state = None if resume is None else _state_to_resume(output, resume, record)
+    record = make_record(spec)
+    state = None if resume is None else state_to_resume(output, resume, record)
     if resume is None:
         claim_output(output)
     material = prepare(spec, watch)
     base = load_base(spec.base, spec.schedule)
-    adapter = _fresh(base, spec)
+    adapter = attach_fresh(base, spec)
     refuse_small_disk(output, bytes_needed(adapter, spec.schedule, material.steps))
     # Everyone has looked at the folder before anyone writes to it.
     processes().wait_for_everyone()
@@ -184,19 +182,8 @@ def bytes_needed(adapter: Adapter, schedule: Schedule, steps: int) -> int:
     return written + states * (written + 2 * trained * 4)
 
 
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Writes what made a checkpoint, with the versions of what computed it."""
-    versions = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-    text = json.dumps({**record, "versions": versions}, indent=2, ensure_ascii=False)
-    with telling(path):
-        path.write_text(text + "\n", "utf-8")
-
-
-def _fresh(base: PreTrainedModel, spec: TrainingSpec) -> Adapter:
+def attach_fresh(base: PreTrainedModel, spec: TrainingSpec) -> Adapter:
+    """A fresh adapter of the spec's method and sizes, live on the base."""
     seed = spec.schedule.seed
     if spec.method == "lora":
         return LoraAdapter(fresh_lora(base, spec.shape, seed=seed), base_name(spec.base))
@@ -216,48 +203,3 @@ def _checkpoint_gradients(base: PreTrainedModel) -> None:
         if enable is not None:
             enable(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
             return
-
-
-def _fingerprints(data: Sequence[DataStream]) -> list[str | None]:
-    """What each file holds; None for one that cannot be read, which reading it will tell."""
-    return [
-        hashlib.sha256(stream.path.read_bytes()).hexdigest() if stream.path.is_file() else None
-        for stream in data
-    ]
-
-
-def _state_to_resume(output: Path, resume: str, record: dict[str, Any]) -> Path:
-    states = training_states(output)
-    if not states:
-        raise UsageError(f"{output} has no training state to resume from")
-    known = ", ".join(map(str, sorted(states)))
-    if resume != "last" and not (resume.isdigit() and int(resume) in states):
-        raise UsageError(f"{output} has no training state of step {resume!r}; there are {known}")
-    before = _read_record(output / RECORD_FILE)
-    changes = [
-        f"{name}: {before.get(name)!r} became {value!r}"
-        for name, value in _flat(record).items()
-        if before.get(name) != value
-    ]
-    if changes:
-        headline = f"{output} was begun with other settings, and a resume goes on with the same:"
-        raise UsageError(offence_list(headline, changes))
-    return states[max(states) if resume == "last" else int(resume)]
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        return _flat(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-
-
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

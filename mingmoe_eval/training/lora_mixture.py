@@ -29,7 +29,6 @@ from mingmoe_eval.training.fine_tuning import (
     molora_settings,
     prepare,
     run_training,
-    write_record,
 )
 from mingmoe_eval.training.finished_loras import (
     AlignedLoras,
@@ -46,6 +45,7 @@ from mingmoe_eval.training.fresh_adapter import (
 from mingmoe_eval.training.lorahub import RECORD_FILE, CompositionSpec
 from mingmoe_eval.training.processes import processes
 from mingmoe_eval.training.spec import AdapterShape, DataStream, Schedule, TrainingSpec
+from mingmoe_eval.training.training_record import write_record
 from mingmoe_eval.training.watching import Silence, TrainingWatch
 from mingmoe_eval.training.whole_folders import claim_output, refuse_small_disk
 

@@ -31,9 +31,10 @@ from mingmoe_eval.molora.formats.ming import ATTENTION_STEM
 from mingmoe_eval.training.conversations import read_conversations
 from mingmoe_eval.training.encoding import EncodedStream, encode_stream, load_chat_tokenizer
 from mingmoe_eval.training.few_shot import few_shot_loss
-from mingmoe_eval.training.fine_tuning import base_name, load_base, write_record
+from mingmoe_eval.training.fine_tuning import base_name, load_base
 from mingmoe_eval.training.finished_loras import AlignedLoras, align, common_base, read_loras
 from mingmoe_eval.training.spec import Schedule
+from mingmoe_eval.training.training_record import write_record
 from mingmoe_eval.training.watching import Silence, TrainingWatch
 from mingmoe_eval.training.whole_folders import (
     claim_output,
@@ -112,7 +113,7 @@ def compose_adapter(
         set_weights(model, aligned, weights)
         losses.append(few_shot_loss(model, examples))
         watch.step_done(len(losses), spec.steps, losses[-1])
-        return losses[-1] + L1 * sum(map(abs, weights)) / len(weights)
+        return losses[-1] + L1 * float(sum(map(abs, weights))) / len(weights)
 
     weights = search(objective, len(aligned.sources))
     without = _loss_at(model, aligned, [0.0] * len(weights), examples)
@@ -137,7 +138,7 @@ def compose_adapter(
 
 def set_weights(model: PeftModel, aligned: AlignedLoras, weights: Sequence[float]) -> None:
     """Makes the model's LoRA the sum of the adapters with these weights."""
-    mix = torch.tensor(list(weights))
+    mix = torch.tensor(list(weights), dtype=torch.float32)
     base = model.get_base_model()
     with torch.no_grad():
         for path, (a, b) in aligned.layers.items():

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from mingmoe_eval.errors import UsageError
+from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.molora.attaching import routed_experts
 from mingmoe_eval.training.adapter_files import Adapter
 from mingmoe_eval.training.batches import PlannedExamples, pad_batch
@@ -53,6 +53,11 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
             data_collator=pad_batch,
             callbacks=[TrainingLog(Path(arguments.output_dir), watch)],
         )
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise UsageError(
+                "adapters cannot be trained under FSDP or DeepSpeed: use plain data parallelism, "
+                "`accelerate launch` without either"
+            )
         # Both print to stdout, which is for results.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -122,10 +127,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         self.adapter.restore(folder)
         memory = self._memory_file(folder)
         if not memory.is_file():
-            raise UsageError(
-                f"{folder} has no {memory.name}: it was written by another number of processes; "
-                "resume with as many"
-            )
+            raise CheckpointError(f"{folder} is not whole: {memory.name} is not there")
         self.supervision.memory.restore(load_file(memory), self.args.device)
 
     @contextlib.contextmanager
@@ -154,7 +156,7 @@ def training_states(output: Path) -> dict[int, Path]:
 def trainer_arguments(output: Path, schedule: Schedule, steps: int) -> TrainingArguments:
     """What the Trainer is told."""
     on_gpu = torch.cuda.is_available()
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=steps,
         per_device_train_batch_size=schedule.batch_size,
@@ -180,3 +182,7 @@ def trainer_arguments(output: Path, schedule: Schedule, steps: int) -> TrainingA
         disable_tqdm=True,
         remove_unused_columns=False,
     )
+    # A single process on a host with several GPUs would be spread over them by nn.DataParallel,
+    # whose copies of the model have no observers: one GPU a process, as under `accelerate launch`.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

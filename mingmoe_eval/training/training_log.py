@@ -69,4 +69,5 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
 
 
 def _line(entry: dict[str, Any]) -> str:
-    return json.dumps({"step": entry["step"], **entry}) + "\n"
+    # Sorted, as training states keep their history: a resumed log is the same byte for byte.
+    return json.dumps(entry, sort_keys=True) + "\n"

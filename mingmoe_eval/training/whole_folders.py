@@ -12,6 +12,9 @@ from mingmoe_eval.errors import CheckpointError, UsageError
 STAGING = "unfinished"
 """Where a checkpoint is written before it is moved into place; whatever is found there is stale."""
 
+# torch.save says no more than this of a disk that is full.
+_TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container", "iostream")
+
 LAST_FILES = ("non_lora_trainables.bin", "non_lora_trainables.safetensors")
 """The files that make a folder a MoLoRA checkpoint: moved last."""
 
@@ -81,8 +84,7 @@ def telling(place: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         raise _failure(place, error) from error
     except RuntimeError as error:
-        # torch.save says no more than this of a disk that is full.
-        if "PytorchStreamWriter" not in str(error) and "iostream" not in str(error):
+        if not any(sign in str(error) for sign in _TORCH_CANNOT_WRITE):
             raise
         raise _failure(place, error) from error
 

@@ -1,7 +1,8 @@
 """What the exam tasks' YAML files refer to: loading docs, and scoring for stock lm-eval users.
 
 `benchmark` names an entry of mingmoe_eval.exams.benchmarks; `data_dir`, `sample`, `split` and
-`partial` come from the command line (stock lm-eval: `--metadata '{"data_dir": "..."}'`).
+`partial`, `permute_options` and `limit` come from the command line (stock lm-eval: `--metadata
+'{"data_dir": "...", "permute_options": "cyclic"}'`; its accuracy is then over all orders).
 """
 
 import logging
@@ -16,6 +17,7 @@ from mingmoe_eval.exams import scoring
 from mingmoe_eval.exams.benchmarks import BENCHMARKS, Benchmark, Part
 from mingmoe_eval.exams.conversion import convert
 from mingmoe_eval.exams.key_files import join_key
+from mingmoe_eval.exams.option_orders import OptionOrders, can_be_reordered, with_orders
 from mingmoe_eval.exams.records import docs_of, stem_key
 from mingmoe_eval.records import Response
 
@@ -37,6 +39,8 @@ def load(
     sample: bool = False,
     split: str | None = None,
     partial: bool = False,
+    permute_options: str | None = None,
+    limit: int | None = None,
     **_: Any,
 ) -> dict[str, Docs]:
     """The docs under test as "test", whatever their split is called; worked examples as "dev"."""
@@ -52,6 +56,8 @@ def load(
         raise MissingDataError(
             f"{benchmark}: {error}; or --partial, to run only the subjects that are there"
         ) from error
+    if permute_options is not None:
+        tested = _in_several_orders(tested, OptionOrders.named(permute_options), limit)
     for note in tested.notes:
         logger.info("%s: %s", benchmark, note)
     return {"test": tested, "dev": _worked_examples(chosen, place, tested)}
@@ -62,6 +68,20 @@ def _tested_docs(chosen: Benchmark, part: Part, place: Place) -> Docs:
     docs = _docs(chosen, source)
     return Docs(
         docs, source=source, unusable=docs.unusable, notes=_notes(chosen, part, source, docs)
+    )
+
+
+def _in_several_orders(docs: Docs, orders: OptionOrders, limit: int | None) -> Docs:
+    """The first `limit` questions, each under several option orders."""
+    chosen = docs[:limit]
+    fixed = sum(not can_be_reordered(doc) for doc in chosen)
+    note = f"{fixed} of {len(chosen)} questions are asked in their own order alone: an option "
+    note += "speaks of others, or there is but one"
+    return Docs(
+        with_orders(chosen, orders),
+        source=docs.source,
+        unusable=docs.unusable,
+        notes=[*docs.notes, *([note] if fixed else [])],
     )
 
 

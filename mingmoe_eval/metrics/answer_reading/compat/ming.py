@@ -12,7 +12,9 @@ from mingmoe_eval.metrics.answer_reading.compat.mode import CompatMode
 
 _LETTER = re.compile(r"[A-E]")
 _CALLED_RIGHT = re.compile(r"([A-E])对")
-_WRONG_AND_SO_THE_ANSWER = re.compile(r"([A-E]+)错，为本题正确答案")
+# Looked for from the first letter of a run only: from each of them would take quadratic time.
+_WRONG_AND_SO_THE_ANSWER = re.compile(r"(?<![A-E])([A-E]+)错，为本题正确答案")
+_LONGEST_KEY = 5
 _ALTERNATIVES = "/"
 
 
@@ -34,7 +36,8 @@ def read_reasoned_chinese(reply: str, options: Mapping[str, str], single: bool) 
     called_right = _letters("".join(_CALLED_RIGHT.findall(reply))) or ""
     runs = _WRONG_AND_SO_THE_ANSWER.findall(reply)
     # The script looks for the key before these words, so that each end of a run would do.
-    named = sorted({run[start:] for run in runs for start in range(len(run))})
+    ends = [run[-_LONGEST_KEY:] for run in runs]
+    named = sorted({end[start:] for end in ends for start in range(len(end))})
     return _ALTERNATIVES.join(filter(None, (called_right, *named))) or None
 
 

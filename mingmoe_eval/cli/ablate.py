@@ -1,0 +1,48 @@
+"""`mingmoe-eval ablate`: what a run's scores lose without an expert."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def ablate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run of a model with routers.")],
+    experts: Annotated[
+        str,
+        typer.Option(
+            help="Experts, counted from 0, one trial each: 0,1,2; LAYER:EXPERT for one layer "
+            "alone: 5:0; + for several at once: 0+1."
+        ),
+    ],
+    alpha: Annotated[float, typer.Option(help="Two-sided error rate of each trial.")] = 0.05,
+    json_to: Annotated[
+        str | None, typer.Option("--json", help="Write the trials as JSON to a file, or - .")
+    ] = None,
+) -> None:
+    """Mask experts one after the other, and compare each time with the run, doc by doc.
+
+    The weights of the other experts are renormalised. docs/routing.md says how to read the result.
+    Example: mingmoe-eval ablate reports/ming-7b --experts 0,1,2,3
+    """
+    from mingmoe_eval.ablation import ablate as ablate_run
+    from mingmoe_eval.ablation import ablation_json, ablation_rows
+    from mingmoe_eval.cli.comparison_printing import print_line, print_table
+    from mingmoe_eval.cli.console import ConsoleWatch, write_json
+    from mingmoe_eval.cli.run import quieten_libraries
+    from mingmoe_eval.molora.masking import read_masks
+    from mingmoe_eval.run_store import load_run
+
+    quieten_libraries()
+    trials = read_masks(experts)
+    baseline = load_run(run)
+    with ConsoleWatch() as watch:
+        found = list(ablate_run(baseline, trials, watch=watch, alpha=alpha))
+    if json_to is not None:
+        write_json(ablation_json(found), json_to)
+    if json_to != "-":
+        headings = ("experts", "usage %", "task", "score %", "change", "interval", "p (Holm)")
+        print_table(f"{baseline.name} without experts", headings, ablation_rows(found))
+        print_line("p-values are after Holm's procedure over all trials and tasks.")
+        if baseline.spec.marks:
+            print_line(f"Not the benchmark: {', '.join(baseline.spec.marks)}.")

@@ -1,0 +1,42 @@
+"""What a release is made from: pinned versions without addresses, that fit what is declared."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+DECLARED = [
+    *PROJECT["dependencies"],
+    *PROJECT["optional-dependencies"]["hf"],
+    *PROJECT["optional-dependencies"]["dev"],
+]
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_the_constraints_hold_names_and_versions_and_no_address():
+    for name, version in pins().items():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", name), name
+        assert re.fullmatch(r"[0-9A-Za-z.!]+", version), (name, version)
+
+
+@pytest.mark.parametrize("declared", DECLARED)
+def test_each_declared_dependency_is_pinned_to_a_version_that_it_allows(declared):
+    requirement = Requirement(declared)
+    pinned = {canonicalize_name(name): version for name, version in pins().items()}
+    version = pinned[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(version), version
+
+
+def test_no_file_of_the_build_names_a_registry():
+    for name in ("pyproject.toml", "constraints.txt", "Makefile", ".ci/run"):
+        text = (ROOT / name).read_text("utf-8")
+        assert not re.search(r"index-url|find-links|simple/|://", text), name
