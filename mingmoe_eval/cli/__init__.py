@@ -45,6 +45,8 @@ VERBS: dict[str, Verb] = {
     "import": Verb("import_", "turn an output directory of lm-eval into a run folder"),
     "convert": Verb("convert", "original CBLUE files into PromptCBLUE records", verbs=("cblue",)),
     "ablate": Verb("ablate", "what a run's scores lose without an expert"),
+    "train": Verb("train", "fine-tune a mixture of LoRA experts, or a plain LoRA"),
+    "compose": Verb("compose", "one adapter from several finished LoRAs and a few examples"),
     "demo": Verb("demo", "evaluate a tiny base and a tiny MoLoRA on invented questions"),
 }
 
@@ -52,6 +54,8 @@ VERBS: dict[str, Verb] = {
 # Which extra brings a package that the light install leaves out.
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "safetensors"), "hf"),
+    **dict.fromkeys(("httpx2", "anyio"), "api"),
+    "nevergrad": "train",
     "vl_convert": "report",
 }
 
