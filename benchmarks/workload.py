@@ -59,13 +59,13 @@ def add_experts(model: Any, *, experts: int = 8, chosen: int = 2, rank: int = 16
             scaling=2.0,
         )
 
-    for layer in model.model.layers:
-        ffn = layer.mlp
+    for number, layer in enumerate(model.model.layers):
+        ffn, home = layer.mlp, f"model.layers.{number}.mlp"
         into = [record(ffn.gate_proj), record(ffn.up_proj)]
         layer.mlp = MoLoraFFN(
             ffn,
-            RoutedExperts(["gate_proj", "up_proj"], into, dtype=torch.float32),
-            RoutedExperts(["down_proj"], [record(ffn.down_proj)], dtype=torch.float32),
+            RoutedExperts([f"{home}.gate_proj", f"{home}.up_proj"], into, dtype=torch.float32),
+            RoutedExperts([f"{home}.down_proj"], [record(ffn.down_proj)], dtype=torch.float32),
         )
     model.eval().requires_grad_(False)
 

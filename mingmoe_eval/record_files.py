@@ -70,6 +70,8 @@ def _whole_json(data: bytes, name: str, suffix: str) -> list[Row] | None:
         return None
     if isinstance(value, dict):
         value = _keyed_records(value)
+    if not isinstance(value, list):
+        raise DataError(f"{name} holds one value that is no record")
     rows = [Row(number, record) for number, record in enumerate(value, 1)]
     strangers = [f"record {row.number}: not an object" for row in rows if not _is_record(row)]
     if strangers:

@@ -1,5 +1,6 @@
 """Invented runs for the tests of pages and tables."""
 
+import dataclasses
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +17,32 @@ from mingmoe_eval.records import (
 
 Reply = Callable[[int], tuple[str | None, str]]
 """Of a doc's number: the letter that was read (None: none) and the whole response."""
+
+ROUTING = {
+    "layers": [{"path": "l.0", "experts": 2, "top_k": 1}, {"path": "l.1", "experts": 4}],
+    "tasks": {
+        "cmexam": {"load": [[0.75, 0.25, 0, 0], [0.25, 0.25, 0.5, 0]], "answers_without_counts": 3},
+        "usmle": {"load": [[0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25]]},
+    },
+    "metrics": {
+        "prompt": {
+            "tasks": {
+                "cmexam": {
+                    "tokens": 4000,
+                    "variation": 0.311,
+                    "largest_violation": 0.401,
+                    "dead_experts": 1,
+                    "token_entropy": 0.662,
+                    "mean_entropy": 0.958,
+                },
+                "usmle": {"tokens": 3000, "variation": 0.0},
+            },
+            "information": {"bits": 0.052, "shuffled_bits": 0.0031, "above_chance_bits": 0.0489},
+            "distance": {"tasks": ["cmexam", "usmle"], "matrix": [[0.0, 0.123], [0.123, 0.0]]},
+        }
+    },
+}
+"""What two routers, of two and of four experts, did in two tasks."""
 
 
 def exam_samples(task: str, docs: int, reply: Reply, *, prompt: str = "") -> list[Sample]:
@@ -97,6 +124,29 @@ def exam_run(
         timing={"seconds": 12.5, "prompt_tokens": 4000, "generated_tokens": 900},
         **facts,
     )
+
+
+def with_orders(run: Run, task: str) -> Run:
+    """The run as if this task's questions had been asked under two orders."""
+    values = {
+        "robust_accuracy": MetricValue(value=0.515, n=60, interval=(0.4, 0.63)),
+        "consistency": MetricValue(value=0.333, n=30, interval=(0.2, 0.51)),
+        "same_answer": MetricValue(value=0.367, n=30, interval=(0.22, 0.54)),
+        "position_bias": MetricValue(value=0.071, n=30, interval=(0.02, 0.19)),
+    }
+    worse, better = MetricValue(value=0.437, n=30), MetricValue(value=0.593, n=30)
+    tables = {
+        "option_order": {"BA": worse, "own": better},
+        "key_position": {"A": better, "<b>": worse},
+    }
+    result = run.results[task]
+    changed = dataclasses.replace(
+        result,
+        metrics={**result.metrics, **values},
+        breakdowns={**result.breakdowns, **tables},
+    )
+    spec = dataclasses.replace(run.spec, permute_options="cyclic")
+    return dataclasses.replace(run, spec=spec, results={**run.results, task: changed})
 
 
 def guessing(seed: int, share_right: float) -> Reply:

@@ -62,6 +62,16 @@ def test_texts_generated_side_by_side_fit_their_keys_and_values():
     assert budget(rows=3).slots(100) == 3
 
 
+def test_a_wide_head_waits_for_more_tokens_than_a_narrow_one():
+    wide, narrow = (
+        MemoryBudget(CausalModel(make_model(vocab_size=size, intermediate_size=512)))
+        for size in (20_000, 200)
+    )
+    assert narrow.head_is_due(100)
+    assert not wide.head_is_due(1000)
+    assert wide.head_is_due(4096)
+
+
 def test_a_head_s_rows_fit_their_share():
     assert budget(memory=4 * 384 * 4 * 10).head_rows == 10
     assert budget(memory=1).head_rows == 1

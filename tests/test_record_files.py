@@ -166,3 +166,9 @@ def test_parquet_rows_are_read():
 
 def test_what_is_no_parquet_file_is_refused():
     assert "not a Parquet file" in refusal(b"PAR1 but no more", ".parquet")
+
+
+@pytest.mark.parametrize("data", [b"0", b"null", b'"text"', b"true"])
+def test_a_json_file_with_a_single_plain_value_is_refused(data):
+    with pytest.raises(DataError, match=r"no record|not an object|not a JSON object"):
+        parse_rows(data, name="f", suffix=".json")

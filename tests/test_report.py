@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_runs import exam_result, exam_run, exam_samples, guessing
+from report_runs import ROUTING, exam_result, exam_run, exam_samples, guessing, with_orders
 
 from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.report import render_report, view
 from mingmoe_eval.report.charts import available
+from mingmoe_eval.report.drawings import loads
+from mingmoe_eval.report.experts import routing
 
 needs_charts = pytest.mark.skipif(not available(), reason="the extra `report` is not installed")
 
@@ -86,6 +88,80 @@ def test_routing_shows_only_where_a_run_has_routers(tmp_path):
     page = visible(page_of(tmp_path, run_named("a", routing=load)))
     assert "0.250" in page  # layer 0: 1 of 4 tokens
     assert "0.375" in page  # the mean of 1/4 and 2/4
+
+
+def test_a_load_is_the_mean_over_layers_with_their_extremes_beside_even_routing():
+    run = run_named("a", routing=ROUTING)
+    (one,) = routing([run], view.columns([run], 0))
+    # Even: half of a router with two experts, a quarter of one with four; the mean of both.
+    assert one.even == [0.375, 0.375, 0.125, 0.125]
+    first, second, third, last = loads(one)[:4]
+    assert (first.panel, first.place) == ("cmexam", "0")
+    assert (first.low, first.value, first.high) == (0.25, 0.5, 0.75)
+    assert (second.value, third.value, last.value) == (0.25, 0.25, 0.0)
+    assert [bar.reference for bar in (first, second, third, last)] == one.even
+
+
+def test_routing_figures_stand_in_a_table_with_how_to_read_them(tmp_path):
+    page = visible(page_of(tmp_path, run_named("a", routing=ROUTING)))
+    section = page[page.index('id="routing"') : page.index('id="settings"')]
+    for number in ("0.311", "0.401", "1 / 6", "0.662", "0.958", "4,000"):
+        assert f">{number}<" in section
+    assert "</span>: 0.0520 <" in section
+    assert "</span>: 0.0031;" in section
+    assert "<strong>0.0489</strong>" in section
+    assert section.count(">0.123<") == 2
+    assert "Usage is not importance" in section
+    assert "not in these numbers:</span> 3<" in section
+    for figure in ("variation", "largest_violation", "dead_experts", "token_entropy"):
+        assert f'data-t="{figure}_means"' in section
+    assert ">–<" in section  # what the run does not say of usmle
+    assert "generated tokens</span></strong>" not in section
+
+
+def test_routing_of_one_task_has_neither_information_nor_distance(tmp_path):
+    facts = {**ROUTING["metrics"]["prompt"], "information": None, "distance": None}
+    one = {**ROUTING, "metrics": {"prompt": facts}}
+    page = visible(page_of(tmp_path, run_named("a", routing=one)))
+    assert "above chance" not in page
+    assert "Jensen" not in page
+    assert 'data-t="variation"' in page
+
+
+def test_names_of_routed_tasks_are_text(tmp_path):
+    evil = '"></svg><img src=x onerror=alert(1)>'
+    facts = ROUTING["metrics"]["prompt"]
+    hostile = {
+        **ROUTING,
+        "tasks": {evil: ROUTING["tasks"]["cmexam"]},
+        "metrics": {"prompt": {**facts, "distance": {"tasks": [evil], "matrix": [[0.0]]}}},
+    }
+    page = page_of(tmp_path, run_named("a", routing=hostile))
+    assert "<img" not in page
+
+
+def test_other_orders_of_the_options_have_a_section_of_their_own(tmp_path):
+    page = visible(page_of(tmp_path, with_orders(run_named("a"), "usmle")))
+    section = page[page.index('id="robustness"') : page.index('id="samples"')]
+    (row,) = [row for row in re.findall(r"<tr.*?</tr>", section, re.DOTALL) if "cyclic" in row]
+    own = f"{100 * run_named('a').results['usmle'].main.value:.1f}"
+    assert re.findall(r'class="value">(.*?)<', row) == [own, "51.5", "33.3", "36.7", "7.1"]
+    assert "[20.0, 51.0]" in row
+    assert '<td class="num">30</td>' in row
+    assert section.count(">43.7<") == section.count(">59.3<") == 2
+    assert "<b>" not in section
+    rest = page.replace(section, "")
+    assert "51.5" not in rest
+    assert "43.7" not in rest
+
+
+def test_a_run_with_one_order_has_no_such_section_and_two_runs_name_themselves(tmp_path):
+    runs = [run_named("a"), run_named("b", 2)]
+    assert 'id="robustness"' not in page_of(tmp_path, *runs)
+    page = visible(page_of(tmp_path, *(with_orders(run, "usmle") for run in runs)))
+    section = page[page.index('id="robustness"') : page.index('id="comparison"')]
+    rows = [row for row in re.findall(r"<tr.*?</tr>", section, re.DOTALL) if "cyclic" in row]
+    assert [re.search(r"</span>(\w)</small>", row).group(1) for row in rows] == ["a", "b"]
 
 
 def test_settings_that_differ_come_first_and_are_marked(tmp_path):
@@ -213,7 +289,7 @@ def test_figures_are_written_as_pdf_and_svg(tmp_path):
     page_of(tmp_path, run_named("a", routing=load), run_named("b", 2), figures=tmp_path / "figures")
     names = [
         f"{name}.{ending}"
-        for name in ("differences", "results", "routing_0")
+        for name in ("differences", "load_0", "results", "routing_0")
         for ending in ("pdf", "svg", "vl.json")
     ]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == names
@@ -227,3 +303,10 @@ def test_a_chart_carries_its_numbers_as_labels_and_its_runs_marks(tmp_path):
     page = visible(page_of(tmp_path, run_named("a</svg><b>", spec={"sample": True})))
     assert re.search(r'aria-label="cmexam, a&lt;/svg[^"]*\(invented sample\): \d+\.\d \[', page)
     assert "</svg><b>" not in page
+
+
+@needs_charts
+def test_each_task_has_a_small_chart_of_its_experts(tmp_path):
+    page = visible(page_of(tmp_path, run_named("a", routing=ROUTING)))
+    assert 'aria-label="cmexam, expert 0: 0.500 [0.250, 0.750]"' in page
+    assert 'aria-label="usmle, expert 3: 0.125 [0.000, 0.250]"' in page

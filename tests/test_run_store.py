@@ -168,3 +168,69 @@ def test_a_run_that_has_samples_is_never_discarded(tmp_path):
     run_store.save_samples(path, "usmle", [])
     run_store.discard_if_bare(path)
     assert run_store.unfinished_spec(path) == SPEC
+
+
+def test_samples_that_were_lost_are_noticed(tmp_path):
+    run_store.save_run(make_run(), tmp_path / "r")
+    file = tmp_path / "r" / "samples" / "usmle.jsonl"
+    file.write_text(file.read_text("utf-8").split("\n")[0] + "\n", "utf-8")
+    with pytest.raises(RunStoreError, match=r"usmle: 1 samples, where run\.json speaks of 2 docs"):
+        run_store.load_run(tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("spec", "tasks"), "usmle", "a list was expected, not 'usmle'"),
+        (("spec", "seed"), True, "RunSpec.seed cannot be True"),
+        (("results", "usmle", "score", "value"), "0.9", "a number was expected, not '0.9'"),
+        (("results", "usmle", "score", "n"), 1.5, "MetricValue.n cannot be 1.5"),
+        (("results", "usmle"), {}, "usmle lacks its main metric, 'score'"),
+        (("counts", "usmle", "docs"), None, "Counts.docs cannot be None"),
+        (("tasks", "usmle", "task"), "mcmle", "'usmle' does not describe that task"),
+        (("tasks", "usmle", "members"), ["gone"], "a group names gone, of which nothing is there"),
+        (("tasks", "mcmle"), {}, "speak of different tasks"),
+        (("timing",), [], "damaged or hand-edited: timing"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(tmp_path, place, value, said):
+    run_store.save_run(make_run(), tmp_path / "r")
+    file = tmp_path / "r" / "run.json"
+    data = json.loads(file.read_text("utf-8"))
+    inner = data
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    file.write_text(json.dumps(data), "utf-8")
+    with pytest.raises(RunStoreError) as caught:
+        run_store.load_run(tmp_path / "r")
+    assert said in str(caught.value)
+
+
+def test_a_folder_that_is_being_written_is_kept_for_its_writer(tmp_path):
+    with run_store.claim(tmp_path / "r") as path:
+        run_store.save_unfinished(path, SPEC)
+        with (
+            pytest.raises(RunStoreError, match="another process"),
+            run_store.claim(path, resume=True),
+        ):
+            pass
+    with run_store.claim(path, resume=True):
+        pass
+    assert {entry.name for entry in path.iterdir()} == {"run.unfinished.json", "samples"}
+
+
+def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
+    with run_store.claim(tmp_path / "r") as path:
+        run_store.save_unfinished(path, SPEC)
+        (path / "samples" / ".usmle.jsonl.4711").write_text("half a li")
+    with run_store.claim(path, resume=True):
+        assert not any((path / "samples").iterdir())
+
+
+def test_a_folder_of_a_process_killed_as_it_began_can_be_used_again(tmp_path):
+    (tmp_path / "r" / "samples").mkdir(parents=True)
+    (tmp_path / "r" / ".lock").touch()
+    (tmp_path / "r" / ".run.unfinished.json.4711").write_text("{")
+    run_store.save_run(make_run(), tmp_path / "r")
+    assert run_store.load_run(tmp_path / "r").spec == SPEC

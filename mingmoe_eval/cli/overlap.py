@@ -107,7 +107,8 @@ def _docs_of_run(run: "Run", tasks: str | None) -> Docs:
     for name in names:
         if name not in run.samples:
             raise UnknownTaskError(name, run.samples)
-    return {name: {s.doc_id: s.doc for s in run.samples[name]} for name in names}
+    # The same question under another order of its options is no other question.
+    return {name: {s.doc_id: s.doc for s in run.samples[name] if not s.variant} for name in names}
 
 
 def _names(tasks: str) -> tuple[str, ...]:

@@ -18,10 +18,11 @@ _SHARE_OF_FREE = {"cpu": 0.125, "cuda": 0.5}
 _BYTES_WHERE_UNKNOWN = 2**30
 # Beyond this a CPU is no faster a token, and more is lost when a run is killed.
 _CPU_TOKENS = 1024
-# Unless the head is wide beside a small body: reading its weights, once a pass, should take no more
-# than about 2 % of the pass. A CPU multiplies some ten weights in the time it reads one.
-_MOST_CPU_TOKENS = 2560
-_TOKENS_TO_AMORTISE_HEAD = 1000
+# Where the head is wide beside a small body, a CPU spends longer on reading its weights than on a
+# few rows of its product: it waits for the rows of so many tokens, times head over body. (A CPU
+# multiplies some ten weights in the time it reads one; so reading takes about 1.5 % of it all.)
+_TOKENS_TO_AMORTISE_HEAD = 1500
+_MOST_TOKENS_HELD = 4096
 _GPU_TOKENS = 16384
 # Rows of a decoding step: past these a step takes longer in proportion.
 _CPU_SLOTS = 32
@@ -47,7 +48,8 @@ class MemoryBudget:
         on_cpu = model.device.type == "cpu"
         self._shape = model.shape
         self._most_rows = most_rows
-        self._most_tokens = _cpu_tokens(self._shape) if on_cpu else _GPU_TOKENS
+        self._most_tokens = _CPU_TOKENS if on_cpu else _GPU_TOKENS
+        self._tokens_a_head = _tokens_a_head(self._shape) if on_cpu else 0
         self._most_slots = _CPU_SLOTS if on_cpu else _GPU_SLOTS
         self.bytes = memory_budget or int(
             _free_bytes(model.device) * _SHARE_OF_FREE.get(model.device.type, 0.5)
@@ -59,6 +61,10 @@ class MemoryBudget:
         share = min(self.bytes * _HEAD_SHARE, _MOST_HEAD_BYTES)
         item = 4 if self._shape.item_bytes == 4 else 4 + self._shape.item_bytes
         return max(1, int(share / (item * self._shape.vocabulary)))
+
+    def head_is_due(self, tokens: int) -> bool:
+        """Whether enough tokens went through the body for the head to see their scored rows."""
+        return tokens >= self._tokens_a_head
 
     def allows(self, rows: int, widest: int, trunk: int) -> bool:
         """Whether rows of `widest` new tokens on `trunk` old ones fit; one row always does."""
@@ -101,9 +107,9 @@ def row_bytes(shape: ModelShape, new: int, old: int) -> int:
     return (activations + keys_and_values + mask) * shape.item_bytes + mask
 
 
-def _cpu_tokens(shape: ModelShape) -> int:
-    wanted = _TOKENS_TO_AMORTISE_HEAD * shape.vocabulary * shape.hidden // shape.body_weights
-    return min(max(_CPU_TOKENS, wanted), _MOST_CPU_TOKENS)
+def _tokens_a_head(shape: ModelShape) -> int:
+    head = shape.vocabulary * shape.hidden
+    return min(_TOKENS_TO_AMORTISE_HEAD * head // shape.body_weights, _MOST_TOKENS_HELD)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers.cache_utils import DynamicCache
 
@@ -68,6 +69,9 @@ class _Scoring:
     ) -> None:
         self._model, self._pairs, self._budget = model, pairs, budget
         self._tally = _Tally(pairs)
+        # Scored hidden states with their points, whose `row` counts through all that is held.
+        self._held: list[tuple[torch.Tensor, npt.NDArray[np.int64]]] = []
+        self._held_rows = self._held_tokens = 0
         of_input: dict[bytes, list[int]] = {}
         for index, pair in enumerate(pairs):
             if pair.n_targets:
@@ -107,6 +111,7 @@ class _Scoring:
             for spans in self._batches(trunk):
                 yield from self._rows(spans, cache, sums)
             pending.extend((inner, cache, sums) for inner in trunk.trunks)
+        yield self._ask_head()
 
     def _batches(self, trunk: Trunk) -> Iterator[list[Span]]:
         widths = [(self._plan.width(span), span) for span in trunk.rows]
@@ -174,19 +179,33 @@ class _Scoring:
                 yield first + offset, target, index
 
     def _score(self, hidden: torch.Tensor, points: list[_Point]) -> list[tuple[int, LogLikelihood]]:
-        if not points:
+        """Hold what the head is to see; the pairs it completes, if it was time to ask it."""
+        self._held_tokens += hidden.shape[0] * hidden.shape[1]
+        if points:
+            array = np.array(points, np.int64)
+            # Options of one question share the place that scores their first token.
+            places, which = np.unique(
+                array[:, 0] * hidden.shape[1] + array[:, 1], return_inverse=True
+            )
+            array[:, 0] = which + self._held_rows
+            rows = hidden.flatten(0, 1)[torch.from_numpy(places).to(hidden.device)]
+            self._held.append((rows, array))
+            self._held_rows += len(places)
+        return self._ask_head() if self._budget.head_is_due(self._held_tokens) else []
+
+    def _ask_head(self) -> list[tuple[int, LogLikelihood]]:
+        if not self._held:
             return []
-        array = np.array(points, np.int64)
-        places, which = np.unique(array[:, 0] * hidden.shape[1] + array[:, 1], return_inverse=True)
-        order = np.argsort(which, kind="stable")
-        array, which = array[order], which[order]
-        rows = hidden.flatten(0, 1)[torch.from_numpy(places).to(hidden.device)]
+        rows = torch.cat([rows for rows, _ in self._held])
+        array = np.concatenate([array for _, array in self._held])
+        array = array[np.argsort(array[:, 0], kind="stable")]
+        self._held, self._held_rows, self._held_tokens = [], 0, 0
         size = self._budget.head_rows
-        for first in range(0, len(places), size):
-            begin, end = np.searchsorted(which, [first, first + size])
+        for first in range(0, len(rows), size):
+            begin, end = np.searchsorted(array[:, 0], [first, first + size])
             values, greedy = log_probabilities(
                 self._model.logits(rows[first : first + size]),
-                torch.from_numpy(which[begin:end] - first),
+                torch.from_numpy(array[begin:end, 0] - first),
                 torch.from_numpy(array[begin:end, 2]),
             )
             self._tally.add(array[begin:end, 3], values.numpy(), greedy.numpy())

@@ -163,7 +163,7 @@ def _results(
     for task, samples in run.samples.items():
         if task not in catalog.definitions:
             refused(f"{task}: lm-eval's own tasks keep its scores")
-        elif some := [sample for sample in samples if keep(sample)]:
+        elif some := [sample for sample in samples if keep(sample) and not sample.variant]:
             kept[task] = some
             results[task] = scoring.fold_task(task, some, _settings(run, task))
     groups = [

@@ -5,6 +5,7 @@ charts in the page are drawn beforehand, so that the page needs no chart library
 network; every mark carries its numbers as a label for screen readers and tooltips.
 """
 
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,11 @@ Chart = dict[str, Any]
 """A Vega-Lite specification."""
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
+
+# Pixels: a bar of a small panel with its gap, a panel's axis, and what fits beside each other.
+_PANEL_STEP = 22
+_PANEL_AXIS = 70
+_PAGE_WIDTH = 1100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,19 @@ class Point:
     """Which of the palette's series colours; the same in every chart of a page."""
     reference: float | None = None
     """A level to mark beside the value, such as what guessing would score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One value of one panel, with the least and the largest of what it is the mean of; shares."""
+
+    panel: str
+    place: str
+    value: float
+    low: float
+    high: float
+    reference: float
+    colour: int = 0
 
 
 def available() -> bool:
@@ -130,6 +149,56 @@ def heat_map(
     }
 
 
+def panels(
+    spreads: Sequence[Spread], palette: Palette, *, value_title: str, place_title: str
+) -> Chart:
+    """Small multiples of upright bars, each with its spread and the reference as a line."""
+    names = list(dict.fromkeys(spread.panel for spread in spreads))
+    places = list(dict.fromkeys(spread.place for spread in spreads))
+    colour = palette.series[spreads[0].colour]
+    x: Chart = {"field": "place", "type": "nominal", "title": place_title, "sort": places}
+    x["axis"] = {"labelAngle": 0}
+    value = {"field": "value", "type": "quantitative", "title": value_title}
+    # The bar's label says all three; one on each mark would make pages of many runs large.
+    line = {"color": palette.ink, "aria": False}
+    layers = [
+        {
+            "mark": {"type": "bar", "opacity": 0.85, "color": colour},
+            "encoding": {"y": value, "description": {"field": "label"}},
+        },
+        {
+            "mark": {"type": "rule", "strokeWidth": 1.5, **line},
+            "encoding": {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}},
+        },
+        {
+            # As wide as a bar's step, so that equal references join to one line.
+            "mark": {"type": "tick", "thickness": 1, "size": _PANEL_STEP, **line},
+            "encoding": {"y": {"field": "reference", "type": "quantitative"}},
+        },
+    ]
+    return {
+        "$schema": _SCHEMA,
+        "data": {"values": [_spread_datum(spread, place_title) for spread in spreads]},
+        "facet": {
+            "field": "panel",
+            "type": "nominal",
+            "title": None,
+            "sort": names,
+            "header": {"labelColor": palette.ink, "labelFontSize": 12, "labelLimit": 200},
+        },
+        "columns": max(1, _PAGE_WIDTH // (_PANEL_STEP * len(places) + _PANEL_AXIS)),
+        "spec": {
+            "width": {"step": _PANEL_STEP},
+            "height": 110,
+            "encoding": {"x": x},
+            "layer": layers,
+        },
+        # A shared one would also stand below the empty places of the last row.
+        "resolve": {"axis": {"x": "independent"}},
+        "config": _config(palette),
+    }
+
+
 def svg(chart: Chart) -> str:
     """The chart as an SVG element."""
     import vl_convert
@@ -189,6 +258,12 @@ def _datum(point: Point) -> Chart:
         "reference": None if point.reference is None else 100 * point.reference,
         "label": label,
     }
+
+
+def _spread_datum(spread: Spread, place_title: str) -> Chart:
+    reach = f"[{spread.low:.3f}, {spread.high:.3f}]"
+    label = f"{spread.panel}, {place_title} {spread.place}: {spread.value:.3f} {reach}"
+    return {**dataclasses.asdict(spread), "label": label}
 
 
 def _reach(style: Chart, colour: Chart | None = None) -> Chart:

@@ -7,9 +7,10 @@ from markupsafe import Markup
 
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.report import charts
-from mingmoe_eval.report.charts import Chart, Palette, Point
+from mingmoe_eval.report.charts import Chart, Palette, Point, Spread
 from mingmoe_eval.report.differences import Compared
-from mingmoe_eval.report.view import Column, Routing, Row
+from mingmoe_eval.report.experts import Routing
+from mingmoe_eval.report.view import Column, Row
 
 
 def result_points(rows: Sequence[Row], shown: Sequence[Column]) -> list[Point]:
@@ -45,11 +46,30 @@ def difference_points(compared: Sequence[Compared]) -> list[Point]:
     ]
 
 
-def in_page(results: Sequence[Point], differences: Sequence[Point]) -> dict[str, Markup]:
+def loads(one: Routing) -> list[Spread]:
+    """Each expert's share of a task's tokens: the mean over layers, and how far layers differ."""
+    return [
+        Spread(
+            panel=task,
+            place=str(expert),
+            value=share,
+            low=min(layer[expert] for layer in one.layers[task].values()),
+            high=max(layer[expert] for layer in one.layers[task].values()),
+            reference=one.even[expert],
+            colour=one.column.position,
+        )
+        for task, shares in one.tasks.items()
+        for expert, share in enumerate(shares)
+    ]
+
+
+def in_page(
+    results: Sequence[Point], differences: Sequence[Point], routing: Sequence[Routing]
+) -> dict[str, Markup]:
     """The page's charts as SVG; without those that have no point or nothing to draw with."""
     if not charts.available():
         return {}
-    drawn = _charts(results, differences, charts.IN_PAGE)
+    drawn = _charts(results, differences, routing, charts.IN_PAGE)
     # Vega escapes every text that it puts into an SVG; a test plants markup to hold it to that.
     return {name: Markup(charts.svg(chart)) for name, chart in drawn.items()}
 
@@ -65,7 +85,7 @@ def write_figures(
     Raises:
         RunStoreError: the folder cannot be written.
     """
-    drawn = _charts(results, differences, charts.ON_PAPER)
+    drawn = _charts(results, differences, routing, charts.ON_PAPER)
     for one in routing:
         drawn[f"routing_{one.column.position}"] = charts.heat_map(
             one.tasks, charts.ON_PAPER, row_title="task", column_title="expert"
@@ -79,13 +99,22 @@ def write_figures(
 
 
 def _charts(
-    results: Sequence[Point], differences: Sequence[Point], palette: Palette
+    results: Sequence[Point],
+    differences: Sequence[Point],
+    routing: Sequence[Routing],
+    palette: Palette,
 ) -> dict[str, Chart]:
     kinds: Mapping[str, tuple[Sequence[Point], Chart]] = {
         "results": (results, charts.bars(results, palette)),
         "differences": (differences, charts.forest(differences, palette)),
     }
-    return {name: chart for name, (points, chart) in kinds.items() if points}
+    drawn = {name: chart for name, (points, chart) in kinds.items() if points}
+    for one in routing:
+        if spreads := loads(one):
+            drawn[f"load_{one.column.position}"] = charts.panels(
+                spreads, palette, value_title="share of tokens", place_title="expert"
+            )
+    return drawn
 
 
 def _label(column: Column) -> str:

@@ -1,7 +1,7 @@
 """The page itself: runs in, one HTML file out."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from mingmoe_eval import __version__
 from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.records import Run
-from mingmoe_eval.report import charts, drawings, view
+from mingmoe_eval.report import charts, drawings, experts, robustness, view
 from mingmoe_eval.report.differences import Compared, changes, compare_all
 from mingmoe_eval.report.embedding import (
     content_policy,
@@ -27,7 +27,8 @@ MOST_RUNS = 8
 PAGE_BYTES = 25_000_000
 """The page stays below this, so that a browser opens it at once and a mail can carry it."""
 
-_BESIDE_SAMPLES = 1_500_000  # the library, charts and tables of a large page
+_BESIDE_SAMPLES = 1_500_000  # the library and the tables of a large page, but for routing
+_BYTES_PER_LOAD = 45  # one cell of a routing table
 
 
 def render_report(
@@ -67,13 +68,17 @@ def render_report(
     compared = compare_all(runs, shown, allow=allow)
     results = drawings.result_points(view.headline(runs), shown)
     differences = drawings.difference_points(compared)
-    samples = _samples(runs, baseline, with_docs)
+    routing = experts.routing(runs, shown)
+    drawn = drawings.in_page(results, differences, routing)
+    budget = PAGE_BYTES - _beside_samples(drawn, routing)
+    samples = _samples(runs, baseline, with_docs, budget)
     context = {
         **_tables(runs, shown, compared),
         **_embedded(shown, samples.pack, baseline),
         "language": language,
         "baseline": baseline,
-        "charts": drawings.in_page(results, differences),
+        "charts": drawn,
+        "routing": routing,
         "pack": samples.pack,
         "open_docs": samples.open_docs,
         "withheld": samples.withheld,
@@ -85,7 +90,7 @@ def render_report(
         .render(context, words=inert_json(words))
     )
     if figures is not None:
-        drawings.write_figures(Path(figures), results, differences, view.routing(runs, shown))
+        drawings.write_figures(Path(figures), results, differences, routing)
     return _write(Path(path), html)
 
 
@@ -107,13 +112,21 @@ def _check(runs: Sequence[Run], baseline: int) -> None:
         )
 
 
-def _samples(runs: Sequence[Run], baseline: int, with_docs: bool | None) -> _Samples:
+def _beside_samples(drawn: Mapping[str, Markup], routing: Sequence[experts.Routing]) -> int:
+    """About how many bytes the page takes without its samples."""
+    loads = sum(
+        len(load) for one in routing for grid in one.layers.values() for load in grid.values()
+    )
+    return _BESIDE_SAMPLES + sum(map(len, drawn.values())) + _BYTES_PER_LOAD * loads
+
+
+def _samples(runs: Sequence[Run], baseline: int, with_docs: bool | None, budget: int) -> _Samples:
     tasks = {task for run in runs for task in run.samples}
     registered = view.registered_tasks(runs) & tasks
     withheld = {True: set(), False: tasks, None: registered}[with_docs]
     # Flipped docs first: they are what a reader of a comparison looks for.
     docs = sorted(pair_docs(runs, baseline), key=lambda doc: not doc.flags & FLIPPED)
-    pack = pack_samples(docs, withheld_tasks=withheld, budget=PAGE_BYTES - _BESIDE_SAMPLES)
+    pack = pack_samples(docs, withheld_tasks=withheld, budget=budget)
     return _Samples(pack, sum(doc.task not in withheld for doc in docs), sorted(withheld))
 
 
@@ -128,10 +141,11 @@ def _tables(
         "headline": view.headline(runs),
         "changes": changes(compared),
         "breakdowns": view.breakdowns(runs),
+        "reordered": robustness.reordered(runs, shown),
+        "order_breakdowns": robustness.order_breakdowns(runs),
         "counts": view.task_counts(runs, shown),
         "comparisons": compared,
         "effort": view.effort(runs, shown),
-        "routing": view.routing(runs, shown),
         "settings": view.settings(runs),
     }
 

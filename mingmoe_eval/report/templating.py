@@ -47,6 +47,7 @@ def environment(words: Words, language: Language) -> jinja2.Environment:
         p_value=lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}",
         stars=significance_marks,
         quantity=quantity,
+        decimals=decimals,
         level=lambda share: max(0, min(10, round(share * 10))),
     )
     return made
@@ -60,3 +61,8 @@ def quantity(value: float | None) -> str:
         if value >= size:
             return f"{value / size:.2f} {letter}"
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def decimals(value: float | None, places: int = 3) -> str:
+    """A share or a figure near one."""
+    return "–" if value is None else f"{value:.{places}f}"

@@ -5,7 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mingmoe_eval.exams.robustness import METRICS as ORDER_METRICS
 from mingmoe_eval.records import MetricValue, Run, TaskResult
+
+ORDER_TAGS = ("option_order", "key_position")
+"""The breakdowns that only a run with several orders of options has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +92,6 @@ class Setting:
         return len(set(self.values)) > 1
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """Where a run's routers sent the tokens; the shares of a task or of a layer add up to 1.
-
-    Attributes:
-        column: The run.
-        tasks: Task -> share by expert, the mean over the layers.
-        layers: Task -> layer -> share by expert.
-    """
-
-    column: Column
-    tasks: Mapping[str, Sequence[float]]
-    layers: Mapping[str, Mapping[str, Sequence[float]]]
-
-
 def columns(runs: Sequence[Run], baseline: int) -> tuple[Column, ...]:
     """The runs' columns; equal names are told apart by number."""
     names = [run.name for run in runs]
@@ -124,10 +113,20 @@ def headline(runs: Sequence[Run]) -> list[Row]:
 
 
 def breakdowns(runs: Sequence[Run]) -> list[tuple[str, list[Breakdown]]]:
-    """By task: its parts by every tag that some run split it by, then its further metrics."""
+    """By task: its parts by every tag that some run split it by, then its further metrics.
+
+    Without what orders of options make of it, which `robustness` shows.
+    """
     tasks = dict.fromkeys(task for run in runs for task in run.results)
-    by_task = ((task, [*_by_tag(runs, task), *_further_metrics(runs, task)]) for task in tasks)
+    by_task = ((task, [*_plain_tags(runs, task), *_further_metrics(runs, task)]) for task in tasks)
     return [(task, parts) for task, parts in by_task if parts]
+
+
+def by_tag(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
+    """A task's parts by every tag that some run split it by."""
+    parts = [run.results[task].breakdowns if task in run.results else {} for run in runs]
+    for tag in dict.fromkeys(tag for part in parts for tag in part):
+        yield _breakdown(task, tag, runs, [part.get(tag, {}) for part in parts])
 
 
 def effort(runs: Sequence[Run], shown: Sequence[Column]) -> list[Effort]:
@@ -163,20 +162,6 @@ def task_counts(runs: Sequence[Run], shown: Sequence[Column]) -> list[tuple[Colu
     ]
 
 
-def routing(runs: Sequence[Run], shown: Sequence[Column]) -> list[Routing]:
-    """Of each run with routers: which share of a task's tokens each expert received."""
-    found = []
-    for run, column in zip(runs, shown, strict=True):
-        layers = {
-            task: {str(layer): _shares(load) for layer, load in enumerate(facts["load"])}
-            for task, facts in dict((run.routing or {}).get("tasks") or {}).items()
-        }
-        if layers:
-            tasks = {task: _mean(list(grid.values())) for task, grid in layers.items()}
-            found.append(Routing(column, tasks, layers))
-    return found
-
-
 def registered_tasks(runs: Sequence[Run]) -> set[str]:
     """Tasks on data sets that only registered users may have."""
     return {
@@ -194,19 +179,17 @@ def _task_row(runs: Sequence[Run], task: str) -> Row:
     return Row(row.name, row.cells, row.n, first.is_group, first.chance, first.notes)
 
 
-def _by_tag(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
-    parts = [run.results[task].breakdowns if task in run.results else {} for run in runs]
-    for tag in dict.fromkeys(tag for part in parts for tag in part):
-        yield _breakdown(task, tag, runs, [part.get(tag, {}) for part in parts])
+def _plain_tags(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
+    return (part for part in by_tag(runs, task) if part.tag not in ORDER_TAGS)
 
 
 def _further_metrics(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
     metrics: list[dict[str, MetricValue]] = []
     for run in runs:
         result = run.results.get(task)
-        main = ("score", result.main_metric) if result else ()
+        elsewhere = {"score", result.main_metric, *ORDER_METRICS} if result else set()
         known = result.metrics if result else {}
-        metrics.append({name: value for name, value in known.items() if name not in main})
+        metrics.append({name: value for name, value in known.items() if name not in elsewhere})
     if any(metrics):
         yield _breakdown(task, "", runs, metrics)
 
@@ -245,15 +228,6 @@ def _effort(run: Run, column: Column) -> Effort:
         trainable_parameters=_whole(sizes.get("trainable")),
         active_parameters=_whole(sizes.get("active")),
     )
-
-
-def _shares(load: Sequence[float]) -> list[float]:
-    total = sum(load)
-    return [one / total if total else 0.0 for one in load]
-
-
-def _mean(rows: Sequence[Sequence[float]]) -> list[float]:
-    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 
 def _whole(value: Any) -> int | None:
