@@ -179,7 +179,7 @@ def run_files(tmp_path_factory):
 
 ODD_VALUES = st.sampled_from(
     [None, True, 0, -1, 1.5, 10**400, "", "x", "nan", "../../x", "\ud800", [], [1], {}, {"a": 1}]
-)
+).map(copy.deepcopy)  # what is drawn is damaged further
 
 
 def places(value, here=()):

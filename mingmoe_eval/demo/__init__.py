@@ -22,10 +22,9 @@ class DemoTask:
 
 TASKS = (
     DemoTask("promptcblue_kuake_qic", "yes, other queries"),
-    DemoTask("promptcblue_chip_ctc", "yes, other sentences"),
-    DemoTask("promptcblue_kuake_ir", "yes, other pairs"),
     DemoTask("medmcqa_val", "the form, and some of the facts"),
     DemoTask("mcmle", "the form, and some of the facts"),
+    DemoTask("promptcblue_chip_ctc", "no"),
     DemoTask("promptcblue_kuake_qqr", "no"),
 )
 

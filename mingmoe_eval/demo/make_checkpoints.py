@@ -58,8 +58,8 @@ def make_adapter(base: Path, folder: Path, *, steps: int) -> None:
     tokenizer = load_tokenizer(base)
     model = load_model(base, dtype="float32")
     trained = attach_fresh_adapter(model, ADAPTER_SETTINGS)
-    batches = lesson_batches(lessons(Random(SEED + 2)), tokenizer, rows=16)
-    train(model, trained, batches, steps=steps, learning_rate=4e-3, tell=_say)
+    batches = lesson_batches(lessons(Random(SEED + 2)), tokenizer, rows=24)
+    train(model, trained, batches, steps=steps, learning_rate=5e-3, tell=_say)
     write_adapter(model, ADAPTER_SETTINGS, folder)
 
 
@@ -92,11 +92,11 @@ def main() -> None:
     """Make both, or only the adapter beside a base that is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder for base/ and molora-adapter/")
-    parser.add_argument("--base-steps", type=int, default=800)
-    parser.add_argument("--adapter-steps", type=int, default=1500)
+    parser.add_argument("--base-steps", type=int, default=900)
+    parser.add_argument("--adapter-steps", type=int, default=600)
     parser.add_argument("--keep-base", action="store_true", help="use the base that is there")
     options = parser.parse_args()
-    torch.set_num_threads(1)  # at this size a second thread costs more than it brings
+    torch.set_num_threads(2)
     if not options.keep_base:
         make_base(options.out / BASE, steps=options.base_steps)
     make_adapter(options.out / BASE, options.out / ADAPTER, steps=options.adapter_steps)

@@ -37,8 +37,10 @@ def train(
     )
     started, recent = time.perf_counter(), 0.0
     for step, (ids, labels) in enumerate(islice(batches, steps), start=1):
-        logits = model(input_ids=ids).logits
-        loss = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        # The head only where something is to be predicted: a third of the time.
+        wanted = labels[:, 1:]
+        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1][wanted != NOT_LEARNED]
+        loss = cross_entropy(model.lm_head(hidden), wanted[wanted != NOT_LEARNED])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
