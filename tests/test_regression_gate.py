@@ -192,6 +192,13 @@ def test_more_bad_samples_than_tolerated_fail(kind, changes):
     assert loose.exit_status == 0
 
 
+def test_a_model_that_falls_silent_fails_even_on_ten_docs():
+    baseline, candidate = runs(RIGHT[:10], RIGHT[:10])
+    silent = judge(baseline, change_samples(candidate, 10, status="unanswered"))
+    assert "unanswered" in kinds(silent.failures)
+    assert silent.exit_status == 1
+
+
 def test_a_rise_that_chance_explains_only_warns():
     # 60 docs unanswered before, 75 other ones after: 1.5 points, p = 0.11.
     baseline, candidate = runs(RIGHT)

@@ -7,6 +7,9 @@ from mingmoe_eval.comparison.comparability import Pair, pair_samples, shared_tas
 from mingmoe_eval.metrics.paired_tests import mcnemar_exact
 from mingmoe_eval.records import Run, Sample
 
+GROSS_SHARE, GROSS_DOCS = 0.1, 5
+"""A rise of flagged docs that fails the gate without a test: small sets have no power for one."""
+
 LONGER = 2.0
 """Replies that grew or shrank by this factor are worth a word, whatever the scores say."""
 
@@ -62,7 +65,7 @@ def bad_samples(
 
     A rise of a share beyond its tolerance fails when it is also more than chance (exact McNemar on
     the docs, at `alpha` divided by the number of looks), and is a warning otherwise: models that
-    leave a few docs unanswered leave other few unanswered each time.
+    leave a few docs unanswered leave other few unanswered each time. A gross rise always fails.
     """
     failures: list[Finding] = []
     warnings: list[Finding] = []
@@ -78,7 +81,8 @@ def bad_samples(
                 text = f"{rise}; the tolerance is {100 * tolerance:g} points"
                 finding = Finding(kind=kind, task=task, text=text)
                 more_than_chance = rise.chance < level_of_a_look(alpha, len(tasks))
-                (failures if more_than_chance else warnings).append(finding)
+                fails = more_than_chance or rise.is_gross
+                (failures if fails else warnings).append(finding)
         warnings += _longer_replies(task, pairs)
     failures += _non_finite(tasks, baseline, candidate, tolerances.non_finite)
     return failures, warnings
@@ -108,6 +112,11 @@ class Rise:
     def share(self) -> float:
         """By how much the flagged share of the docs rose."""
         return (self.broken - self.mended) / max(self.docs, 1)
+
+    @property
+    def is_gross(self) -> bool:
+        """A tenth of the docs, and five at least: no model does that by chance."""
+        return self.share >= GROSS_SHARE and self.broken - self.mended >= GROSS_DOCS
 
     @property
     def chance(self) -> float:
