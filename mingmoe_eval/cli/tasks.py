@@ -21,9 +21,7 @@ def tasks(
     """
     catalog = load_catalog()
     selection = catalog.select([pattern or "*"])
-    chosen = sorted(
-        (*selection.groups, *selection.leaves), key=lambda d: (not d.is_group, d.name)
-    )
+    chosen = sorted((*selection.groups, *selection.leaves), key=lambda d: (not d.is_group, d.name))
     if json_to:
         from mingmoe_eval.cli.console import write_json
 

@@ -50,7 +50,8 @@ def write_adapter(model: PreTrainedModel, settings: MoLoraConfig, folder: Path) 
     save_ming_v1(
         folder,
         settings=settings,
-        model_config=model.config.to_dict(),
+        # Not the folder of the machine that made it.
+        model_config={**model.config.to_dict(), "_name_or_path": settings.base},
         experts=experts,
         attention=attention,
     )
