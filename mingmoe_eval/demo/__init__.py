@@ -22,8 +22,8 @@ class DemoTask:
 
 TASKS = (
     DemoTask("promptcblue_kuake_qic", "yes, other queries"),
-    DemoTask("medmcqa_val", "the form, and some of the facts"),
-    DemoTask("mcmle", "the form, and some of the facts"),
+    DemoTask("medmcqa_val", "the form of an answer only"),
+    DemoTask("mcmle", "the form of an answer only"),
     DemoTask("promptcblue_chip_ctc", "no"),
     DemoTask("promptcblue_kuake_qqr", "no"),
 )
