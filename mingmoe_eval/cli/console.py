@@ -17,11 +17,11 @@ from mingmoe_eval.exams.robustness import METRICS as ROBUSTNESS
 from mingmoe_eval.records import JsonDict, MetricValue, Run, TaskResult
 
 
-class ConsoleWatch(Watch):
+class StderrBar:
     """A progress bar with a time estimate, on stderr; plain lines where there is no terminal."""
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+    def __init__(self, description: str, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -30,7 +30,7 @@ class ConsoleWatch(Watch):
             console=self.console,
             transient=True,
         )
-        self.bar = self.progress.add_task("loading the model", total=None)
+        self.bar = self.progress.add_task(description, total=None)
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -47,6 +47,13 @@ class ConsoleWatch(Watch):
     def note(self, text: str) -> None:
         """Something that the user should know."""
         self.console.print(f"note: {escape(printable(text))}", soft_wrap=True)
+
+
+class ConsoleWatch(StderrBar, Watch):
+    """How a run goes, on a bar that starts anew with each task."""
+
+    def __init__(self) -> None:
+        super().__init__("loading the model")
 
     def task_started(self, task: str, docs: int) -> None:
         """A task's requests are about to be built."""
