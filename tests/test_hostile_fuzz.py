@@ -300,3 +300,14 @@ def test_any_folder_is_a_kind_of_model_or_refused(configs, tensors):
         except CheckpointError:
             return
     assert kind != "hub"
+
+
+@pytest.mark.parametrize("weight_map", [None, [], "x", {"w": None}, {"w": 1}, {}])
+def test_an_index_without_a_map_of_files_is_refused(tmp_path, weight_map):
+    pytest.importorskip("torch")
+    from mingmoe_eval.molora.formats.tensor_files import weight_files
+
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError, match=r"weight_map|names files"):
+        weight_files(tmp_path)

@@ -8,7 +8,12 @@ from mingmoe_eval.molora.config import ADAPTER_CONFIG, MODEL_CONFIG, read_json
 from mingmoe_eval.molora.formats import ming
 from mingmoe_eval.molora.formats.family import FamilyName
 from mingmoe_eval.molora.formats.siblings import family_of
-from mingmoe_eval.molora.formats.tensor_files import TensorFiles, preferred_file, weight_files
+from mingmoe_eval.molora.formats.tensor_files import (
+    TensorFiles,
+    indexed_names,
+    preferred_file,
+    weight_files,
+)
 
 Kind = Literal["molora", "molora-merged", "peft-lora", "full", "hub"] | FamilyName
 
@@ -59,7 +64,7 @@ def _adapter_kind(folder: Path) -> Kind:
 def _experts_among_weights(folder: Path) -> bool:
     for name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         if (folder / name).is_file():
-            return ming.has_experts(read_json(folder / name).get("weight_map", {}))
+            return ming.has_experts(indexed_names(folder / name))
     if (folder / "model.safetensors").is_file():
         return ming.has_experts(TensorFiles(weight_files(folder)).shapes)
     # One pickle: it has no header, so the config has to tell.

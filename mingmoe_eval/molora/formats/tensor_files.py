@@ -77,8 +77,20 @@ def is_safetensors(path: Path) -> bool:
     return path.suffix == ".safetensors"
 
 
+def indexed_names(index: Path) -> dict[str, str]:
+    """The file that holds each tensor, by the tensor's name, as a sharded model's index says.
+
+    Raises:
+        CheckpointError: the file is no such index.
+    """
+    homes = read_json(index).get("weight_map")
+    if not isinstance(homes, dict) or not all(isinstance(home, str) for home in homes.values()):
+        raise CheckpointError(f"{index} is no index of weights: its weight_map names no files")
+    return homes
+
+
 def _indexed_files(index: Path) -> tuple[Path, ...]:
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    names = sorted(set(indexed_names(index).values()))
     bad = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
     if bad or not names:
         raise CheckpointError(f"{index} names files that are not in its folder: {bad or 'none'}")
