@@ -72,9 +72,14 @@ def test_a_wide_head_waits_for_more_tokens_than_a_narrow_one():
     assert wide.head_is_due(4096)
 
 
-def test_a_head_s_rows_fit_their_share():
-    assert budget(memory=4 * 384 * 4 * 10).head_rows == 10
-    assert budget(memory=1).head_rows == 1
+def test_logits_at_a_time_fit_their_share():
+    # A quarter of the memory; the vocabulary has 384 ids, fewer than are worth slicing.
+    assert budget(memory=4 * 384 * 4 * 10).head_block(100) == (10, 384)
+    assert budget(memory=1).head_block(100) == (1, 384)
+    wide = MemoryBudget(CausalModel(make_model(vocab_size=5000)), None, 4 * 4 * 1024 * 30)
+    assert wide.head_block(100) == (30, 1024)
+    assert wide.head_block(10) == (10, 3072)
+    assert wide.head_block(1) == (1, 5000)
 
 
 @pytest.mark.parametrize(

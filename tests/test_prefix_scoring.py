@@ -7,7 +7,7 @@ from tiny_language_models import EXAMPLES, exam_pairs, make_model, make_tokenize
 
 from mingmoe_eval.engine.causal_model import CausalModel
 from mingmoe_eval.engine.memory_budget import MemoryBudget
-from mingmoe_eval.engine.prefix_scoring import log_probabilities, score_pairs
+from mingmoe_eval.engine.prefix_scoring import score_pairs
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokenisation
 from mingmoe_eval.errors import UsageError
 
@@ -167,16 +167,6 @@ def test_a_broken_model_scores_nan_and_not_zero():
     model.lm_head.weight.data[:] = float("nan")
     values = [one.value for one in scores(model, encoded(exam_pairs()[:8]))]
     assert all(map(math.isnan, values))
-
-
-def test_log_probabilities_by_hand():
-    # Row 0: e^0, e^0, e^ln2 of 4; row 1: two equal tops, of which the first is the greedy one.
-    logits = torch.tensor([[0.0, 0.0, math.log(2.0)], [1.0, 1.0, -math.inf]])
-    rows, targets = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([2, 0, 0, 1, 2])
-    values, greedy = log_probabilities(logits, rows, targets)
-    expected = [math.log(0.5), math.log(0.25), math.log(0.5), math.log(0.5), -math.inf]
-    assert values.tolist() == pytest.approx(expected, abs=1e-7)
-    assert greedy.tolist() == [True, False, True, False, False]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

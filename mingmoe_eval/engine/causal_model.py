@@ -4,7 +4,7 @@ Stock inference applies the head, often the widest matrix of all, to every token
 only where a token is scored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,8 +177,35 @@ class CausalModel:
         """[rows, vocabulary] in fp32 of [rows, hidden]."""
         return self._through_head(hidden) if self._head is not None else hidden.float()
 
+    @property
+    def head_can_be_sliced(self) -> bool:
+        """Whether the head is a matrix at hand: not quantised, not elsewhere until it is called."""
+        head = self._head
+        return (
+            type(head) is torch.nn.Linear
+            and "forward" not in vars(head)
+            and not head.weight.is_meta
+        )
+
+    @torch.inference_mode()
+    def logit_slices(
+        self, hidden: torch.Tensor, columns: int
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """`logits` as (first id, [rows, `columns` or less]); whole if the head has no slices."""
+        if not self.head_can_be_sliced:
+            yield 0, self.logits(hidden)
+            return
+        weight, bias = self._head.weight, self._head.bias
+        for first in range(0, len(weight), columns):
+            part = slice(first, first + columns)
+            given = None if bias is None else bias[part]
+            product = torch.nn.functional.linear(hidden, weight[part], given)
+            yield first, self._scaled(product)
+
     def _through_head(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self._head(hidden)
+        return self._scaled(self._head(hidden))
+
+    def _scaled(self, logits: torch.Tensor) -> torch.Tensor:
         # Cohere multiplies its logits, Granite divides them, Gemma 2 caps them.
         if scale := getattr(self.config, "logit_scale", None):
             logits = logits * scale

@@ -29,8 +29,12 @@ _CPU_SLOTS = 32
 _GPU_SLOTS = 256
 # Of the budget; the rest is for the body.
 _HEAD_SHARE = 0.25
-# More rows than this holds do not make the head's product any faster a row.
+# Logits at a time: on a CPU what its cache holds, elsewhere, or from a head that gives whole rows
+# alone, as many as still make its product faster a row.
+_CPU_HEAD_BYTES = 3 * 2**20
 _MOST_HEAD_BYTES = 192 * 2**20
+_MOST_HEAD_ROWS = 1024
+_FEWEST_HEAD_COLUMNS = 1024
 
 
 class MemoryBudget:
@@ -50,17 +54,22 @@ class MemoryBudget:
         self._most_rows = most_rows
         self._most_tokens = _CPU_TOKENS if on_cpu else _GPU_TOKENS
         self._tokens_a_head = _tokens_a_head(self._shape) if on_cpu else 0
+        self._sliced_head = model.head_can_be_sliced
+        in_cache = on_cpu and self._sliced_head
+        self._most_head_bytes = _CPU_HEAD_BYTES if in_cache else _MOST_HEAD_BYTES
         self._most_slots = _CPU_SLOTS if on_cpu else _GPU_SLOTS
         self.bytes = memory_budget or int(
             _free_bytes(model.device) * _SHARE_OF_FREE.get(model.device.type, 0.5)
         )
 
-    @property
-    def head_rows(self) -> int:
-        """How many rows of logits fit, in fp32 and as the head gives them."""
-        share = min(self.bytes * _HEAD_SHARE, _MOST_HEAD_BYTES)
+    def head_block(self, rows: int) -> tuple[int, int]:
+        """How many (rows, ids) of logits to have at a time, fp32 and as the head gives them."""
         item = 4 if self._shape.item_bytes == 4 else 4 + self._shape.item_bytes
-        return max(1, int(share / (item * self._shape.vocabulary)))
+        logits = int(min(self.bytes * _HEAD_SHARE, self._most_head_bytes) / item)
+        vocabulary = self._shape.vocabulary
+        fewest = min(_FEWEST_HEAD_COLUMNS, vocabulary) if self._sliced_head else vocabulary
+        rows = max(1, min(rows, _MOST_HEAD_ROWS, logits // fewest))
+        return rows, min(vocabulary, max(fewest, logits // rows))
 
     def head_is_due(self, tokens: int) -> bool:
         """Whether enough tokens went through the body for the head to see their scored rows."""

@@ -17,11 +17,8 @@ from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
 from mingmoe_eval.engine.prefix_plan import PrefixPlan, Row, Span, Trunk
 from mingmoe_eval.engine.routing_account import Below, RoutingSink, ScoringRouting
 from mingmoe_eval.engine.tokenisation import EncodedPair
+from mingmoe_eval.engine.vocabulary_softmax import log_probabilities
 from mingmoe_eval.errors import UsageError
-
-# Exponentials are taken over this many bytes of logits at a time, so that they stay in the cache
-# of a CPU; three times as fast as `torch.logsumexp` there.
-_CACHE_BYTES = 2 * 2**20
 
 
 class LogLikelihood(NamedTuple):
@@ -200,11 +197,11 @@ class _Scoring:
         array = np.concatenate([array for _, array in self._held])
         array = array[np.argsort(array[:, 0], kind="stable")]
         self._held, self._held_rows, self._held_tokens = [], 0, 0
-        size = self._budget.head_rows
+        size, columns = self._budget.head_block(len(rows))
         for first in range(0, len(rows), size):
             begin, end = np.searchsorted(array[:, 0], [first, first + size])
             values, greedy = log_probabilities(
-                self._model.logits(rows[first : first + size]),
+                self._model.logit_slices(rows[first : first + size], columns),
                 torch.from_numpy(array[begin:end, 0] - first),
                 torch.from_numpy(array[begin:end, 2]),
             )
@@ -232,35 +229,6 @@ class _Tally:
             (index, LogLikelihood(float(self._sums[index]), bool(self._greedy[index])))
             for index in done.tolist()
         ]
-
-
-@torch.inference_mode()
-def log_probabilities(
-    logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability (fp64) of each target under its row of logits, and whether it is the top.
-
-    `logits`: fp32 [rows, vocabulary], overwritten; `rows`, `targets`: [points]. Of equal logits
-    the one with the lowest id is the top, as for `argmax`. Both results are on the CPU.
-    """
-    rows, targets = rows.to(logits.device), targets.to(logits.device)
-    best = logits.amax(-1)
-    chosen = logits[rows, targets]
-    greedy = chosen == best[rows]
-    hits = greedy.nonzero().flatten()
-    if len(hits):
-        greedy[hits] = logits[rows[hits]].argmax(-1) == targets[hits]
-    size = len(logits)
-    if logits.device.type == "cpu":
-        size = max(1, _CACHE_BYTES // (4 * logits.shape[1]))
-    sums = torch.cat(
-        [
-            part.sub_(top[:, None]).exp_().sum(-1)
-            for part, top in zip(torch.split(logits, size), torch.split(best, size), strict=True)
-        ]
-    )
-    values = chosen.double() - best.double()[rows] - sums.double().log()[rows]
-    return values.cpu(), greedy.cpu()
 
 
 def _too_long(tokens: int) -> UsageError:
