@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import torch
 from transformers import Qwen2Config
 from transformers.cache_utils import Cache
-from workload import common_arguments, instances, letters, tokenizer
+from workload import WORDS, common_arguments, instances, letters, tokenizer
 
 from mingmoe_eval.engine import CheckpointLM
 
@@ -36,7 +36,7 @@ class ScriptedModel(torch.nn.Module):
         )  # fmt: skip
         self.config._attn_implementation = "sdpa"
         self.dtype = torch.float32
-        self.embedding, self.head = torch.nn.Embedding(8, 8), torch.nn.Linear(8, 8)
+        self.embedding, self.head = torch.nn.Embedding(WORDS + 8, 8), torch.nn.Linear(8, 8)
         self.requires_grad_(False)
 
         self.get_input_embeddings = lambda: self.embedding

@@ -2,7 +2,7 @@
 
 The model has the shape of a small Qwen 2 (hidden 896, intermediate 4,864, 14 heads of which 2 hold
 keys and values, vocabulary 151,936, head tied to the embeddings) with 4 layers and random weights.
-Words are tokens, so that every length is exactly what it says.
+Words are tokens, so that every length is exactly what it says; prompts have lines, as real ones do.
 """
 
 import argparse
@@ -90,15 +90,20 @@ class Texts:
         count = self._random.randint(least, most or least)
         return " ".join(f"w{self._random.randrange(WORDS)}" for _ in range(count))
 
+    def lines(self, least: int, most: int | None = None) -> str:
+        """As many words, a dozen a line."""
+        words = self.words(least, most).split()
+        return "\n".join(" ".join(words[i : i + 12]) for i in range(0, len(words), 12))
+
     def questions(self, count: int, *, prefix: str = "") -> list[str]:
         """Contexts that a letter or an option text continues."""
-        return [f"{prefix}{self.words(*QUESTION_TOKENS)} answer" for _ in range(count)]
+        return [f"{prefix}{self.lines(*QUESTION_TOKENS)}\nanswer" for _ in range(count)]
 
 
 def letters(docs: int, *, shots: bool) -> list[Pair]:
     """Four letters a question, on one block of examples for all questions or on none."""
     texts = Texts()
-    prefix = texts.words(PREFIX_TOKENS) + "\n\n" if shots else ""
+    prefix = texts.lines(PREFIX_TOKENS) + "\n\n" if shots else ""
     return [(q, f" {x}") for q in texts.questions(docs, prefix=prefix) for x in "ABCD"]
 
 

@@ -1,4 +1,4 @@
-"""Texts to token ids exactly as lm-eval's `HFLM` makes them, but each distinct text only once.
+"""Texts to token ids exactly as lm-eval's `HFLM` makes them, but each distinct line only once.
 
 The rules are those of `TemplateLM._encode_pair`, `HFLM.tok_encode` and `HFLM.tok_batch_encode`
 (lm-eval 0.4.13), so that scores can be compared with anybody's.
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from mingmoe_eval.engine.line_encoding import LineEncoder
 
 Tokens = npt.NDArray[np.int32]
 
@@ -46,6 +48,8 @@ class Tokenisation:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.add_bos_token = add_bos_token
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._lines = LineEncoder.of(self._backend) if self._backend is not None else None
 
     @property
     def prefix_token_id(self) -> int:
@@ -128,16 +132,16 @@ class Tokenisation:
         return encoded
 
     def _ids(self, texts: list[str], add_special_tokens: bool) -> Iterator[Tokens]:
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None:
+        if self._backend is None:
             ids = self.tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"]
-        else:
-            # The same ids as by a call of the tokenizer, without what else it would compute.
-            backend.no_padding()
-            backend.no_truncation()
-            encodings = backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
-            ids = (encoding.ids for encoding in encodings)
-        return (np.array(row, np.int32) for row in ids)
+            return (np.array(row, np.int32) for row in ids)
+        # The same ids as by a call of the tokenizer, without what else it would compute.
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        if self._lines is not None:
+            return self._lines.encode(texts, add_special_tokens=add_special_tokens)
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+        return (np.array(encoding.ids, np.int32) for encoding in encodings)
 
 
 def longest_input(config: Any, tokenizer: Any) -> int:
