@@ -1,6 +1,7 @@
 """The arithmetic of routed experts, against plain sums."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from mingmoe_eval.molora.layers import (
     MoLoraLinear,
     RoutedExperts,
 )
-from mingmoe_eval.molora.router import choose_experts
+from mingmoe_eval.molora.router import Router, choose_experts, choose_in_row
 
 FP32 = ComputeDtypes(torch.float32, torch.float32)
 
@@ -176,6 +177,41 @@ def test_weights_are_a_softmax_over_the_chosen_logits_however_large():
     assert index.tolist() == [[0, 1]]
     # 1 / (1 + e^-2) and e^-2 / (1 + e^-2)
     torch.testing.assert_close(weights, torch.tensor([[0.880797, 0.119203]]))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [0.25, -1.5, 3.0, 2.75],
+        [1.0, 3.0, 3.0, 3.0],  # Of equals the first.
+        [0.0, 0.0, 0.0, 0.0],
+        [1000.0, 998.0, -1000.0, -math.inf],
+        [-math.inf, 2.0, -math.inf, -math.inf],  # Three masked, and two wanted.
+        [math.inf, 1.0, 2.0, 0.0],
+        [1.0, math.nan, 2.0, math.nan],
+    ],
+)
+def test_a_row_of_numbers_is_chosen_from_as_a_tensor_is(row):
+    index, weights = choose_experts(torch.tensor(row), 2)
+    chosen = torch.tensor(choose_in_row(row, 2))
+    assert chosen[:, 0].tolist() == index.tolist()
+    torch.testing.assert_close(chosen[:, 1], weights, equal_nan=True)
+
+
+def test_few_tokens_are_routed_and_observed_as_many_are():
+    router = Router(
+        ["a", "b"], [draw(4, 6), draw(4, 6)], [draw(4), None], top_k=2, dtype=FP32.router
+    )
+    seen = []
+    router.observer = lambda *routing: seen.append(routing)
+    x = draw(2, 6)
+    with torch.no_grad():
+        index, weights = router.route(x)
+        choices = torch.tensor(router.route_few(x))
+    assert torch.equal(choices[..., 0], index.float())
+    torch.testing.assert_close(choices[..., 1], weights)
+    for few, many in zip(seen[1][1:], seen[0][1:], strict=True):
+        torch.testing.assert_close(few, many)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

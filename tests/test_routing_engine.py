@@ -201,7 +201,7 @@ def test_stored_answers_without_counts_are_told_apart(tmp_path, pairs):
 def test_a_masked_expert_is_never_counted_and_its_answers_are_other_answers(tmp_path, pairs):
     lm = CheckpointLM.from_loaded(routed_model(), make_tokenizer(), store=tmp_path / "a.sqlite")
     before = lm.loglikelihood(instances("loglikelihood", pairs))
-    for module in routed_experts(lm._model.model):
+    for module in routed_experts(lm.model):
         module.router_bias.data[:, 1] = -torch.inf
     lm._routing.tasks.clear()
     assert lm.loglikelihood(instances("loglikelihood", pairs)) != before

@@ -92,10 +92,9 @@ class RoutedExperts(Router):
         if not self.enabled:
             return list(outputs)
         tokens = x.reshape(-1, self.in_features)
-        index, weights = self.route(tokens)
         if self._sparse_pays(tokens):
-            return self._add_chosen(tokens, index, weights, outputs)
-        return self._add_all(tokens, index, weights, outputs)
+            return self._add_chosen(tokens, outputs)
+        return self._add_all(tokens, outputs)
 
     def unstack(self) -> list[LinearExperts]:
         """The records that this module was made from, one a layer, as they are now."""
@@ -120,36 +119,34 @@ class RoutedExperts(Router):
             and tokens.device.type == "cpu"
             and tokens.dtype == self.lora_a.dtype == torch.float32
             and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
         )
 
-    def _add_all(
-        self, tokens: Tensor, index: Tensor, weights: Tensor, outputs: Sequence[Tensor]
-    ) -> list[Tensor]:
+    def _add_all(self, tokens: Tensor, outputs: Sequence[Tensor]) -> list[Tensor]:
+        index, weights = self.route(tokens)
         groups, experts = self.router_bias.shape
         # The scaling joins the fp32 weights, so that the experts stay bit for bit as stored.
         mix = weights.new_zeros(len(tokens), groups, experts)
-        mix = mix.scatter(-1, index, weights * self.scaling).unsqueeze(-1)
+        mix = mix.scatter_(-1, index, weights * self.scaling).unsqueeze(-1)
         inner = (tokens.to(self.lora_a.dtype) @ self.lora_a.T).view(-1, groups, experts, self.rank)
         # Cleared and not multiplied by zero: an expert that was not chosen may have overflowed,
         # and 0 * inf is not a number.
-        mixed = torch.where(mix == 0, 0, inner * mix).flatten(2).to(self.lora_a.dtype)
+        mixed = (inner * mix).masked_fill_(mix == 0, 0).flatten(2).to(self.lora_a.dtype)
         return [
             _add_product(output, mixed[:, group], b)
             for group, (output, b) in enumerate(zip(outputs, self.lora_b, strict=True))
         ]
 
-    def _add_chosen(
-        self, tokens: Tensor, index: Tensor, weights: Tensor, outputs: Sequence[Tensor]
-    ) -> list[Tensor]:
+    def _add_chosen(self, tokens: Tensor, outputs: Sequence[Tensor]) -> list[Tensor]:
+        choices = self.route_few(tokens)
         lora_a = self.lora_a.view(len(self.paths), self.num_experts, self.rank, -1)
-        # A CPU's tensors: reading the indices waits for no device.
-        chosen, scales = index.tolist(), (weights * self.scaling).tolist()
         for group, (output, stacked_b) in enumerate(zip(outputs, self.lora_b, strict=True)):
-            lora_b = stacked_b.view(self.num_experts, self.rank, -1)
-            for token, row in enumerate(output.view(len(tokens), -1)):
-                for expert, scale in zip(chosen[token][group], scales[token][group], strict=True):
-                    inner = torch.mv(lora_a[group, expert], tokens[token])
-                    row.addmv_(lora_b[expert].T, inner, alpha=scale)
+            a, b = lora_a[group], stacked_b.view(self.num_experts, self.rank, -1)
+            rows = output.view(len(tokens), -1)
+            for token, row, chosen in zip(tokens, rows, choices, strict=True):
+                for expert, weight in chosen[group]:
+                    inner = torch.mv(a[expert], token)
+                    row.addmv_(b[expert].T, inner, alpha=weight * self.scaling)
         return list(outputs)
 
 

@@ -9,6 +9,7 @@ For a token x and a router (S, c):
 A softmax over all N that is renormalised over its K largest gives the same w.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,6 +20,9 @@ Observer = Callable[["Router", Tensor, Tensor, Tensor], None]
 
 T counts tokens in the order of the flattened input, padding included; G counts `paths`.
 """
+
+Choice = tuple[int, float]
+"""An expert and its weight."""
 
 
 class Router(nn.Module):
@@ -59,19 +63,36 @@ class Router(nn.Module):
 
     def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Takes tokens [T, in], gives indices and weights, both [T, G, K]; tells the observer."""
+        place = tokens.device.type
+        if torch.is_autocast_enabled(place):
+            # Routers decide in training as they will at inference, and so does whoever watches.
+            with torch.autocast(place, enabled=False):
+                return self.route(tokens)
         logits = self._logits(tokens)
         index, weights = choose_experts(logits, self.top_k)
         if self.observer is not None:
             self.observer(self, logits, index, weights)
         return index, weights
 
+    def route_few(self, tokens: Tensor) -> list[list[list[Choice]]]:
+        """The same for one or two tokens on a CPU: the K choices by token and layer.
+
+        After the base's weights have passed through a CPU's cache, each further kind of tensor
+        operation costs more than sorting eight numbers here.
+        """
+        logits = self._logits(tokens)
+        choices = [[choose_in_row(row, self.top_k) for row in rows] for rows in logits.tolist()]
+        if self.observer is not None:
+            index, weights = logits.new_tensor(choices).unbind(-1)
+            self.observer(self, logits, index.long(), weights)
+        return choices
+
     def _logits(self, tokens: Tensor) -> Tensor:
-        flat = nn.functional.linear(
-            tokens.to(self.router.dtype), self.router, self.router_bias.flatten()
-        )
+        router, bias = self.router, self.router_bias
+        flat = nn.functional.linear(tokens.to(router.dtype), router, bias.flatten())
         # From here on at least in fp32, whatever dtype the router multiplied in.
-        at_least_fp32 = torch.promote_types(flat.dtype, torch.float32)
-        return flat.view(-1, *self.router_bias.shape).to(at_least_fp32)
+        precise = flat.float() if flat.dtype.itemsize < 4 else flat
+        return precise.view(-1, *bias.shape)
 
 
 def choose_experts(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -85,6 +106,16 @@ def choose_experts(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     largest = ordered[..., :top_k]
     powers = torch.exp(largest - largest[..., :1])
     return order[..., :top_k], powers / powers.sum(-1, keepdim=True)
+
+
+def choose_in_row(logits: Sequence[float], top_k: int) -> list[Choice]:
+    """What `choose_experts` gives for one row of numbers."""
+    # Not a number counts as the largest, as in torch.sort: it must reach the output.
+    size = [math.inf if math.isnan(logit) else logit for logit in logits]
+    order = sorted(range(len(logits)), key=size.__getitem__, reverse=True)[:top_k]
+    powers = [math.exp(logits[i] - logits[order[0]]) for i in order]
+    total = sum(powers)
+    return [(i, power / total) for i, power in zip(order, powers, strict=True)]
 
 
 def routers(model: nn.Module) -> list[Router]:

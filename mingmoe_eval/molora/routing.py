@@ -54,8 +54,12 @@ class RunRouting:
     def __post_init__(self) -> None:
         self._chosen = self.layout.chosen_places()
 
-    def add(self, task: str, doc: int, counts: RoutingCounts | None) -> None:
-        """One answer's counts; None or not finite: it has none, and is only counted."""
+    def add(self, task: str | None, doc: int | None, counts: RoutingCounts | None) -> None:
+        """One answer's counts; None or not finite: it has none, and is only counted.
+
+        A request that lm-eval's evaluator did not make has no task and no doc: they go under "".
+        """
+        task = task or ""
         sums = self.tasks.get(task)
         if sums is None:
             empty = np.zeros((len(PHASES), PARTS, len(self._chosen)))
@@ -65,7 +69,7 @@ class RunRouting:
             sums.answers_without_counts += 1
             return
         sums.counts += counts
-        sums.parts[:, doc % PARTS] += counts.values[:, self._chosen]
+        sums.parts[:, (doc or 0) % PARTS] += counts.values[:, self._chosen]
 
     def to_json(self) -> JsonDict:
         """For run.json: counts task by task, and the figures of `routing_metrics`."""

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.molora.attaching import ComputeDtypes, attach_experts, routed_experts
 from mingmoe_eval.molora.config import lora_scaling
-from mingmoe_eval.molora.layers import LinearExperts, RoutedExperts
+from mingmoe_eval.molora.layers import LinearExperts
 from mingmoe_eval.molora.structure import FFN_LINEARS, ffn_blocks, linear_sizes
 from mingmoe_eval.training.spec import AdapterShape
 
@@ -18,15 +18,6 @@ ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 TRAINED_DTYPES = ComputeDtypes(experts=torch.float32, router=torch.float32)
 """Adapters are trained in fp32 whatever the base's dtype: bfloat16 would swallow small updates."""
-
-
-class TrainedExperts(RoutedExperts):
-    """Routed experts whose routers decide in fp32 under autocast too, as they will at inference."""
-
-    def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Takes tokens [T, in], gives indices and weights, both [T, G, K]."""
-        with torch.autocast(tokens.device.type, enabled=False):
-            return super().route(tokens)
 
 
 def fresh_lora(base: PreTrainedModel, shape: AdapterShape, *, seed: int) -> PeftModel:
@@ -60,17 +51,8 @@ def fresh_molora(base: PreTrainedModel, shape: AdapterShape, *, seed: int) -> Pe
             name: _fresh_experts(shape, *sizes[f"{block}.{name}"], generator)
             for name in FFN_LINEARS
         }
-        attach_trained_experts(base, block, fresh)
+        attach_experts(base, block, fresh, TRAINED_DTYPES)
     return model
-
-
-def attach_trained_experts(base: nn.Module, block: str, experts: dict[str, LinearExperts]) -> None:
-    """Puts experts onto one block, to be trained."""
-    attach_experts(base, block, experts, TRAINED_DTYPES)
-    for path, module in list(base.get_submodule(block).named_modules()):
-        if type(module) is RoutedExperts:
-            trained = TrainedExperts(module.paths, module.unstack(), dtype=torch.float32)
-            base.set_submodule(f"{block}.{path}", trained.to(module.router.device))
 
 
 def freeze_all_but_routers(model: nn.Module) -> None:
