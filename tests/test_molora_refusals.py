@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import Recipe, edit_json, save_adapter, save_base, save_merged
 
-from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.molora import load_model, load_tokenizer
 from mingmoe_eval.molora.formats import sniff
 
@@ -173,9 +173,10 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(adapter):
     assert "could run code" in refusal(adapter)
 
 
-def test_a_pickle_of_something_else_is_refused(adapter):
+@pytest.mark.parametrize("content", [[1, 2], {"x": 1}, {1: torch.ones(1)}], ids=str)
+def test_a_pickle_of_something_else_is_refused(adapter, content):
     (adapter / f"{EXPERTS}.safetensors").unlink()
-    torch.save([1, 2], adapter / f"{EXPERTS}.bin")
+    torch.save(content, adapter / f"{EXPERTS}.bin")
     assert "not a dict of tensors" in refusal(adapter)
 
 
@@ -188,7 +189,8 @@ def test_json_that_is_broken_is_named(adapter):
     ("changes", "said"),
     [
         ({"num_hidden_layers": 3}, "weights without a place"),
-        ({"intermediate_size": 64}, "do not load"),
+        ({"intermediate_size": 64}, "layers.0.mlp.up_proj.weight is of shape [64, "),
+        ({"intermediate_size": 64}, "layers.1.mlp.up_proj.weight is of shape [64, "),
         ({"num_hidden_layers": 1}, "no weights for"),
     ],
     ids=str,
@@ -196,6 +198,12 @@ def test_json_that_is_broken_is_named(adapter):
 def test_a_base_of_another_shape_is_refused(tmp_path, adapter, changes, said):
     other = save_base(tmp_path / "other", **changes)
     assert said in refusal(adapter, other)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "toaster"])
+def test_a_device_that_is_not_here_is_a_mistake_of_the_user(adapter, device):
+    with pytest.raises(UsageError, match=f"the device '{device}' cannot be used here: "):
+        load_model(adapter, device=device)
 
 
 def test_a_base_without_weights_is_refused(adapter, base):

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +36,11 @@ from mingmoe_eval.molora.formats.keys import read_pair
 from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
 from mingmoe_eval.molora.probing import Loaded, largest_difference, probe_logits
 from mingmoe_eval.molora.sources import SMALL_FILES, base_of, fetch, transformers_config
+from mingmoe_eval.molora.tokenizer_parts import TOKENIZER_FILE, keep_to_file
 
 logger = logging.getLogger("mingmoe_eval.molora")
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 def load_model(
@@ -65,7 +67,7 @@ def load_model(
 
     Raises:
         CheckpointError: the checkpoint is not whole or does not fit its base; lists every offence.
-        UsageError: a dtype that does not exist.
+        UsageError: a dtype that does not exist, or a device that is not here.
     """
     opened = open_checkpoint(adapter, base, reference_compat=reference_compat)
     for note in opened.notes:
@@ -98,6 +100,8 @@ def apply_adapter(
 def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint: its own if it has one, else its base's.
 
+    It splits text as its tokenizer.json says, whatever class transformers takes for it.
+
     Raises:
         CheckpointError: neither has one that loads without running its code.
     """
@@ -109,9 +113,11 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
     if not _has_tokenizer(home):
         raise CheckpointError(f"{home} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
     try:
-        return AutoTokenizer.from_pretrained(str(home), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(home), trust_remote_code=False)
+        keep_to_file(tokenizer, home)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise CheckpointError(f"the tokenizer of {home} cannot be loaded: {error}") from error
+    return tokenizer
 
 
 def describe_checkpoint(
@@ -131,7 +137,7 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
 
     Raises:
         CheckpointError: weights that are missing, or have no place in the model.
-        UsageError: a dtype that does not exist.
+        UsageError: a dtype that does not exist, or a device that is not here.
     """
     own = transformers_config(opened.weights)
     config = copy.deepcopy(opened.model_config)
@@ -148,6 +154,8 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
                 device_map=places,
                 trust_remote_code=False,
                 output_loading_info=True,
+                # transformers would stop without saying which; `_refuse_holes` lists them.
+                ignore_mismatched_sizes=True,
             )
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
         raise CheckpointError(
@@ -162,6 +170,10 @@ def _refuse_holes(opened: OpenCheckpoint, report: dict[str, Any]) -> None:
     experts = set(opened.expert_files.shapes) if opened.kind == "molora-merged" else set()
     strays = sorted(set(report["unexpected_keys"]) - experts)
     offences = [f"no weights for {name}" for name in sorted(report["missing_keys"])]
+    offences += [
+        f"{name} is of shape {list(found)}, where the config makes it {list(due)}"
+        for name, found, due in sorted(report["mismatched_keys"])
+    ]
     if opened.molora is not None or ming.has_experts(strays):
         offences += [f"weights without a place: {name}" for name in strays]
     elif strays:
@@ -240,7 +252,14 @@ def _device_map(device: str) -> str | dict[str, str] | None:
     """What transformers is told about placement; None leaves the model on the CPU."""
     if device == "auto":
         return "auto" if torch.cuda.is_available() else None
-    return None if device == "cpu" else {"": device}
+    if device == "cpu":
+        return None
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as each backend has it
+        reason = re.split(r"[.\n]\s", str(error), maxsplit=1)[0]
+        raise UsageError(f"the device {device!r} cannot be used here: {reason}") from error
+    return {"": device}
 
 
 @contextlib.contextmanager

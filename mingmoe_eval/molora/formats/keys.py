@@ -134,7 +134,7 @@ def slot_offences(
             yield f"{path} lacks {slot}, of shape {list(shape)}"
         elif (found := files.shapes[slots[slot]]) != shape:
             yield f"{path} has {slot} of shape {list(found)} instead of {list(shape)}"
-    yield from (f"{path} has {slot}, which is one too many" for slot in slots.keys() - due.keys())
+    yield from (f"{path} has {slot}, which is one too many" for slot in slots if slot not in due)
 
 
 def _last(path: str) -> str:

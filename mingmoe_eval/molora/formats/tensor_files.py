@@ -44,7 +44,7 @@ class TensorFiles:
         with _readable(path):
             content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or not all(
-            isinstance(v, Tensor) for v in content.values()
+            isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
         ):
             raise CheckpointError(f"{path} is not a dict of tensors")
         self._pickled |= content
@@ -111,6 +111,10 @@ class _readable:
                 f"{self.path} is not a plain file of tensors and was not opened, since opening it "
                 "could run code; save it again as safetensors, or with torch.save of tensors alone"
             ) from error
-        # Broken bytes lead a pickle's reader anywhere, an IndexError included.
+        # Broken bytes lead a pickle's reader anywhere, and what a KeyError says is a mere key.
+        if isinstance(error, KeyError | IndexError):
+            raise CheckpointError(
+                f"{self.path} cannot be read: it is no file of tensors"
+            ) from error
         if isinstance(error, Exception):
             raise CheckpointError(f"{self.path} cannot be read: {error}") from error
