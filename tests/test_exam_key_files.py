@@ -32,10 +32,11 @@ def test_a_question_that_the_key_does_not_know_stays_without_key():
     ]
 
 
-def test_pubmedqa_s_ground_truth_picks_out_the_test_part():
-    questions = [{"id": "17", "QUESTION": "a"}, {"pmid": "18", "QUESTION": "b"}]
+@pytest.mark.parametrize(("field", "value"), [("id", "18"), ("pmid", "18"), ("pubid", 18)])
+def test_pubmedqa_s_ground_truth_picks_out_the_test_part(field, value):
+    questions = [{"id": "17", "QUESTION": "a"}, {field: value, "QUESTION": "b"}]
     assert joined(questions, [{"18": "no"}], PUBMEDQA) == [
-        {"pmid": "18", "QUESTION": "b", "final_decision": "no"}
+        {field: value, "QUESTION": "b", "final_decision": "no"}
     ]
 
 

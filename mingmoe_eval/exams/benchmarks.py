@@ -151,7 +151,15 @@ def _medmcqa() -> Benchmark:
 
 def _pubmedqa() -> Benchmark:
     part = Part(
-        stems=("test", "pqal_test", "test_set", "data/test_set", "ori_pqal", "data/ori_pqal"),
+        stems=(
+            "test",
+            "pqal_test",
+            "test_set",
+            "data/test_set",
+            "ori_pqal",
+            "data/ori_pqal",
+            "pqa_labeled/train-*",
+        ),
         rows=500,
         sample="pubmedqa/sample.jsonl",
         key_stems=("test_ground_truth", "data/test_ground_truth"),
@@ -160,7 +168,7 @@ def _pubmedqa() -> Benchmark:
     )
     return Benchmark(
         name="pubmedqa_test",
-        folders=("pubmedqa",),
+        folders=("pubmedqa", "qiaojin/PubMedQA", "PubMedQA"),
         parts={"test": part},
         most_options=3,
         needs_context=True,

@@ -10,12 +10,14 @@ from mingmoe_eval.record_files import Row
 # CMB repeats these in its key: they show a key that belongs to other questions.
 _REPEATED = ("exam_type", "exam_class", "exam_subject", "question_type")
 
+_IDS = ("id", "pmid", "pubid")
+
 
 def join_key(rows: Sequence[Row], key_rows: Sequence[Row], part: Part, *, name: str) -> list[Row]:
     """The questions with their keys; where the key selects, without those that it does not name.
 
     Args:
-        rows: The questions, with an `id` (PubMedQA: or a `pmid`).
+        rows: The questions, with an `id` (PubMedQA: or a `pmid`, on the hub a `pubid`).
         key_rows: Records of `id` and `answer`, or one record that has an answer for each id.
         part: Says which field takes the key.
         name: What error messages call the key file.
@@ -56,7 +58,7 @@ def _by_id(key_rows: Sequence[Row], name: str) -> dict[str, dict[str, Any]]:
 
 
 def _id_of(row: Row) -> str:
-    return str(row.fields.get("id", row.fields.get("pmid", "")))
+    return next((str(row.fields[name]) for name in _IDS if name in row.fields), "")
 
 
 def _contradictions(row: Row, key: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from mingmoe_eval.metrics.answer_reading.option_text import option_at
 
 # Every repetition is bounded, so that a reply of nothing but fillers is still read in linear time.
 _FILLER = re.compile(
-    r"(?:[\s*_`\"'“”‘’()\[\]{}【】「」『』《》<>$:=~#,→-]"
+    r"(?:[\s*_`\"'“”‘’()\[\]{}【】「」『』《》<>$:=~#,→•-]"
     r"|\\(?:text|textbf|mathrm|mathbf|boxed)\b"
     r"|(?:the|options?|choices?|letters?|answer|therefore|thus|most|likely|probably|clearly"
     r"|definitely|indeed|both|either|indicated|by)\b"
@@ -27,6 +27,11 @@ _SEPARATOR = re.compile(
     r"(?P<word>(?:and|or|以及|还有|和|与|及|或)[ \t]{0,4})?"
     r"(?:options?\s|选项)?[ \t\"'(*]{0,4}",
     re.IGNORECASE,
+)
+# A list with a letter a line, with or without bullets.
+_NEXT_LINE = re.compile(
+    r"[ \t)*_`.,;、]{0,4}\n[ \t>*_•-]{0,8}(?:\d{1,2}[.)]\s?)?[(*_`]{0,3}"
+    r"(?=[A-Z][)*_`.,;、 ]{0,4}(?:\n|$))"
 )
 _OWN_CLAUSE = re.compile(r"\s{0,3}(?:选项|项)?\s{0,3}(?:is\b|was\b|是|为|错|不)")
 
@@ -143,6 +148,8 @@ def _letters_from(case: Case, first: Statement) -> Statement:
 
 
 def _next_token(case: Case, position: int) -> Statement | None:
+    if not case.single and (next_line := _NEXT_LINE.match(case.text, position)):
+        return option_mark_at(case, next_line.end())
     separator = _SEPARATOR.match(case.text, position)
     if separator is None or separator.end() == position:
         return None

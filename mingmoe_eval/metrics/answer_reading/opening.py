@@ -14,7 +14,8 @@ _BARE = re.compile(
     re.IGNORECASE,
 )
 _LOWER_CASE_WORD_AND = re.compile(r"\band\b")
-_LEADING_MARKS = re.compile(r"[\s*_`\"'“”‘’()\[\]【】「」>#$:-]{0,24}(?:选项|options? )?")
+_LEADING_MARKS = re.compile(r"[\s*_`\"'“”‘’()\[\]【】「」>#$:•-]{0,24}(?:选项|options? )?")
+_LOWER_CASE_LABEL = re.compile(r"[a-z](?=\s?[.:、)])")
 LETTERED_LINE = re.compile(
     r"^[\s*_>(-]{0,8}(?:\d{1,2}[.)]\s?\*{0,2})?([A-Z])\*{0,2}[.:、)]", re.MULTILINE
 )
@@ -53,11 +54,13 @@ def whole_text(case: Case) -> Reading | None:
     marks = _LEADING_MARKS.match(case.text)
     start = marks.end() if marks else 0
     mark = option_mark_at(case, start)
-    if mark is not None and len(mark.letters) == 1:
-        words = case.options.get(mark.letters[0])
-        rest = case.text[mark.end :].strip(" \t\n.。:、)(*_,;")
+    lower = _LOWER_CASE_LABEL.match(case.text, start)
+    letters = mark.letters if mark else (lower.group().upper(),) if lower else ()
+    if len(letters) == 1:
+        words = case.options.get(letters[0])
+        rest = case.text[start + 1 :].strip(" \t\n.。:、)(*_,;")
         if words and rest.lower() == words.lower():
-            return case.decide(mark.letters, "a letter with its text", case.text)
+            return case.decide(letters, "a letter with its text", case.text)
     found = option_at(case, start)
     if found and not case.text[found[1] :].strip(" \t\n.。!)*_\"'”"):
         return case.decide([found[0]], "the option's text", case.text)

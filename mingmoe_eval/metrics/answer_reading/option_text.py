@@ -14,7 +14,11 @@ _NEGATED = re.compile(
 )
 _ANOTHER_FOLLOWS = re.compile(r"\s?(?:、|/|和|与|及|或|(?:and|or)\b)")
 # "A. penicillin" names the option by its letter; whether that is an answer is for other rules.
-_LETTERED = re.compile(r"\b[a-z][.:、)\s*]{1,4}$")
+# With a blank alone it must open a clause: "has a pneumothorax" holds no letter.
+_LETTERED = re.compile(
+    r"(?:\b[a-z][\s*]{0,2}[.:、)]"
+    r"|(?:^|[\n。.;,:(]|选项?|\b(?:option|choice))[ \t*]{0,3}[a-z][ \t*])[.:、)\s*]{0,3}$"
+)
 # Shorter texts ("no", "肝") turn up in any prose: they count only where an answer is expected.
 _SHORTEST_CHINESE = 2
 _SHORTEST_ASCII = 4
@@ -79,7 +83,7 @@ def _mentions(case: Case) -> Iterator[tuple[str, str]]:
     for match in last_matches(re.compile("|".join(map(re.escape, longest_first))), lowered):
         if not _starts_word(lowered, match.start()) or not _ends_word(lowered, match.end()):
             continue
-        if _LETTERED.search(lowered, max(0, match.start() - 6), match.start()):
+        if _LETTERED.search(lowered, max(0, match.start() - 12), match.start()):
             continue
         if not _NEGATED.search(lowered, max(0, match.start() - 30), match.start()):
             yield present[match.group()], match.group()

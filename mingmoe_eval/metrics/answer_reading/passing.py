@@ -21,10 +21,16 @@ _STAND_ALONE = re.compile(r"(?<![A-Za-z0-9'’-])[A-Z]{1,26}(?![A-Za-z0-9])")
 _SHORT_REPLY = 200
 _MARK_BEFORE = re.compile(r"(?:\*\*|选项|\b(?:option|choice)\s?\(?)$", re.IGNORECASE)
 _TERM_BEFORE = re.compile(
-    r"(?:除|不是|并非|排除|\bnot|\bexcept|维生素|维|乙?肝炎?|抗原|因子|蛋白|补体|甲型|血型|亚型|型|组|vitamin|hepatitis|types?|group|class"
+    r"(?:维生素|维|乙?肝炎?|抗原|因子|蛋白|补体|甲型|血型|亚型|型|组|vitamin|hepatitis|types?|group|class"
     r"|grade|stage|factor|protein|complement|influenza|strep\w*|blood|phase|haemoglobin|hemoglobin"
     r"|immunoglobulin|amphotericin|polymyxin|/|cytochrome|coenzyme|plan"
     r"|figure|table|part|section|phospholipase)[\s-]{0,2}$",
+    re.IGNORECASE,
+)
+# Of a letter that is named only to be turned down, the reply does not say what is right instead.
+_REJECTED_BEFORE = re.compile(
+    r"(?:不是|并非|(?:排|剔)?除了?|(?:不|别|勿|莫)(?:应该?|应当|能|可以?|要|宜|会|该)?选择?"
+    r"|\b(?:not|cannot|except)|n['’]t)(?:答案|选项|\s(?:be|choose|pick|select|option))?[\s(*]{0,3}$",
     re.IGNORECASE,
 )
 
@@ -62,6 +68,7 @@ def _may_be_answer(case: Case, position: int, letters: tuple[str, ...]) -> bool:
         marked
         and set(letters) <= set(case.options)
         and not _TERM_BEFORE.search(before)
+        and not _REJECTED_BEFORE.search(before)
         and not _opens_discussion(case, position)
     )
 

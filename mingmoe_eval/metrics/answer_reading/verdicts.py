@@ -14,7 +14,8 @@ _RIGHT = (
 _WRONG = (
     r"错|不正确|不对|不符合|不当选|不应选|不选|排除|×|✗|✘|❌|✕"
     r"|false\b|incorrect\b|wrong\b|ruled out\b"
-    r"|not (?:the )?(?:true|correct|right|best|appropriate)\b"
+    r"|not (?:the )?(?:(?:correct|right|best) )?(?:answer|true|correct|right|best|appropriate)\b"
+    r"|不是(?:本题)?的?(?:最?(?:正确|佳|合适|恰当)的?(?:答案|选择|选项)?|答案)"
 )
 _VERDICT = rf"(?:(?P<wrong>{_WRONG})|(?P<right>{_RIGHT}))"
 _COPULA = (
@@ -41,7 +42,8 @@ _AT_CLAUSE_END = re.compile(
 )
 _CLAUSE_END = re.compile(r"[;。\n]|$")
 _LETTERS = re.compile(
-    r"(?<![A-Za-z0-9])[A-Z](?:(?:\s?(?:、|,|/|&|和|与|及|and)\s?(?:选项|option\s)?)?[A-Z]){0,25}"
+    r"(?<![A-Za-z0-9])[A-Z]"
+    r"(?:\)?(?:\s?(?:、|,|/|&|和|与|及|and)\s?(?:and\s)?(?:选项|option\s)?)?\(?[A-Z]){0,25}"
     r"(?![A-Za-z0-9])"
 )
 # "A错，为本题正确答案", as explanations put it where a wrong statement was asked for.
