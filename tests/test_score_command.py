@@ -114,16 +114,22 @@ def test_too_many_predictions_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "answer", "problem"),
+    ("name", "answer", "problem", "official"),
     [
-        ("CMeEE-V2", [1], "the answer has to be a list of objects"),
-        ("IMCS-V2-MRG", {"主诉": 1}, "the answer has to be an object of texts, one a section"),
-        ("MedDG", [], "the answer has to be text"),
+        ("CMeEE-V2", [1], "the answer has to be a list of objects", ""),
+        (
+            "IMCS-V2-MRG",
+            {"主诉": 1},
+            "the answer has to be an object of texts, one a section",
+            "'int' object has no attribute 'strip'",
+        ),
+        ("MedDG", [], "the answer has to be text", "sample format is wrong!"),
     ],
 )
 def test_a_structured_file_with_an_answer_of_another_shape_is_refused(
-    name, answer, problem, tmp_path
+    name, answer, problem, official, tmp_path
 ):
+    # The official words are those of the evaluator's assertions and of Python's own errors.
     sheet = read_json(FOLDER / "gold_structured.json")
     sheet[name][0]["answer"] = answer
     path = write_lines(tmp_path / "bad.json", [sheet])
@@ -132,6 +138,24 @@ def test_a_structured_file_with_an_answer_of_another_shape_is_refused(
         assert (status, problem) in [(2, error["problem"]) for error in out["errors"]]
     status, out = score_json(FOLDER / "gold_structured.json", path, tmp_path)
     assert (status, [error["problem"] for error in out["errors"]]) == (2, [problem])
+    assert out["verdict"]["errorMsg"] == official
+
+
+def test_a_report_section_that_gold_lacks_is_not_looked_at(tmp_path):
+    sheet = read_json(FOLDER / "gold_structured.json")
+    sheet["IMCS-V2-MRG"][0]["answer"] |= {"其他": 1}
+    path = write_lines(tmp_path / "more.json", [sheet])
+    status, out = score_json(FOLDER / "gold_structured.json", path, tmp_path)
+    assert (status, out["scores"]["IMCS-V2-MRG-RougeL"]) == (0, pytest.approx(1, abs=1e-8))
+
+
+def test_place_and_shape_of_one_sample_are_both_told_and_the_place_officially(tmp_path):
+    sheet = read_json(FOLDER / "gold_structured.json")
+    sheet["MedDG"][0] = {"sample_id": "unheard-of", "answer": None}
+    path = write_lines(tmp_path / "bad.json", [sheet])
+    status, out = score_json(FOLDER / "gold_structured.json", path, tmp_path)
+    assert (status, len(out["errors"])) == (2, 2)
+    assert out["verdict"]["errorMsg"] == "sample ordering is wrong!"
 
 
 def test_a_structured_file_whose_task_is_no_list_is_refused(tmp_path):

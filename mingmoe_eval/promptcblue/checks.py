@@ -55,18 +55,22 @@ def incomplete(
 
 
 def misfits(task: CblueTask, pairs: Sequence[Pair]) -> Iterator[tuple[Fault, str]]:
-    """Predictions in the wrong place or of the wrong shape, each with the official message."""
+    """Predictions in the wrong place or of the wrong shape, each with the official message.
+
+    The official evaluator looks at a sample's place before its shape.
+    """
     for position, (gold, said) in enumerate(pairs, start=1):
-        if problem := _misfit(task, said.raw):
-            yield _fault("predictions", task, said, problem), _official_message(said.raw)
-        elif said.raw["sample_id"] != gold.raw["sample_id"]:
-            wanted = gold.raw["sample_id"]
+        wanted = gold.raw["sample_id"]
+        if isinstance(said.raw, dict) and said.raw.get("sample_id", wanted) != wanted:
             problem = f"number {position} of this task has to be sample {wanted}"
             yield _fault("predictions", task, said, problem), _BAD_ORDER
+        if misfit := _misfit(task, said.raw, sections=gold.raw["answer"]):
+            message = _official_message(task, gold.raw["answer"], said.raw)
+            yield _fault("predictions", task, said, misfit), message
 
 
-def _misfit(task: CblueTask, sample: Any) -> str | None:
-    """What is wrong with one sample of a structured file."""
+def _misfit(task: CblueTask, sample: Any, *, sections: Any = None) -> str | None:
+    """What is wrong with one sample of a structured file; of a report, these `sections` count."""
     if not isinstance(sample, dict):
         return f"a sample has to be an object, not {type(sample).__name__}"
     for name in ("sample_id", "answer"):
@@ -77,18 +81,25 @@ def _misfit(task: CblueTask, sample: Any) -> str | None:
         fits = isinstance(answer, list) and all(isinstance(item, dict) for item in answer)
         return None if fits else "the answer has to be a list of objects"
     if task.task_type == "report_generation":
-        fits = isinstance(answer, dict) and all(isinstance(v, str) for v in answer.values())
+        fits = isinstance(answer, dict) and all(
+            isinstance(text, str)
+            for name, text in answer.items()
+            if sections is None or name in sections
+        )
         return None if fits else "the answer has to be an object of texts, one a section"
     return None if isinstance(answer, str) else "the answer has to be text"
 
 
-def _official_message(sample: Any) -> str:
+def _official_message(task: CblueTask, gold: Any, sample: Any) -> str:
     """What the official evaluator's exception says of a bad sample."""
     try:
-        sample["sample_id"], sample["answer"]
-    except (KeyError, TypeError) as error:
+        _, answer = sample["sample_id"], sample["answer"]
+        if task.task_type == "report_generation":
+            [answer.get(name, "").strip() for name in gold]
+    except (KeyError, TypeError, AttributeError) as error:
         return str(error)
-    return _BAD_FORMAT
+    # An item that is no object fails an assertion that has no message.
+    return "" if task.metric == "micro_f1" and isinstance(answer, list) else _BAD_FORMAT
 
 
 def ambiguous(sheet: AnswerSheet) -> Iterator[Fault]:

@@ -152,7 +152,7 @@ def _refused(
         scores={"score": 0.0},
         faults=tuple(faults),
         notes=tuple(notes),
-        verdict=verdict if message else None,
+        verdict=verdict if message is not None else None,
     )
 
 
