@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+TOOLS := build/tools/.ready
 COMMIT_TIME = $(shell git log -1 --format=%ct)
 
 .PHONY: demo test check bench soak docs debian-packages wheel wheel-twice constraints sbom audit \
@@ -47,16 +48,17 @@ constraints: $(READY)  ## constraints.txt from what is installed, without addres
 	  | sed -n 's/+cpu$$//; /^[A-Za-z0-9._-]*==[^ ]*$$/p'; } > build.constraints
 	mv build.constraints constraints.txt
 
-sbom: $(READY) build/tools  ## software bill of materials of .venv, CycloneDX JSON
+sbom: $(READY) $(TOOLS)  ## software bill of materials of .venv, CycloneDX JSON
 	SOURCE_DATE_EPOCH=$(COMMIT_TIME) build/tools/bin/cyclonedx-py environment $(BIN)/python \
 	  --pyproject pyproject.toml --output-reproducible -o build/sbom.cdx.json
 
-audit: build/tools  ## known weaknesses of the pinned versions; asks the advisory service of PyPI
+audit: $(TOOLS)  ## known weaknesses of the pinned versions; asks the advisory service of PyPI
 	build/tools/bin/pip-audit -r constraints.txt --no-deps --disable-pip --strict
 
-build/tools:
+$(TOOLS):
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/python -m pip install --quiet cyclonedx-bom pip-audit
+	@touch $@
 
 clean:
 	rm -rf .venv build dist demo

@@ -1,5 +1,6 @@
 """An OpenAI-compatible server on loopback: scripted answers and faults, one real tiny model."""
 
+import gzip
 import json
 import threading
 import time
@@ -90,6 +91,13 @@ def serving(
                 self._drip()
             elif word == "body":
                 self._send(detail.encode(), 200, {})
+            elif word == "charset":
+                charset, _, status = detail.partition(":")
+                body = json.dumps(answer(path, payload)).encode()
+                self._send(body, int(status or 200), {}, f"application/json; charset={charset}")
+            elif word == "bomb":
+                body = gzip.compress(bytes(int(detail)), 1)
+                self._send(body, 200, {"Content-Encoding": "gzip"})
             else:
                 self._answer(answer(path, payload))
 
@@ -113,9 +121,15 @@ def serving(
                 reply, status = {"error": {"message": f"wrong key {given}"}}, 401
             self._send(json.dumps(reply).encode(), status, headers or {})
 
-        def _send(self, body: bytes, status: int, headers: dict[str, str]) -> None:
+        def _send(
+            self,
+            body: bytes,
+            status: int,
+            headers: dict[str, str],
+            content_type: str = "application/json",
+        ) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             for name, value in headers.items():
                 self.send_header(name, value)

@@ -268,3 +268,44 @@ def test_clusters_are_the_units_of_corpus_metrics_too():
     assert paired.units == 20
     assert paired.difference == pytest.approx((after - before).mean())
     assert paired.interval_method == "paired bootstrap over clusters"
+
+
+def test_where_many_units_differ_the_error_is_the_data_s_own():
+    """A floor made for a handful of differing docs must not widen what is well known."""
+    from scipy.stats import bootstrap
+
+    draw = rng()
+    before = draw.random(100)
+    after = before + draw.normal(0.0, 0.02, 100)
+    found = score_difference(before, after, clusters=None, level=0.95, rng=rng())
+    reference = bootstrap(
+        (after - before,), np.mean, method="percentile", n_resamples=20_000, rng=1
+    ).confidence_interval
+    assert found.standard_error == pytest.approx((after - before).std(ddof=1) / 10, rel=0.05)
+    assert found.interval == pytest.approx(tuple(reference), abs=4e-4)
+    assert found.standard_error < smallest_error(100) / 5
+
+
+def test_twelve_clusters_that_all_differ_have_statsmodels_interval():
+    from statsmodels.api import OLS
+
+    draw = rng()
+    clusters = np.repeat(np.arange(12), 5)
+    change = draw.normal(0.01, 0.03, 60) + draw.normal(0.0, 0.02, 12)[clusters]
+    found = score_difference(np.zeros(60), change, clusters=clusters, level=0.95, rng=rng())
+    fitted = OLS(change, np.ones(60)).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters, "df_correction": True}, use_t=True
+    )
+    assert found.standard_error == pytest.approx(float(fitted.bse[0]), rel=1e-9)
+    assert found.interval == pytest.approx(tuple(fitted.conf_int()[0]), rel=1e-9)
+
+
+def test_where_hardly_any_unit_differs_certainty_is_not_claimed():
+    before = np.linspace(0.1, 0.9, 50)
+    after = before.copy()
+    after[:9] += 1e-6
+    few = score_difference(before, after, clusters=None, level=0.95, rng=rng())
+    assert few.standard_error == smallest_error(50)
+    after[9] += 1e-6
+    enough = score_difference(before, after, clusters=None, level=0.95, rng=rng())
+    assert enough.standard_error < 1e-6

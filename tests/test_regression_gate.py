@@ -163,6 +163,18 @@ def test_a_task_that_never_ran_fails_once():
     assert kinds(judge(baseline, candidate).failures) == ["incomplete"]
 
 
+def test_a_task_without_a_single_score_fails():
+    scored = make_samples([1.0, 0.0] * 50)
+    baseline = make_run("old", {"usmle": scored, "mcmle": make_samples([1.0] * 9, "mcmle")})
+    unscored = [dataclasses.replace(sample, score=None) for sample in scored]
+    candidate = make_run("new", {**baseline.samples, "usmle": unscored})
+    empty = dataclasses.replace(baseline, samples={**baseline.samples, "usmle": []})
+    for run in (candidate, empty):
+        verdict = judge(baseline, run)
+        assert (kinds(verdict.failures), verdict.exit_status) == (["unscored"], 1)
+        assert [task.task for task in verdict.tasks] == ["mcmle"]
+
+
 def test_an_incomplete_baseline_is_refused():
     candidate, baseline = runs([None] * 5 + RIGHT[5:])
     with pytest.raises(IncomparableRunsError, match=r"the baseline new is incomplete \(usmle\)"):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import random
 
 import pytest
 from doubles import ScriptedLM
@@ -161,6 +162,18 @@ def test_a_model_that_always_says_a_is_biased_as_far_as_can_be():
     assert found["robust_accuracy"].value == 0.25
     assert found["consistency"].value == 0.0
     assert found["same_answer"].value == 0.0
+
+
+def test_the_interval_of_the_bias_holds_the_true_one_and_nothing_where_there_is_none():
+    rng = random.Random(5)
+    docs = cyclic(*(doc(str(number)) for number in range(40)))
+    for weights, true_bias in (([1, 1, 1, 1], 0.0), ([7, 1, 1, 1], 0.45)):
+        held = 0
+        for _ in range(20):
+            found = metrics(answered(docs, lambda d, w=weights: rng.choices("ABCD", w)[0]))
+            low, high = found["position_bias"].interval
+            held += low <= true_bias <= high
+        assert held >= 18, true_bias  # 95 % of 20 is 19
 
 
 def test_a_model_that_always_takes_the_same_wrong_text_is_consistent_in_its_answer_only():

@@ -16,9 +16,10 @@ from mingmoe_eval.engine import CheckpointLM
 from mingmoe_eval.engine.served_address import served_address
 from mingmoe_eval.engine.served_client import ServedClient, asked_to_wait
 from mingmoe_eval.engine.served_lm import ServedLM
-from mingmoe_eval.errors import CheckpointError, UsageError
+from mingmoe_eval.errors import CheckpointError, RunStoreError, UsageError
 from mingmoe_eval.evaluation import evaluate
 from mingmoe_eval.records import RunSpec
+from mingmoe_eval.run_store import load_run
 
 SECRET = "sk-very-secret-0123456789"
 TEMPLATE = (
@@ -238,6 +239,7 @@ def test_what_passes_is_asked_again_until_it_is_answered(fault):
         ("status:307", "HTTP 307: trouble"),
         ("body:oops", "the reply is no JSON (given up after 7 attempts)"),
         ("cut", "RemoteProtocolError"),
+        ("charset:rot13:500", "HTTP 500"),
         ("drip", "no answer within 0.1 s"),
     ],
 )
@@ -253,6 +255,21 @@ def test_what_never_passes_fails_its_doc_alone_and_says_why(fault, reason):
     usage = lm.take_usage()
     assert reason in usage["task", 0, 0].failure
     assert sum(bool(one.failure) for one in usage.values()) == 1
+
+
+def test_a_reply_without_end_is_not_read_to_its_end():
+    patience = dataclasses.replace(HASTE, attempts=2)
+    with serving(says(), lambda *_: "bomb:40000000") as (model, _):
+        lm = served(model, patience=patience)
+        lm.generate_until(prompts("one"))
+    assert "the reply is larger than 32 MB" in usage_of(lm).failure
+
+
+@pytest.mark.parametrize("charset", ["rot13", "undefined", "hex", "latin-1", "no-such"])
+def test_json_is_read_whatever_encoding_its_header_claims(charset):
+    with serving(says("答案B"), lambda *_: f"charset:{charset}") as (model, seen):
+        assert served(model).generate_until(prompts("one")) == ["答案B"]
+    assert len(seen.payloads) == 1
 
 
 def test_a_server_that_says_when_to_come_back_is_left_in_peace_by_all():
@@ -379,6 +396,67 @@ def test_answers_are_reused_when_a_run_is_resumed_and_never_by_another_run(tmp_p
         run(model, folder=tmp_path / "two")
         assert len(seen.payloads) - first - second == docs + 2
     assert not list(tmp_path.rglob("*.sqlite"))
+
+
+def test_only_the_failed_docs_of_an_incomplete_run_are_asked_again(tmp_path):
+    sick = [True]
+
+    def fault(attempt, path, payload):
+        content = payload["messages"][-1]["content"]
+        return "status:500" if sick[0] and any(v in content for v in victims) else None
+
+    victims = ()
+    with serving(says("A"), fault) as (model, seen):
+        undisturbed = run(model)
+        asked = {p["messages"][-1]["content"] for p in seen.payloads[2:]}
+        victims = sorted(asked)[:2]
+        assert run(model, folder=tmp_path / "one").incomplete == ("usmle",)
+        assert list((tmp_path / "one").glob("responses.sqlite"))
+        sick[0], before = False, len(seen.payloads)
+        done = run(model, folder=tmp_path / "one", resume=True)
+        again = {p["messages"][-1]["content"] for p in seen.payloads[before:]} & asked
+        assert again == set(victims)
+        with pytest.raises(RunStoreError, match="nothing to resume"):
+            run(model, folder=tmp_path / "one", resume=True)
+    assert done.incomplete == ()
+    assert done.timing["requests_from_store"] == len(asked) - len(victims)
+    stored = load_run(tmp_path / "one")
+    assert stored.samples == done.samples == undisturbed.samples
+    assert without_clock(stored) == without_clock(done) == without_clock(undisturbed)
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {
+        "lm_eval",
+        "run.json",
+        "samples",
+    }
+    assert len(list((tmp_path / "one" / "lm_eval").glob("results_*.json"))) == 1
+
+
+def without_clock(run):
+    return {name: dataclasses.replace(r, seconds=0.0) for name, r in run.results.items()}
+
+
+def test_an_incomplete_run_names_the_command_that_asks_its_failed_docs_again(tmp_path, capsys):
+    sick = [True]
+
+    def fault(attempt, path, payload):
+        last = payload["messages"][-1]["content"]
+        asked.setdefault(last, len(asked))
+        return "status:400" if sick[0] and asked[last] == 3 else None
+
+    asked = {}
+    with serving(says("A"), fault) as (model, _):
+        arguments = ["--model", model, "--tasks", "usmle", "--sample", "--no-cache"]
+        assert main([*arguments, "--output", str(tmp_path), "--name", "r"]) == 4
+        command = f"mingmoe-eval run --resume {tmp_path / 'r'}"
+        assert command in capsys.readouterr().err
+        sick[0] = False
+        assert main(command.split()[1:]) == 0
+        assert (
+            "incomplete"
+            not in (tmp_path / "r" / "report.html").read_text("utf-8").partition('id="words"')[0]
+        )
+        assert main(command.split()[1:]) == 2
+    assert "nothing to resume" in capsys.readouterr().err
 
 
 def test_no_credential_is_written_anywhere(tmp_path, monkeypatch, caplog, capfd):

@@ -100,7 +100,8 @@ def test_null_content_of_a_chat_is_no_answer():
 
 
 def test_usage_that_is_missing_or_odd_counts_as_nothing():
-    for usage in (None, {}, {"prompt_tokens": "11"}, {"prompt_tokens": -1}):
+    odd = [{"prompt_tokens": value} for value in ("11", -1, True, 1.5, 10**400)]
+    for usage in (None, {}, *odd):
         assert text_reply(text("A", chat=False) | {"usage": usage}, chat=False).prompt_tokens == 0
 
 

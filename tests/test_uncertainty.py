@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from mingmoe_eval.metrics.uncertainty import (
     clustered_mean,
+    difference_of_parts,
     mean_interval,
     mean_of_parts,
     share,
@@ -75,3 +76,24 @@ def test_the_mean_of_two_parts_covers_the_truth_as_often_as_it_says():
         ).interval
         hits += low <= sum(truths) / 2 <= high
     assert 0.935 <= hits / 2000 <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [((56, 70), (48, 80)), ((0, 10), (20, 20)), ((1, 3), (2, 9))]
+)
+def test_the_difference_of_two_shares_has_newcombes_interval(one, other):
+    difference = difference_of_parts(share(*one), share(*other))
+    assert difference.value == pytest.approx(one[0] / one[1] - other[0] / other[1])
+    reference = confint_proportions_2indep(*one, *other, method="newcomb")
+    assert difference.interval == pytest.approx(reference, abs=1e-12)
+
+
+def test_newcombes_own_example():
+    # Newcombe 1998, table II, example (a), method 10: 56/70 less 48/80.
+    assert difference_of_parts(share(56, 70), share(48, 80)).interval == pytest.approx(
+        (0.0524, 0.3339), abs=5e-5
+    )
+
+
+def test_a_difference_from_a_number_without_an_interval_has_none():
+    assert difference_of_parts(share(1, 2), share(0, 0)).interval is None

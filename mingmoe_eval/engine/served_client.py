@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _PASSING_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _JSON = {"Content-Type": "application/json"}
 _LONGEST_REASON = 300
+# Far above any answer with its log-probabilities; a compressed reply can claim gigabytes.
+_LARGEST_REPLY = 32 * 2**20
 _EFFORT_OF_A_PAUSE = 0.25
 _ATTEMPTS_OF_ONE = 3
 
@@ -216,28 +218,32 @@ class ServedClient:
         try:
             # Over the whole exchange: httpx2's own limits start anew with every byte.
             with anyio.fail_after(self.patience.seconds_an_attempt):
-                if question.payload:
-                    # Escaped to ASCII: a lone surrogate in a doc must not end the run.
-                    body = json.dumps(question.payload)
-                    response = await client.post(url, content=body, headers=_JSON)
-                else:
-                    response = await client.get(url)
+                # Escaped to ASCII: a lone surrogate in a doc must not end the run.
+                asked = (
+                    client.stream("POST", url, content=json.dumps(question.payload), headers=_JSON)
+                    if question.payload
+                    else client.stream("GET", url)
+                )
+                async with asked as response:
+                    body = await _body(response)
         except TimeoutError:
             limit = self.patience.seconds_an_attempt
             raise _TryAgain(Failure(f"no answer within {limit:g} s")) from None
         except httpx2.HTTPError as error:
             raise _TryAgain(Failure(self._said(f"{type(error).__name__}: {error}"))) from None
-        return self._reply(response, question)
+        return self._reply(response, body, question)
 
-    def _reply(self, response: "httpx2.Response", question: Question) -> Any | Failure:
+    def _reply(self, response: "httpx2.Response", body: bytes, question: Question) -> Any | Failure:
         status = response.status_code
         if status != 200:
-            failure = Failure(self._said(f"HTTP {status}: {_message(response)}"), status)
+            said = _message(body) or response.reason_phrase
+            failure = Failure(self._said(f"HTTP {status}: {said}"), status)
             if status not in _PASSING_STATUS:
                 return failure
             raise _TryAgain(failure, asked_to_wait(response.headers))
         try:
-            reply = self.address.redact_json(json.loads(response.text))
+            # From bytes: JSON tells its own encoding, and a header may name one that is none.
+            reply = self.address.redact_json(json.loads(body))
             question.check(reply)
         except (ValueError, RecursionError):
             raise _TryAgain(Failure("the reply is no JSON", status)) from None
@@ -278,16 +284,26 @@ def asked_to_wait(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _message(response: "httpx2.Response") -> str:
+async def _body(response: "httpx2.Response") -> bytes:
+    """What came, decompressed; the rest of an endless reply is not waited for."""
+    received = bytearray()
+    async for piece in response.aiter_bytes():
+        received += piece
+        if len(received) > _LARGEST_REPLY:
+            raise _TryAgain(Failure(f"the reply is larger than {_LARGEST_REPLY // 2**20} MB"))
+    return bytes(received)
+
+
+def _message(body: bytes) -> str:
     """The server's own words, out of whatever it wraps them in."""
     try:
-        body: Any = json.loads(response.text)
+        said: Any = json.loads(body)
     except (ValueError, RecursionError):
-        return response.text or response.reason_phrase
+        return body.decode("utf-8", "replace")
     for name in ("error", "message", "detail"):
-        if isinstance(body, Mapping) and body.get(name):
-            body = body[name]
-    return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+        if isinstance(said, Mapping) and said.get(name):
+            said = said[name]
+    return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
 
 
 def _is_down(failure: Failure) -> bool:

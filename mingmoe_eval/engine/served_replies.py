@@ -14,6 +14,7 @@ from mingmoe_eval.engine.generated_text import THOUGHT_BEGINS, THOUGHT_ENDS
 from mingmoe_eval.records import Finish
 
 _PART_OF_A_CHARACTER = "\ufffd"
+_MOST_TOKENS = 10**12  # no exchange has as many; a number without bounds fits no other program
 _ROUNDING = 1e-3
 """A certain token's log-probability may come out a little above 0."""
 
@@ -215,7 +216,7 @@ def _finish(reason: Any) -> Finish:
 def _usage(data: Mapping[str, Any], name: str) -> int:
     usage = data.get("usage")
     number = usage.get(name) if isinstance(usage, Mapping) else None
-    return number if isinstance(number, int) and number >= 0 else 0
+    return number if type(number) is int and 0 <= number <= _MOST_TOKENS else 0
 
 
 def _is_top(value: float | None, top: Any) -> bool:

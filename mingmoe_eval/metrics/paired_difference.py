@@ -30,6 +30,8 @@ from mingmoe_eval.metrics.paired_tests import (
 
 Clusters = NDArray[np.int64]
 SIGN_FLIP = "sign flip"
+FEW = 10
+"""With fewer units that differ, their spread says too little of how far the next ones would go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class PairedDifference:
     Attributes:
         baseline: The metric of the baseline over the paired docs.
         candidate: The metric of the candidate over the paired docs.
-        standard_error: Of the difference; never below `smallest_error(units)`.
+        standard_error: Of the difference; where few units differ, at least `smallest_error(units)`.
         interval: Of the difference, two-sided, at `level`.
         level: The confidence of the interval, for instance 0.95.
         tails: The chances of such a difference, or a larger one, without a true one.
@@ -71,6 +73,11 @@ def smallest_error(units: int) -> float:
     models happen to agree must not pass for certainty, whatever the metric.
     """
     return math.sqrt(2) / (units + 2)
+
+
+def _least_error(units: PairedCounts) -> float:
+    """A floor under an error estimated from units of which hardly any differ; else none."""
+    return smallest_error(units.units) if units.differing < FEW else 0.0
 
 
 def right_wrong_difference(
@@ -131,16 +138,19 @@ def count_difference(
     """The difference of any metric that is a function of summed counts."""
     units = counts if clusters is None else counts.by_cluster(clusters)
     resampled = paired_bootstrap(units, rng=rng)
-    error = max(float(resampled.std(ddof=1)), smallest_error(units.units))
+    least_error = _least_error(units)
+    error = max(float(resampled.std(ddof=1)), least_error)
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     baseline, candidate = (float(units.value(total)) for total in units.totals())
-    least = normal_quantile((1 + level) / 2) * smallest_error(units.units)
     change = candidate - baseline
+    if least_error:
+        reach = normal_quantile((1 + level) / 2) * least_error
+        low, high = min(low, change - reach), max(high, change + reach)
     return PairedDifference(
         baseline=baseline,
         candidate=candidate,
         standard_error=error,
-        interval=(min(float(low), change - least), max(float(high), change + least)),
+        interval=(float(low), float(high)),
         level=level,
         tails=swap_permutation(units, rng=rng),
         units=units.units,
@@ -172,7 +182,7 @@ def _clustered_mean(
     from scipy.special import stdtrit
 
     units = counts.by_cluster(clusters)
-    error = max(cluster_robust_error(differences, clusters), smallest_error(units.units))
+    error = max(cluster_robust_error(differences, clusters), _least_error(units))
     change = float(differences.mean())
     reach = float(stdtrit(max(units.units - 1, 1), (1 + level) / 2)) * error
     baseline, candidate = (float(units.value(total)) for total in units.totals())

@@ -59,6 +59,11 @@ class PairedCounts:
         """How many exchangeable units there are."""
         return int(self.baseline.shape[0])
 
+    @property
+    def differing(self) -> int:
+        """How many units the two sides differ in."""
+        return len(np.flatnonzero(_dense(abs(self.candidate - self.baseline).sum(axis=1))))
+
     def totals(self) -> tuple[Floats, Floats]:
         """The summed counts of either side, [columns] each."""
         return _dense(self.baseline.sum(axis=0)), _dense(self.candidate.sum(axis=0))

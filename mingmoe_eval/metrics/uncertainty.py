@@ -113,6 +113,24 @@ def mean_of_parts(parts: Sequence[MetricValue]) -> MetricValue:
     )
 
 
+def difference_of_parts(one: MetricValue, other: MetricValue) -> MetricValue:
+    """One number less another of other docs; MOVER as above, for two shares Newcombe's interval.
+
+    Newcombe 1998, method 10: low = d - sqrt((p1 - l1)^2 + (u2 - p2)^2), and likewise high.
+    """
+    value, n = one.value - other.value, one.n + other.n
+    if one.interval is None or other.interval is None:
+        return MetricValue(value=value, n=n)
+    below = math.hypot(one.value - one.interval[0], other.interval[1] - other.value)
+    above = math.hypot(one.interval[1] - one.value, other.value - other.interval[0])
+    return MetricValue(
+        value=value,
+        n=n,
+        interval=(value - below, value + above),
+        interval_method="MOVER, parts taken for independent",
+    )
+
+
 def _clustered_variance(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
     mean = math.fsum(values) / len(values)
     sums: dict[Hashable, float] = {}

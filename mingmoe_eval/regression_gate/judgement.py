@@ -14,6 +14,7 @@ from mingmoe_eval.regression_gate.signals import (
     Tolerances,
     bad_samples,
     missing_parts,
+    unscored_tasks,
     unusable_tasks,
 )
 from mingmoe_eval.regression_gate.verdicts import Outcome, TaskVerdict, Verdict
@@ -75,7 +76,13 @@ def judge(
         alpha=alpha,
         strict=strict,
         tasks=tuple(verdicts),
-        failures=(*_regressions(verdicts), *missing_parts(baseline, candidate), *bad, *gains),
+        failures=(
+            *_regressions(verdicts),
+            *missing_parts(baseline, candidate),
+            *unscored_tasks(candidate, unusable),
+            *bad,
+            *gains,
+        ),
         warnings=(*jumps, *odd, *_remarks(baseline, candidate, compared)),
         marks=tuple(dict.fromkeys((*baseline.spec.marks, *candidate.spec.marks))),
         allowed=() if comparison is None else _overridden(comparison, allow),

@@ -58,6 +58,14 @@ def missing_parts(baseline: Run, candidate: Run) -> Iterator[Finding]:
             yield Finding(kind="missing", task=task, text=text)
 
 
+def unscored_tasks(candidate: Run, unusable: Iterable[str]) -> Iterator[Finding]:
+    """Unusable tasks that are not named as incomplete: what has no scores cannot pass."""
+    for task in unusable:
+        if task not in candidate.incomplete:
+            text = "not one doc of the candidate has a score: there is nothing to judge"
+            yield Finding(kind="unscored", task=task, text=text)
+
+
 def bad_samples(
     baseline: Run, candidate: Run, tolerances: Tolerances, *, alpha: float
 ) -> tuple[list[Finding], list[Finding]]:
