@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError
-from mingmoe_eval.molora.attaching import attach_pair
+from mingmoe_eval.molora.attaching import attach_experts, attach_pair
 from mingmoe_eval.molora.layers import LinearExperts
 from mingmoe_eval.molora.sources import transformers_config
 from mingmoe_eval.molora.structure import FFN_LINEARS, ffn_blocks, linear_sizes
@@ -38,7 +38,7 @@ from mingmoe_eval.training.finished_loras import (
     read_loras,
 )
 from mingmoe_eval.training.fresh_adapter import (
-    attach_trained_experts,
+    TRAINED_DTYPES,
     draw_router,
     freeze_all_but_routers,
 )
@@ -177,7 +177,7 @@ def _attach(
             name: _experts(aligned, f"{block}.{name}", sizes[f"{block}.{name}"], shape, generator)
             for name in FFN_LINEARS
         }
-        attach_trained_experts(base, block, experts)
+        attach_experts(base, block, experts, TRAINED_DTYPES)
     freeze_all_but_routers(base)
 
 
