@@ -1,7 +1,8 @@
 """All benchmarks, one after the other: `python -m benchmarks [--quick]` (`make bench`).
 
 Each is a process of its own, prints its own figures, and can be run alone. Nothing else should run
-on the machine meanwhile.
+on the machine meanwhile. `python -m benchmarks.claims` is apart: it trains for many minutes, and
+measures no time.
 """
 
 import subprocess
@@ -15,8 +16,11 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "generation.py": ([], ["--quick"]),
     "memory.py": ([], ["--quick"]),
     "overhead.py": ([], ["--quick"]),
+    "harness.py": ([], ["--quick"]),
     "resume.py": ([], ["--quick"]),
+    "workers.py": ([], ["--quick"]),
     "molora_ffn.py": ([], ["--quick"]),
+    "training_speed.py": ([], ["--quick"]),
     "score_promptcblue.py": (["--slow"], []),
     "regression_gate.py": ([], ["--trials", "400"]),
     "overlap.py": ([], ["--records", "30000", "--items", "3000"]),

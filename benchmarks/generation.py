@@ -1,4 +1,4 @@
-"""Generation against lm-eval's `hf` model, on texts of very different lengths.
+"""Generation against lm-eval's `hf` model and transformers' continuous batching.
 
     python benchmarks/generation.py [--quick] [--cpu-seconds]
 
@@ -9,9 +9,12 @@ compared word by word.
 
 import logging
 import random
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from transformers import GenerationConfig
 from workload import (
     Texts,
     base_model,
@@ -37,25 +40,46 @@ def main() -> None:
     count, rounds = (16, 1) if options.quick else (64, 3)
     model, words = countdown_model(), tokenizer()
     requests = instances("generate_until", countdown_prompts(count, words))
-    texts: dict[str, list[str]] = {}
-    engines = {
-        "stock": HFLM(model, tokenizer=words, batch_size=BATCH),
-        "same_rows": CheckpointLM.from_loaded(model, words, batch_size=BATCH),
-        "auto": CheckpointLM.from_loaded(model, words),
+    stock = HFLM(model, tokenizer=words, batch_size=BATCH)
+    same_rows = CheckpointLM.from_loaded(model, words, batch_size=BATCH)
+    auto = CheckpointLM.from_loaded(model, words)
+    sides: dict[str, Callable[[], list[str]]] = {
+        "stock": lambda: stock.generate_until(requests, disable_tqdm=True),
+        "same_rows": lambda: same_rows.generate_until(requests),
+        "auto": lambda: auto.generate_until(requests),
+        "continuous": lambda: continuous(model, words, requests),
     }
+    texts: dict[str, list[str]] = {}
 
     def run(name: str) -> None:
-        texts[name] = engines[name].generate_until(requests)
+        texts[name] = sides[name]()
 
-    seconds = paired_seconds(
-        rounds, clock, **{name: lambda name=name: run(name) for name in engines}
-    )
+    seconds = paired_seconds(rounds, clock, **{name: lambda name=name: run(name) for name in sides})
     print(
         f"{count} texts, {rounds} rounds, {torch.get_num_threads()} threads: "
         f"{ratio(seconds['stock'], seconds['same_rows'])} times as fast as stock with {BATCH} rows "
         f"each, {ratio(seconds['stock'], seconds['auto'])} with batch size auto; "
-        f"{sum(a != b for a, b in zip(texts['stock'], texts['auto'], strict=True))} texts differ"
+        f"{ratio(seconds['continuous'], seconds['auto'])} times as fast as transformers' "
+        "continuous batching"
     )
+    for name in ("same_rows", "auto", "continuous"):
+        differing = sum(a != b for a, b in zip(texts["stock"], texts[name], strict=True))
+        print(f"{name}: {differing} texts differ from stock's")
+
+
+def continuous(model: Any, words: Any, requests: Sequence[Any]) -> list[str]:
+    """The same texts by `generate_batch`, which changes the attention kernel while it works."""
+    prompts = [words(request.args[0])["input_ids"] for request in requests]
+    settings = GenerationConfig(
+        max_new_tokens=NEW_TOKENS[1], do_sample=False, eos_token_id=0, pad_token_id=0
+    )
+    kernel = model.config._attn_implementation
+    try:
+        given = model.generate_batch(prompts, generation_config=settings, progress_bar=False)
+    finally:
+        model.set_attn_implementation(kernel)
+    by_prompt = {tuple(one.prompt_ids): one.generated_tokens for one in given.values()}
+    return [words.decode(by_prompt[tuple(prompt)], skip_special_tokens=True) for prompt in prompts]
 
 
 def countdown_model() -> torch.nn.Module:

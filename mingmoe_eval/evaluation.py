@@ -6,13 +6,14 @@ done; every answer is stored as it comes, so that a run that was killed goes on 
 
 import dataclasses
 import random
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mingmoe_eval import run_store, scoring
 from mingmoe_eval.engine.served_address import is_served, without_credentials
@@ -32,6 +33,10 @@ from mingmoe_eval.records import (
     fingerprint,
 )
 from mingmoe_eval.task_catalog import Selection, load_catalog
+
+if TYPE_CHECKING:
+    from mingmoe_eval.engine.backend import Backend
+    from mingmoe_eval.engine.checkpoint import Checkpoint
 
 
 class LanguageModel(Protocol):
@@ -83,6 +88,9 @@ class _MayLackAbilities(Protocol):
 
 OpenModel = Callable[[RunSpec, Path | None, Watch], LanguageModel]
 
+StartWorkers = Callable[["Checkpoint", Callable[[str], None]], "Backend"]
+"""Gets workers that have a checkpoint loaded; told whom to tell of what happens to them."""
+
 
 def evaluate(
     spec: RunSpec,
@@ -97,7 +105,7 @@ def evaluate(
     Args:
         spec: What to run.
         folder: Where the run is saved, task by task; without it nothing is written.
-        resume: `folder` holds an unfinished run of the same spec.
+        resume: `folder` holds a run of the same spec that is unfinished or incomplete.
         watch: Told how the run goes.
         open_model: How to get the model; default: what `spec.model` names.
 
@@ -126,9 +134,13 @@ def evaluate(
             raise
 
 
-def open_named(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageModel:
-    """What `spec.model` names: a served model, or a checkpoint."""
-    return (open_served if is_served(spec.model) else open_checkpoint)(spec, folder, watch)
+def open_named(
+    spec: RunSpec, folder: Path | None, watch: Watch, *, start: StartWorkers | None = None
+) -> LanguageModel:
+    """What `spec.model` names: a served model, or a checkpoint; see `open_checkpoint`."""
+    if is_served(spec.model):
+        return open_served(spec, folder, watch)
+    return open_checkpoint(spec, folder, watch, start=start)
 
 
 def open_served(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageModel:
@@ -159,25 +171,37 @@ def open_served(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageMod
 
 
 def open_checkpoint(
-    spec: RunSpec, folder: Path | None, watch: Watch, *, loaded: Any = None
+    spec: RunSpec,
+    folder: Path | None,
+    watch: Watch,
+    *,
+    loaded: Any = None,
+    start: StartWorkers | None = None,
 ) -> LanguageModel:
     """The checkpoint that a spec names, with the response store that it asks for.
 
-    `loaded` is its model, if that is in memory already.
+    `loaded` is its model, if that is in memory already; `start` has workers compute the answers,
+    instead of a model in this process.
     """
     from mingmoe_eval.engine import CheckpointLM
+    from mingmoe_eval.engine.checkpoint import Checkpoint
     from mingmoe_eval.locations import cache_dir
-    from mingmoe_eval.molora import load_model, load_tokenizer
+    from mingmoe_eval.molora import load_tokenizer
 
     # Without the shared store, answers still go beside the run, so that it can be resumed.
     store = cache_dir() / "responses.sqlite" if spec.cache else None
     if store is None and folder is not None:
         store = folder / "responses.sqlite"
     tokenizer = load_tokenizer(spec.model, spec.base)
-    if loaded is None:
-        loaded = load_model(spec.model, spec.base, dtype=spec.dtype, device=spec.device)
-    lm = CheckpointLM.from_loaded(
-        loaded,
+    checkpoint = Checkpoint(
+        model=spec.model,
+        base=spec.base,
+        dtype=spec.dtype,
+        device=spec.device,
+        batch_size=spec.batch_size,
+    )
+    lm = CheckpointLM.from_backend(
+        start(checkpoint, watch.note) if start else checkpoint.backend(tokenizer, loaded),
         tokenizer,
         batch_size=spec.batch_size,
         store=store,
@@ -239,11 +263,18 @@ def _run_all(
         routing=getattr(conditions.lm, "routing", None),
     )
     if path:
-        write_output(run, path / "lm_eval")
-        run_store.finish(path, run)
+        _save(run, path)
+    return run
+
+
+def _save(run: Run, path: Path) -> None:
+    """Make the folder a run; its stored answers go, unless failed docs are to be asked again."""
+    shutil.rmtree(path / "lm_eval", ignore_errors=True)  # of the incomplete run that this one was
+    write_output(run, path / "lm_eval")
+    run_store.finish(path, run)
+    if not run.incomplete:
         for stored in path.glob("responses.sqlite*"):  # SQLite keeps two more files beside it
             stored.unlink()
-    return run
 
 
 def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
@@ -263,15 +294,19 @@ def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
         task_dict={"tasks": {task.name: task.task}},
         limit=limit,
         bootstrap_iters=0,
-        log_samples=True,
+        log_samples=not task.is_ours,
         apply_chat_template=conditions.chat,
         fewshot_as_multiturn=conditions.chat,
     )
     usage = conditions.lm.take_usage()
     seconds = time.perf_counter() - started
-    logged = raw["samples"][task.name]
     if not task.is_ours:
-        samples = harness_results.foreign_samples(task.name, logged, usage)
+        samples = harness_results.foreign_samples(
+            task.name,
+            raw["samples"][task.name],
+            usage,
+            lower_is_better=harness_results.lower_is_better(raw, task.name),
+        )
         result = harness_results.foreign_result(task.name, samples, raw, seconds=seconds)
     else:
         samples = scoring.distinct_ids(
@@ -279,7 +314,7 @@ def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
                 scoring.make_sample(
                     task.name, a.position, a.doc, a.prompt, a.response, task.settings
                 )
-                for a in harness_results.answers(task.name, logged, usage)
+                for a in harness_results.answers(task.name, task.task.instances, usage)
             ]
         )
         result = _fold(task, samples, seconds)

@@ -2,7 +2,8 @@
 
 Every file is written beside its place and moved into it, so that a reader sees a whole file or
 none. Until a run is finished its folder holds only samples and `run.unfinished.json`, which names
-what to resume; `run.json` comes last and makes it a run.
+what to resume; `run.json` comes last and makes it a run. One that is finished but incomplete can be
+resumed too, so that its failed docs are asked again.
 """
 
 import dataclasses
@@ -20,6 +21,8 @@ from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample,
 
 RUN_FILE = "run.json"
 UNFINISHED_FILE = "run.unfinished.json"
+OVERLAP_FILE = "overlap.json"
+"""What of the run's docs was found in training data; `mingmoe-eval overlap --run` writes it."""
 _LOCK_FILE = ".lock"
 _OBJECTS = ("spec", "provenance", "results", "counts", "tasks", "timing")
 
@@ -44,12 +47,12 @@ def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
     cluster disks are, it only looks.
 
     Raises:
-        RunStoreError: the folder holds something already (unless resuming an unfinished run),
-            another process is writing it, or it cannot be written.
+        RunStoreError: the folder holds something already (unless resuming a run that is unfinished
+            or incomplete), another process is writing it, or it cannot be written.
     """
     path = open_folder(folder, resume=resume)
     with _locked(path):
-        _refuse_finished(path)  # by a process that was quicker
+        _refuse_finished(path, resume=resume)  # by a process that was quicker
         for left_over in path.rglob(".*.*"):
             left_over.unlink()  # a file that a killed process was writing
         yield path
@@ -59,11 +62,11 @@ def open_folder(folder: str | Path, *, resume: bool = False) -> Path:
     """Make a run folder ready for writing.
 
     Raises:
-        RunStoreError: the folder holds something already (unless resuming an unfinished run), or
-            cannot be written.
+        RunStoreError: the folder holds something already (unless resuming a run that is unfinished
+            or incomplete), or cannot be written.
     """
     path = Path(folder)
-    _refuse_finished(path)
+    _refuse_finished(path, resume=resume)
     if not resume and not _is_fresh(path):
         raise RunStoreError(
             f"{path} is not empty; choose another --name, or continue it with `--resume {path}`"
@@ -84,7 +87,11 @@ def discard_if_bare(folder: Path) -> None:
 
 
 def save_samples(folder: Path, task: str, samples: Iterable[Sample]) -> Path:
-    """Write one task's samples, whole or not at all."""
+    """Write one task's samples, whole or not at all.
+
+    A run that was finished is so no longer: until `finish`, its numbers would be of other samples.
+    """
+    (folder / RUN_FILE).unlink(missing_ok=True)
     rows = (sample.to_json() for sample in samples)
     return write_json_lines(folder / "samples" / _file_name(task), rows)
 
@@ -140,6 +147,16 @@ def load_run(folder: str | Path, *, samples: bool = True) -> Run:
     return dataclasses.replace(run, samples=loaded)
 
 
+def load_overlap(folder: str | Path) -> JsonDict | None:
+    """What `overlap --run` found of a run's docs; None where nobody has looked.
+
+    Raises:
+        RunStoreError: the file cannot be read.
+    """
+    file = Path(folder) / OVERLAP_FILE
+    return read_json(file) if file.is_file() else None
+
+
 def load_samples(folder: str | Path, task: str) -> list[Sample]:
     """One task's samples.
 
@@ -150,7 +167,10 @@ def load_samples(folder: str | Path, task: str) -> list[Sample]:
     samples, offences = [], []
     for number, line in enumerate(_lines(path), start=1):
         try:
-            samples.append(Sample.from_json(json.loads(line)))
+            sample = Sample.from_json(json.loads(line))
+            if sample.score is not None and not math.isfinite(sample.score):
+                raise RunStoreError(f"Sample.score cannot be {sample.score}")
+            samples.append(sample)
         except (ValueError, RecursionError, RunStoreError) as error:
             offences.append(f"line {number}: {error}")
     if offences:
@@ -158,19 +178,35 @@ def load_samples(folder: str | Path, task: str) -> list[Sample]:
     return samples
 
 
-def unfinished_spec(folder: str | Path) -> RunSpec:
-    """What an unfinished run was asked for.
+def spec_to_resume(folder: str | Path) -> RunSpec:
+    """What a run was asked for that is unfinished, or finished but incomplete.
 
     Raises:
-        RunStoreError: the folder holds no unfinished run.
+        RunStoreError: the folder holds no such run.
     """
     path = Path(folder)
     if (path / RUN_FILE).exists():
-        raise RunStoreError(f"{path} is finished; there is nothing to resume")
+        _refuse_finished(path, resume=True)
+        return load_run(path, samples=False).spec
     file = path / UNFINISHED_FILE
     if not file.is_file():
         raise RunStoreError(f"{path} holds no unfinished run ({UNFINISHED_FILE} is not there)")
-    return RunSpec.from_json(_read_json(file)["spec"])
+    return RunSpec.from_json(read_json(file)["spec"])
+
+
+def read_json(file: Path) -> JsonDict:
+    """Read a JSON object.
+
+    Raises:
+        RunStoreError: it cannot be read, or is no object.
+    """
+    try:
+        data = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunStoreError(f"{file} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise RunStoreError(f"{file} is not a JSON object")
+    return data
 
 
 def write_json(path: Path, value: Any) -> Path:
@@ -206,9 +242,17 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _refuse_finished(path: Path) -> None:
-    if (path / RUN_FILE).exists():
+def _refuse_finished(path: Path, *, resume: bool) -> None:
+    """Refuse a folder with a run, unless that one is to be resumed and has failed docs to ask."""
+    if not (path / RUN_FILE).exists():
+        return
+    if not resume:
         raise RunStoreError(f"{path} already holds a finished run; choose another --name")
+    run = load_run(path, samples=False)
+    if not run.incomplete:
+        raise RunStoreError(f"{path} is finished and complete; there is nothing to resume")
+    if run.parent or "imported_from" in run.provenance:
+        raise RunStoreError(f"{path} was made from other results; resume the run that gave them")
 
 
 def _is_fresh(path: Path) -> bool:
@@ -230,7 +274,7 @@ def _read_summary(path: Path) -> JsonDict:
         )
     if not file.is_file():
         raise RunStoreError(f"{path} is not a run folder ({RUN_FILE} is not there)")
-    data = _read_json(file)
+    data = read_json(file)
     if data.get("schema_version") != SCHEMA_VERSION:
         raise RunStoreError(
             f"{file} has schema version {data.get('schema_version')!r}, this version of "
@@ -281,16 +325,6 @@ def _refuse_lost_samples(path: Path, run: Run, samples: Mapping[str, Sequence[Sa
     ]
     if offences:
         raise RunStoreError(offence_list(f"{path} is damaged", offences))
-
-
-def _read_json(file: Path) -> JsonDict:
-    try:
-        data = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunStoreError(f"{file} cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise RunStoreError(f"{file} is not a JSON object")
-    return data
 
 
 def _lines(path: Path) -> Iterator[str]:

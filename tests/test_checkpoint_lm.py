@@ -240,6 +240,19 @@ def test_a_molora_checkpoint_scores_and_generates_as_in_lm_eval_s_own_model(tmp_
     assert ours.describe()["checkpoint"]["kind"] == "molora"
 
 
+def test_a_model_with_routers_answers_requests_that_no_evaluator_made(tmp_path):
+    from lm_eval.api.instance import Instance
+
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    make_model(tie_word_embeddings=False).save_pretrained(base)
+    make_tokenizer().save_pretrained(base)
+    save_adapter(adapter, base)
+    lm = CheckpointLM(adapter, base)
+    [bare] = lm.loglikelihood([Instance("loglikelihood", {}, ("a", " b"), 0)])
+    [numbered] = lm.loglikelihood(instances("loglikelihood", [("a", " b")]))
+    assert bare == numbered
+
+
 def test_the_chat_template_is_applied_and_a_refusal_is_an_error():
     lm = CheckpointLM.from_loaded(make_model(), make_tokenizer(template=TEMPLATE))
     chat = [{"role": "user", "content": "q"}]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from report_runs import ROUTING, exam_run, exam_samples, guessing, with_orders
 
+from mingmoe_eval.records import fingerprint
 from mingmoe_eval.report import render_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -200,6 +201,40 @@ def test_tables_of_orders_and_experts_sort_and_switch_language(page):
     page.click("#language")
     expect(page.locator("dt", has_text="位置偏好")).to_be_visible()
     expect(page.locator("dt", has_text="闲置专家")).to_be_visible()
+
+
+def test_docs_found_in_training_data_are_one_click_away(browser, tmp_path):
+    """The first two docs of the only run, in training data that was searched."""
+    samples = exam_samples("cmexam", 20, guessing(1, 0.5))
+    run = exam_run("base", {"cmexam": samples})
+    seen = [
+        {"doc_id": sample.doc_id, "share": 0.75, "place": f"train{EVIL}.jsonl:7"}
+        for sample in samples[:2]
+    ]
+    overlap = {
+        "training": {"files": {f"train{EVIL}.jsonl": "ab" * 32}, "records": 900},
+        "rules": {"threshold": 0.6, "phrase_words": 5},
+        "tasks": {
+            "cmexam": {
+                "docs": 20,
+                "docs_fingerprint": fingerprint(sorted(sample.doc_id for sample in samples)),
+                "seen": 2,
+                "exact": 0,
+                "too_general": 1,
+                "seen_docs": seen,
+            }
+        },
+        "scores": {"cmexam": {"all": run.results["cmexam"].main.to_json()}},
+    }
+    path = render_report([run], tmp_path / "r.html", overlaps=[overlap])
+    context = browser.new_context(offline=True)
+    page = opened(context.new_page(), path)
+    page.locator("button.jump[data-outcome=seen]").click()
+    assert count(page) == 2
+    page.locator("#explorer button.doc").first.click()
+    expect(page.locator("#doc-body")).to_contain_text(f"train{EVIL}.jsonl:7 · 75 %")
+    assert page.evaluate("window.pwned") is None
+    context.close()
 
 
 def test_a_typed_price_gives_a_cost(page):

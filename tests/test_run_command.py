@@ -1,6 +1,7 @@
 """The command from end to end, in this process, on a tiny MoLoRA checkpoint with random weights."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,7 @@ def test_json_on_stdout_is_json_and_nothing_else(tmp_path, checkpoint, capsys):
         (["--tasks", "usmle"], "--model must be given"),
         (["--model", "x"], "--tasks must be given"),
         (["--model", "x", "--tasks", "usmlee*"], "no task named 'usmlee*'"),
+        (["--model", "x", "--tasks", " ,"], "--tasks ' ,' names no task"),
         (["--model", "/nowhere", "--tasks", "usmle", "--sample"], "/nowhere"),
         (["--model", "x", "--tasks", "usmle", "--sample", "--data-dir", "d"], "exclude each other"),
         (["--model", "x", "--tasks", "usmle", "--dtype", "int3"], "--dtype 'int3'"),
@@ -133,6 +135,20 @@ def test_a_name_that_is_taken_is_refused_and_the_run_there_is_kept(tmp_path, che
     assert run_named(tmp_path, "r", checkpoint) == 2
     assert "already holds a finished run" in capsys.readouterr().err
     assert (tmp_path / "r" / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_mistake(unbuffered):
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(
+        [sys.executable, str(root / "run_eval.py"), "--help"],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as command:
+        command.stdout.close()
+        assert command.stderr.read() == b""
+    assert command.returncode == 0
 
 
 def test_run_eval_is_the_command(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import math
 
@@ -92,7 +93,7 @@ def test_an_unfinished_run_is_not_read_as_a_run_and_says_how_to_go_on(tmp_path):
     run_store.save_samples(path, "usmle", make_run().samples["usmle"])
     with pytest.raises(RunStoreError, match=r"--resume"):
         run_store.load_run(path)
-    assert run_store.unfinished_spec(path) == SPEC
+    assert run_store.spec_to_resume(path) == SPEC
 
 
 def test_finishing_leaves_nothing_to_resume(tmp_path):
@@ -100,7 +101,50 @@ def test_finishing_leaves_nothing_to_resume(tmp_path):
     run_store.save_unfinished(path, SPEC)
     run_store.finish(path, make_run(samples={}))
     with pytest.raises(RunStoreError, match="finished"):
-        run_store.unfinished_spec(path)
+        run_store.spec_to_resume(path)
+
+
+def incomplete_run(**facts):
+    run = make_run(**facts)
+    failed = Counts(docs=2, failed=1)
+    results = {"usmle": dataclasses.replace(run.results["usmle"], counts=failed)}
+    return dataclasses.replace(run, results=results)
+
+
+def test_an_incomplete_run_can_be_resumed_and_stays_a_run_until_its_samples_change(tmp_path):
+    run = incomplete_run()
+    path = run_store.save_run(run, tmp_path / "r")
+    assert run_store.spec_to_resume(path) == SPEC
+    with pytest.raises(RunStoreError, match="already holds a finished run"):
+        run_store.save_run(run, path)
+    with run_store.claim(path, resume=True):
+        run_store.save_unfinished(path, SPEC)
+        assert run_store.load_run(path).incomplete == run.incomplete == ("usmle",)
+        run_store.save_samples(path, "usmle", run.samples["usmle"])
+        with pytest.raises(RunStoreError, match=r"unfinished run; finish it with .*--resume"):
+            run_store.load_run(path)
+    assert run_store.spec_to_resume(path) == SPEC
+
+
+def test_a_complete_run_is_not_taken_up_again(tmp_path):
+    path = run_store.save_run(make_run(), tmp_path / "r")
+    before = (path / "run.json").read_bytes()
+    for take_up in (
+        run_store.spec_to_resume,
+        functools.partial(run_store.open_folder, resume=True),
+    ):
+        with pytest.raises(
+            RunStoreError, match="finished and complete; there is nothing to resume"
+        ):
+            take_up(path)
+    assert (path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("facts", [{"parent": "one"}, {"provenance": {"imported_from": "lm-eval"}}])
+def test_numbers_made_from_other_results_are_not_resumed(tmp_path, facts):
+    path = run_store.save_run(incomplete_run(**facts), tmp_path / "r")
+    with pytest.raises(RunStoreError, match="made from other results"):
+        run_store.spec_to_resume(path)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +161,17 @@ def test_a_damaged_run_file_is_named(tmp_path, text, message):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RunStoreError, match=message):
         run_store.load_run(tmp_path)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_no_number_is_refused_before_it_reaches_a_mean(tmp_path, score):
+    folder = run_store.save_run(make_run(), tmp_path / "r")
+    file = next((folder / "samples").iterdir())
+    first, *others = file.read_text("utf-8").split("\n")
+    sample = {**json.loads(first), "score": str(score)}
+    file.write_text("\n".join([json.dumps(sample), *others]), "utf-8")
+    with pytest.raises(RunStoreError, match=rf"line 1: Sample.score cannot be {score}"):
+        run_store.load_run(folder)
 
 
 def test_every_damaged_line_of_the_samples_is_listed(tmp_path):
@@ -167,7 +222,7 @@ def test_a_run_that_has_samples_is_never_discarded(tmp_path):
     run_store.save_unfinished(path, SPEC)
     run_store.save_samples(path, "usmle", [])
     run_store.discard_if_bare(path)
-    assert run_store.unfinished_spec(path) == SPEC
+    assert run_store.spec_to_resume(path) == SPEC
 
 
 def test_samples_that_were_lost_are_noticed(tmp_path):

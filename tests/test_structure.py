@@ -26,6 +26,7 @@ LAYERS = [
         "run_store",
         "scoring",
         "task_catalog",
+        "workers",
     ],
     [
         "ablation",

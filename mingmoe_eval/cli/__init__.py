@@ -4,7 +4,9 @@ Verbs are imported when they are called, so that `mingmoe-eval --help` answers a
 pays for another's imports.
 """
 
+import gc
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,13 +58,31 @@ EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "safetensors"), "hf"),
     **dict.fromkeys(("httpx2", "anyio"), "api"),
     "nevergrad": "train",
+    "ray": "ray",
     "vl_convert": "report",
 }
 
 
+# Importing torch, transformers and lm-eval makes millions of lasting objects: to look among them
+# for garbage after every few hundred new ones, as Python does, is a good part of the start.
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *gc.get_threshold()[1:])
     words = list(sys.argv[1:] if arguments is None else arguments)
+    status = EXIT_DONE
+    try:
+        status = _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has had enough: no mistake. Nor may the last flush fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return EXIT_DONE

@@ -1,5 +1,6 @@
 """`mingmoe-eval overlap`: which test questions stand in training data."""
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,13 +53,12 @@ def overlap(
     """
     from mingmoe_eval.cli.console import write_json
     from mingmoe_eval.overlap import (
-        OVERLAP_FILE,
         SearchRules,
         find_overlap,
         read_training,
         scores_with_and_without,
     )
-    from mingmoe_eval.run_store import load_run
+    from mingmoe_eval.run_store import OVERLAP_FILE, load_run
     from mingmoe_eval.run_store import write_json as write_whole
 
     if not 0 < threshold <= 1:
@@ -74,6 +74,7 @@ def overlap(
     result = {**found.to_json(), "scores": _as_json(scores)}
     if run is not None:
         write_whole(run / OVERLAP_FILE, result)
+        _say(f"the report shows this too: mingmoe-eval report {shlex.quote(str(run))}")
     if json_to is not None:
         write_json(result, json_to)
     if json_to != "-":

@@ -53,7 +53,7 @@ def report(
     """
     from mingmoe_eval.comparison import kinds_named
     from mingmoe_eval.report import render_report
-    from mingmoe_eval.run_store import load_run
+    from mingmoe_eval.run_store import load_overlap, load_run
 
     path = output or (runs[0] / "report.html" if len(runs) == 1 else Path("comparison.html"))
     written = render_report(
@@ -64,5 +64,6 @@ def report(
         language=language.value,
         figures=figures,
         allow=kinds_named(allow or ()),
+        overlaps=[load_overlap(run) for run in runs],
     )
     print(written)

@@ -1,5 +1,6 @@
 """`mingmoe-eval [run]`: evaluate a model on tasks."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -7,6 +8,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,11 +17,11 @@ import typer
 
 from mingmoe_eval.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED
 from mingmoe_eval.engine.served_address import is_served, model_in_words, without_credentials
-from mingmoe_eval.errors import UsageError
+from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.records import RunSpec
 
 if TYPE_CHECKING:
-    from mingmoe_eval.evaluation import OpenModel
+    from mingmoe_eval.evaluation import LanguageModel, OpenModel, Watch
 
 EXAMPLE = "Example: mingmoe-eval --tasks pharmacist2023 --model ckpt/ --data-dir data/"
 
@@ -29,7 +31,8 @@ def run(
         str | None,
         typer.Option(
             help="Directory or hub id: MoLoRA adapter, PEFT LoRA adapter or full model; or an "
-            "endpoint: openai:http://HOST:PORT/v1#NAME (key: MINGMOE_API_KEY or OPENAI_API_KEY)."
+            "endpoint: openai:http://HOST:PORT/v1#NAME (key: MINGMOE_API_KEY or OPENAI_API_KEY). "
+            "Several by comma: one run each."
         ),
     ] = None,
     tasks: Annotated[str | None, typer.Option(help="Task, group or glob names, by comma.")] = None,
@@ -85,12 +88,22 @@ def run(
         typer.Option(help="Adapters by comma, one run each, on --model as the base, loaded once."),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Finish this run; nothing computed so far is done again.")
+        Path | None,
+        typer.Option(help="Finish this run, or ask its failed docs again; the rest is kept."),
     ] = None,
     cache: Annotated[
         bool,
         typer.Option("--cache/--no-cache", help="Reuse answers of earlier runs of the same model."),
     ] = True,
+    workers: Annotated[
+        int | None, typer.Option(help="Compute on so many workers, started by Ray.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="The Ray cluster to use; default: one on this machine.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="Default: one, where there are any.")
+    ] = None,
     json_to: Annotated[
         str | None, typer.Option("--json", help="Write run.json's content to a file, or - .")
     ] = None,
@@ -100,17 +113,26 @@ def run(
     Results go to stdout, talk and progress to stderr.
     Example: mingmoe-eval --tasks pharmacist2023 --model ckpt/ --data-dir data/
     """
-    if resume is not None:
-        spec, folder = _spec_to_resume(resume, model, tasks), resume
-    elif model is None or tasks is None:
-        missing = " and ".join(n for n, v in (("--model", model), ("--tasks", tasks)) if v is None)
-        raise UsageError(f"{missing} must be given. {EXAMPLE}")
-    else:
+    from mingmoe_eval.cli.run_places import opener
+
+    quieten_libraries()
+    with opener(workers, ray_address, gpus_per_worker) as open_model:
+        if resume is not None:
+            spec = _spec_to_resume(resume, model, tasks)
+            _refuse_idle_workers([spec.model], open_model)
+            whole = _run(spec, resume, resuming=True, json_to=json_to, open_model=open_model)
+            if not whole:
+                raise typer.Exit(EXIT_INCOMPLETE)
+            return
+        if model is None or tasks is None:
+            given = (("--model", model), ("--tasks", tasks))
+            missing = " and ".join(option for option, value in given if value is None)
+            raise UsageError(f"{missing} must be given. {EXAMPLE}")
         if sample and data_dir:
             raise UsageError("--sample and --data-dir exclude each other: leave one out")
         spec = RunSpec(
             model=model,
-            tasks=tuple(name for name in tasks.replace(" ", "").split(",") if name),
+            tasks=_task_names(tasks),
             base=base,
             data_dir=str(data_dir) if data_dir else None,
             sample=sample,
@@ -126,43 +148,73 @@ def run(
             cache=cache,
             permute_options=permute_options,
         )
-        if adapters is not None:
-            _run_adapters(spec, adapters, output, name, json_to)
-            return
-        folder = output / (name or _default_name(model))
-    if not _run(spec, folder, resuming=resume is not None, json_to=json_to):
-        raise typer.Exit(EXIT_INCOMPLETE)
+        _run_as_asked(spec, adapters, output, name, json_to, open_model)
 
 
-def _run_adapters(
-    spec: RunSpec, adapters: str, output: Path, name: str | None, json_to: str | None
+def _run_as_asked(
+    spec: RunSpec,
+    adapters: str | None,
+    output: Path,
+    name: str | None,
+    json_to: str | None,
+    open_model: "OpenModel | None",
 ) -> None:
-    """One run an adapter, in folders named after them; the base is loaded once."""
-    if spec.base is not None:
-        raise UsageError("--base: with --adapters the base is --model; leave --base out")
+    """One run, or one for each model or adapter of a list."""
+    from mingmoe_eval.cli.several_runs import plan_runs, run_each, split_models, with_models
+
+    models = [spec.model] if adapters is not None else split_models(spec.model)
+    _refuse_idle_workers(models, open_model)
+    if adapters is None and len(models) == 1:
+        folder = output / (name or _default_name(spec.model))
+        if not _run(spec, folder, json_to=json_to, open_model=open_model):
+            raise typer.Exit(EXIT_INCOMPLETE)
+        return
     if json_to is not None:
-        raise UsageError("--json holds one run, and --adapters makes several: read their run.json")
-    paths = [path for path in adapters.replace(" ", "").split(",") if path]
-    folders = [
-        output / (f"{name}-{Path(path).name}" if name else _default_name(path)) for path in paths
-    ]
-    if len(set(folders)) < len(folders):
-        raise UsageError(f"--adapters {adapters}: two of them have the same last name; rename one")
+        several = "--model a,b" if adapters is None else "--adapters"
+        raise UsageError(f"--json holds one run, and {several} makes several: read their run.json")
+
+    def name_of(model: str) -> str:
+        return f"{name}-{model}" if name else _default_name(model)
+
+    if adapters is None:
+        plan = plan_runs(with_models(spec, models), output, name_of)
+    else:
+        if spec.base is not None:
+            raise UsageError("--base: with --adapters the base is --model; leave --base out")
+        on_base = dataclasses.replace(spec, base=spec.model)
+        plan = plan_runs(with_models(on_base, split_models(adapters)), output, name_of)
+        if open_model is None:
+            open_model = _resident(spec, [one.model for one, _ in plan])
+    run_each(plan, functools.partial(_run, open_model=open_model))
+
+
+def _resident(spec: RunSpec, adapters: list[str]) -> "OpenModel":
+    """Opens one adapter after the other on a base that is loaded once."""
     quieten_libraries()
     from mingmoe_eval.evaluation import open_checkpoint
     from mingmoe_eval.molora import load_adapters
 
-    models = load_adapters(spec.model, paths, dtype=spec.dtype, device=spec.device)
-    whole = [
-        _run(
-            dataclasses.replace(spec, model=path, base=spec.model),
-            folder,
-            open_model=functools.partial(open_checkpoint, loaded=model),
-        )
-        for path, folder, model in zip(paths, folders, models, strict=True)
-    ]
-    if not all(whole):
-        raise typer.Exit(EXIT_INCOMPLETE)
+    models = load_adapters(spec.model, adapters, dtype=spec.dtype, device=spec.device)
+    each = zip(adapters, models, strict=False)
+    live = next(each, None)  # refuses now, of all of them, what cannot share the base
+
+    def open_next(wanted: RunSpec, folder: Path | None, watch: "Watch") -> "LanguageModel":
+        nonlocal live
+        # A run that failed before it wanted its model is passed over.
+        while live is not None and live[0] != wanted.model:
+            live = next(each, None)
+        if live is None:
+            raise CheckpointError(
+                f"{spec.model} is left as an adapter before made it: run {wanted.model} by itself"
+            )
+        return open_checkpoint(wanted, folder, watch, loaded=live[1])
+
+    return open_next
+
+
+def _refuse_idle_workers(models: Sequence[str], open_model: "OpenModel | None") -> None:
+    if open_model is not None and any(map(is_served, models)):
+        raise UsageError("a served model computes elsewhere: leave out what starts workers")
 
 
 def _run(
@@ -181,12 +233,12 @@ def _run(
     quieten_libraries()
     started = time.perf_counter()
     try:
-        with ConsoleWatch() as watch:
+        # Libraries that print do so on stdout, which is for results.
+        with ConsoleWatch() as watch, contextlib.redirect_stdout(sys.stderr):
             run = evaluate(spec, folder=folder, resume=resuming, watch=watch, open_model=open_model)
     except KeyboardInterrupt:
         print(
-            "\ninterrupted; every answer so far is kept. Go on with:\n"
-            f"  mingmoe-eval run --resume {shlex.quote(str(folder))}",
+            f"\ninterrupted; every answer so far is kept. Go on with:\n  {_resume_command(folder)}",
             file=sys.stderr,
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -200,31 +252,45 @@ def _run(
     if run.incomplete:
         print(
             f"incomplete: {', '.join(run.incomplete)} (failed docs are listed in "
-            f"{folder / 'samples'}); the regression gate and the table refuse this run",
+            f"{folder / 'samples'}); the regression gate and the table refuse this run. Ask the "
+            f"failed docs again with:\n  {_resume_command(folder)}",
             file=sys.stderr,
         )
     return not run.incomplete
 
 
+def _resume_command(folder: Path) -> str:
+    return f"mingmoe-eval run --resume {shlex.quote(str(folder))}"
+
+
 def _write_page(run: object, folder: Path) -> None:
     from mingmoe_eval.records import Run
     from mingmoe_eval.report import render_report
+    from mingmoe_eval.run_store import load_overlap
 
     assert isinstance(run, Run)
-    render_report([run], folder / "report.html")
+    # There is one where an incomplete run was resumed.
+    render_report([run], folder / "report.html", overlaps=[load_overlap(folder)])
 
 
 def _spec_to_resume(folder: Path, model: str | None, tasks: str | None) -> RunSpec:
     """What is to be finished; an endpoint's address may be given again, with its credentials."""
-    from mingmoe_eval.run_store import unfinished_spec
+    from mingmoe_eval.run_store import spec_to_resume
 
     if model is None and tasks is None:
-        return unfinished_spec(folder)
+        return spec_to_resume(folder)
     if tasks is None and model is not None and is_served(model):
-        spec = unfinished_spec(folder)
+        spec = spec_to_resume(folder)
         if without_credentials(model) == spec.model:
             return dataclasses.replace(spec, model=model)
     raise UsageError("--resume takes model and tasks from the run that it finishes: leave them")
+
+
+def _task_names(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.replace(" ", "").split(",") if name)
+    if not names:
+        raise UsageError(f"--tasks {text!r} names no task. {EXAMPLE}")
+    return names
 
 
 def _batch_size(text: str) -> int | str:

@@ -6,38 +6,29 @@ answer in a response store as soon as it is there.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict, Unpack
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from jinja2.exceptions import TemplateError
 from lm_eval.api.model import LM
 
-from mingmoe_eval.engine.causal_model import CausalModel
-from mingmoe_eval.engine.fingerprint import (
-    settings_fingerprint,
-    tokenizer_fingerprint,
-    weights_fingerprint,
-)
+from mingmoe_eval.engine.backend import Answers, Backend
+from mingmoe_eval.engine.fingerprint import tokenizer_fingerprint
 from mingmoe_eval.engine.generated_text import THOUGHT_BEGINS
-from mingmoe_eval.engine.generation import Prompt, generate
+from mingmoe_eval.engine.generation import Prompt
 from mingmoe_eval.engine.generation_settings import GenerationSettings, generation_settings
-from mingmoe_eval.engine.memory_budget import MemoryBudget
-from mingmoe_eval.engine.prefix_scoring import score_pairs
+from mingmoe_eval.engine.local_backend import LocalBackend, rows_of
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
 from mingmoe_eval.engine.routing_account import RoutingSink
 from mingmoe_eval.engine.routing_record import RoutingRecord
-from mingmoe_eval.engine.tokenisation import EncodedPair, Tokenisation, Tokens, longest_input
+from mingmoe_eval.engine.tokenisation import EncodedPair, Tokenisation, Tokens
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.molora.routing import RunRouting
 from mingmoe_eval.records import JsonDict, RequestUsage
 
-if TYPE_CHECKING:
-    from mingmoe_eval.molora.description import CheckpointDescription
-
 DEFAULT_SEED = 1234
-
-_Answers = Iterable[list[tuple[int, StoredAnswer]]]
 
 
 class EngineOptions(TypedDict, total=False):
@@ -118,25 +109,32 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         from mingmoe_eval.molora.checkpoint import load_model, load_tokenizer
 
         tokenizer = load_tokenizer(model, base)
-        self._set_up(load_model(model, base, dtype=dtype, device=device), tokenizer, options)
+        loaded = load_model(model, base, dtype=dtype, device=device)
+        self._set_up(_local(loaded, tokenizer, options), tokenizer, options)
 
     @classmethod
     def from_loaded(cls, model: Any, tokenizer: Any, **options: Unpack[EngineOptions]) -> Self:
         """The same over a transformers causal LM, in eval mode, that is in memory already."""
+        return cls.from_backend(_local(model, tokenizer, options), tokenizer, **options)
+
+    @classmethod
+    def from_backend(
+        cls, backend: Backend, tokenizer: Any, **options: Unpack[EngineOptions]
+    ) -> Self:
+        """The same over whatever computes the answers; it has a memory budget of its own."""
         made = cls.__new__(cls)
-        made._set_up(model, tokenizer, options)
+        made._set_up(backend, tokenizer, options)
         return made
 
-    def _set_up(self, model: Any, tokenizer: Any, options: EngineOptions) -> None:
+    def _set_up(self, backend: Backend, tokenizer: Any, options: EngineOptions) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
-        self._model = CausalModel(model)
-        self._device = self._model.device
-        self.batch_size = _batch_size(options.get("batch_size", "auto"))
-        self._memory_budget = options.get("memory_budget")
+        self.tokenizer, self._backend = tokenizer, backend
+        self.batch_size = rows_of(options.get("batch_size", "auto"))
+        facts = backend.facts
+        self._generation_defaults = facts.generation_defaults
         self._tokenisation = Tokenisation(
             tokenizer,
-            max_length=options.get("max_length") or longest_input(model.config, tokenizer),
+            max_length=options.get("max_length") or facts.longest_input,
             add_bos_token=options.get("add_bos_token"),
         )
         self._chat_template_args = dict(options.get("chat_template_args") or {})
@@ -144,17 +142,16 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         self._progress = options.get("on_progress")
         self._note = options.get("on_note")
         self._usage: dict[tuple[str, int, int], RequestUsage] = {}
-        self._content: str | None = None
         self._told_of_short_context = False
-        log = self._model.routing
-        self._routing = RunRouting(log.layout) if log is not None else None
+        layout = facts.routing_layout
+        self._routing = RunRouting(layout) if layout is not None else None
         path = options.get("store")
         self._store = ResponseStore(path) if path is not None else None
 
     @property
     def model(self) -> Any:
-        """The transformers model itself."""
-        return self._model.model
+        """The transformers model itself; None if it is not in this process."""
+        return getattr(self._backend, "model", None)
 
     @property
     def max_length(self) -> int:
@@ -205,8 +202,8 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         ]
         routed = [_Asked(one.tokens, {"routing": True, **one.wanted}) for one in asked]
 
-        def compute(missing: list[int], on_routing: RoutingSink | None) -> _Answers:
-            return self._generate([prompts[i] for i in missing], on_routing)
+        def compute(missing: list[int], on_routing: RoutingSink | None) -> Answers:
+            return self._backend.generate([prompts[i] for i in missing], on_routing)
 
         given = self._answer(asked, _Routed(requests, routed), compute)
         for request, tokens, prompt, one in zip(requests, encoded, prompts, given, strict=True):
@@ -226,18 +223,11 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
 
     def describe(self) -> JsonDict:
         """What the model is, for provenance."""
-        model = self._model.model
-        loaded = getattr(model, "loaded", None)
         return {
-            "checkpoint": loaded.description.to_json() if loaded else None,
-            "parameters": _parameters(loaded.description) if loaded else None,
-            "class": type(model).__name__,
-            "weights_fingerprint": weights_fingerprint(model),
-            "settings_fingerprint": settings_fingerprint(model),
-            "tokenizer_fingerprint": tokenizer_fingerprint(self.tokenizer),
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "device": str(self._device),
-            "attention": model.config._attn_implementation,
+            **self._backend.describe(),
+            "weights_fingerprint": self._backend.weights_fingerprint,
+            "settings_fingerprint": self._backend.settings_fingerprint,
+            "tokenizer_fingerprint": self._of_tokenizer,
             "max_length": self.max_length,
             "batch_size": self.batch_size,
         }
@@ -248,13 +238,11 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         Raises:
             CheckpointError: it moves none, so it is not live; or a logit is not finite.
         """
-        from mingmoe_eval.molora.probing import probe
-
-        model = self._model.model
-        return probe(model) if hasattr(model, "loaded") else None
+        return self._backend.probe()
 
     def close(self) -> None:
-        """Release the store's file."""
+        """Release the store's file and the backend."""
+        self._backend.close()
         if self._store is not None:
             self._store.close()
 
@@ -308,37 +296,16 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             for pair in pairs
         ]
 
-        def compute(missing: list[int], on_routing: RoutingSink | None) -> _Answers:
-            wanted = [pairs[i] for i in missing]
-            for scored in score_pairs(self._model, wanted, self._budget(), on_routing):
-                yield [
-                    (place, StoredAnswer(log_likelihood=one.value, greedy=one.greedy))
-                    for place, one in scored
-                ]
+        def compute(missing: list[int], on_routing: RoutingSink | None) -> Answers:
+            return self._backend.score([pairs[i] for i in missing], on_routing)
 
         return self._answer(asked, _Routed(requests, routed), compute)
-
-    def _generate(self, prompts: Sequence[Prompt], on_routing: RoutingSink | None) -> _Answers:
-        budget = self._budget()
-        for ended in generate(self._model, self.tokenizer, prompts, budget, on_routing):
-            yield [
-                (
-                    place,
-                    StoredAnswer(
-                        text=one.text,
-                        generated_tokens=one.tokens,
-                        finish=one.finish,
-                        failure=one.failure,
-                    ),
-                )
-                for place, one in ended
-            ]
 
     def _answer(
         self,
         asked: Sequence[_Asked],
         routed: _Routed,
-        compute: Callable[[list[int], RoutingSink | None], _Answers],
+        compute: Callable[[list[int], RoutingSink | None], Answers],
     ) -> list[_Given]:
         """Answers from the store, and for those that are not there, from the model, into it."""
         function = self._function() if self._store is not None else ""
@@ -372,17 +339,17 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
 
     def _function(self) -> str:
         """Equal texts: the model, as it is now, gives equal answers."""
-        if self._content is None:
-            self._content = weights_fingerprint(self._model.model) + tokenizer_fingerprint(
-                self.tokenizer
-            )
-        # Settings are read anew: an expert may have been masked since the last call.
-        return self._content + settings_fingerprint(self._model.model)
+        backend = self._backend
+        return backend.weights_fingerprint + self._of_tokenizer + backend.settings_fingerprint
+
+    @cached_property
+    def _of_tokenizer(self) -> str:
+        return tokenizer_fingerprint(self.tokenizer)
 
     def _prompts(
         self, texts: Sequence[str], encoded: Sequence[Tokens], arguments: Sequence[Any]
     ) -> list[Prompt]:
-        defaults = getattr(self._model.model, "generation_config", None)
+        defaults = self._generation_defaults
         end_ids = _end_ids(defaults, self.tokenizer)
         seen: Counter[bytes] = Counter()
         prompts = []
@@ -414,9 +381,6 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             self._told_of_short_context = True
         return dataclasses.replace(settings, max_new_tokens=most)
 
-    def _budget(self) -> MemoryBudget:
-        return MemoryBudget(self._model, self.batch_size, self._memory_budget)
-
     def _tell(self, done: int, total: int) -> None:
         if self._progress is not None:
             self._progress(done, total)
@@ -440,10 +404,13 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         )
 
 
-def _parameters(description: "CheckpointDescription") -> JsonDict:
-    """Counts of numbers: all, those that the adapter's training made, those that a token uses."""
-    counted = description.parameters
-    return {"total": counted.total, "trainable": counted.adapter, "active": counted.active}
+def _local(model: Any, tokenizer: Any, options: EngineOptions) -> LocalBackend:
+    return LocalBackend(
+        model,
+        tokenizer,
+        most_rows=rows_of(options.get("batch_size", "auto")),
+        memory_budget=options.get("memory_budget"),
+    )
 
 
 def _unscorable(max_length: int) -> str:
@@ -457,19 +424,6 @@ def _number(answer: StoredAnswer) -> float:
     if answer.log_likelihood is None:
         raise ValueError("a stored text where a log-likelihood was asked for")
     return answer.log_likelihood
-
-
-def _batch_size(given: int | str) -> int | None:
-    """Rows, or None for as many as fit; lm-eval's "auto:4" means auto too."""
-    if isinstance(given, str) and given.partition(":")[0] == "auto":
-        return None
-    try:
-        rows = int(given)
-    except ValueError:
-        rows = 0
-    if rows < 1:
-        raise UsageError(f"--batch-size {given!r}: give a whole number from 1, or auto")
-    return rows
 
 
 def _end_ids(defaults: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -2,14 +2,24 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mingmoe_eval.errors import RunStoreError, offence_list
-from mingmoe_eval.harness.results import foreign_result, foreign_samples
+from mingmoe_eval.harness.results import foreign_result, foreign_samples, lower_is_better
+from mingmoe_eval.record_building import build
 from mingmoe_eval.records import JsonDict, Run, RunSpec, Sample, TaskResult
 from mingmoe_eval.run_store import write_json, write_json_lines
 from mingmoe_eval.scoring import distinct_ids
+
+_NO_METRICS = frozenset(
+    (
+        *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
+        *("doc_hash", "prompt_hash", "target_hash"),
+    )
+)
+"""What lm-eval logs of a doc besides one entry a metric."""
 
 
 def read_output(directory: str | Path) -> Run:
@@ -23,17 +33,27 @@ def read_output(directory: str | Path) -> Run:
     results_file = _newest_results(folder)
     results = _read_json(results_file)
     stamp = results_file.stem.removeprefix("results_")
-    leaves = [task for task in results["results"] if task not in results.get("group_subtasks", {})]
-    samples, offences = {}, []
-    for task in leaves:
-        file = results_file.with_name(f"samples_{task}_{stamp}.jsonl")
-        if not file.is_file():
-            offences.append(f"{task}: {file.name} is not there; run lm-eval with --log_samples")
-            continue
-        samples[task] = distinct_ids(foreign_samples(task, list(_read_lines(file)), {}))
+    samples: dict[str, list[Sample]] = {}
+    offences = []
+    with _as_lm_eval_writes(results_file):
+        # Up to 0.4.8 a plain task is listed too, as a group without members.
+        subtasks = results.get("group_subtasks", {})
+        leaves = [task for task in results["results"] if not subtasks.get(task)]
+        for task in leaves:
+            file = results_file.with_name(f"samples_{task}_{stamp}.jsonl")
+            if not file.is_file():
+                offences.append(f"{task}: {file.name} is not there; run lm-eval with --log_samples")
+                continue
+            samples[task] = _samples(task, file, results)
+            counted = results.get("n-samples", {}).get(task, {}).get("effective")
+            if not samples[task] or counted not in (None, len(samples[task])):
+                offences.append(
+                    f"{task}: {file.name} has {len(samples[task])} docs, of {counted} that were run"
+                )
     if offences:
         raise RunStoreError(offence_list(f"{folder} cannot become a run", offences))
-    return _run(folder, results, samples)
+    with _as_lm_eval_writes(results_file):
+        return _run(folder, results, samples)
 
 
 def write_output(run: Run, folder: Path) -> None:
@@ -45,6 +65,23 @@ def write_output(run: Run, folder: Path) -> None:
         write_json_lines(folder / f"samples_{task}_{stamp}.jsonl", rows)
 
 
+def _samples(task: str, file: Path, results: Mapping[str, Any]) -> list[Sample]:
+    with _as_lm_eval_writes(file):
+        logged = list(_read_lines(file))
+        lower = lower_is_better(results, task)
+        return distinct_ids(foreign_samples(task, logged, {}, lower_is_better=lower))
+
+
+@contextmanager
+def _as_lm_eval_writes(file: Path) -> Iterator[None]:
+    """What is not laid out as lm-eval lays it out is the file's fault, and named so."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise RunStoreError(f"{file} is not as lm-eval writes it ({reason})") from error
+
+
 def _run(folder: Path, results: Mapping[str, Any], samples: Mapping[str, list[Sample]]) -> Run:
     config = results.get("config", {})
     tasks: dict[str, TaskResult] = {
@@ -52,11 +89,14 @@ def _run(folder: Path, results: Mapping[str, Any], samples: Mapping[str, list[Sa
     }
     return Run(
         name=folder.name,
-        spec=RunSpec(
-            model=str(results.get("model_name") or config.get("model", "unknown")),
-            tasks=tuple(tasks),
-            limit=int(config["limit"]) if config.get("limit") else None,
-            seed=config.get("fewshot_seed") or 1234,
+        spec=build(
+            RunSpec,
+            {
+                "model": str(results.get("model_name") or config.get("model", "unknown")),
+                "tasks": tuple(tasks),
+                "limit": _limit(config.get("limit"), samples),
+                "seed": config.get("fewshot_seed") or 1234,
+            },
         ),
         provenance={
             "imported_from": "lm-eval",
@@ -75,6 +115,13 @@ def _run(folder: Path, results: Mapping[str, Any], samples: Mapping[str, list[Sa
         samples=dict(samples),
         timing={"seconds": float(results.get("total_evaluation_time_seconds") or 0.0)},
     )
+
+
+def _limit(limit: float | None, samples: Mapping[str, Sequence[Sample]]) -> int | None:
+    """Docs a task at most; a limit below 1 is a share of each task, and comes as what it left."""
+    if not limit:
+        return None
+    return int(limit) if limit >= 1 else max(map(len, samples.values()))
 
 
 def _newest_results(folder: Path) -> Path:
@@ -101,8 +148,13 @@ def _read_lines(path: Path) -> Iterator[JsonDict]:
             continue
         try:
             entry = json.loads(line)
-            yield {**entry, "arguments": _arguments(entry["arguments"])}
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            if not isinstance(entry["doc"], Mapping) or not isinstance(entry["doc_id"], int):
+                raise TypeError("`doc` must be an object and `doc_id` its position")
+            metrics = [name for name in entry if name not in _NO_METRICS]
+            arguments = _arguments(entry["arguments"])
+            # Releases before 0.4.5 name neither the filter nor the metrics.
+            yield {"filter": "none", "metrics": metrics, **entry, "arguments": arguments}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunStoreError(
                 f"{path}, line {number}: not a logged sample of lm-eval ({error})"
             ) from error
@@ -134,7 +186,7 @@ def _results_dict(run: Run) -> JsonDict:
             name: dict.fromkeys(result.metrics, True) for name, result in run.results.items()
         },
         "n-samples": {
-            name: {"original": result.counts.docs, "effective": result.main.n}
+            name: {"original": result.counts.docs, "effective": len(run.samples[name])}
             for name, result in run.leaves.items()
         },
         "config": {"model": "mingmoe", "model_args": run.spec.model, "limit": run.spec.limit},

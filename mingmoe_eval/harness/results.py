@@ -1,6 +1,7 @@
-"""lm-eval's logged samples and aggregates, translated into records."""
+"""lm-eval's answered requests, logged samples and aggregates, translated into records."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ UsageKey = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One doc as lm-eval logged it: its position, prompt and the model's response."""
+    """One doc as lm-eval asked it: its position, prompt and the model's response."""
 
     position: int
     doc: Mapping[str, Any]
@@ -30,19 +31,51 @@ class Answer:
 
 
 def answers(
-    task: str, logged: Sequence[Mapping[str, Any]], usage: Mapping[UsageKey, RequestUsage]
+    task: str, instances: Iterable[Any], usage: Mapping[UsageKey, RequestUsage]
 ) -> list[Answer]:
-    """The logged samples of one task, with what the language model recorded of each request."""
-    return [_answer(task, entry, usage) for entry in first_filter(logged)]
+    """The answered requests of one task, doc by doc, with what the model recorded of each.
+
+    `instances` are lm-eval's own, with their responses; those of a doc in the order of its options.
+    """
+    by_doc: dict[int, list[Any]] = {}
+    for instance in instances:
+        by_doc.setdefault(instance.doc_id, []).append(instance)
+    return [
+        _answer(
+            task,
+            {
+                "doc_id": position,
+                "doc": requests[0].doc,
+                "arguments": [request.args for request in requests],
+                "resps": [request.resps for request in requests],
+            },
+            usage,
+        )
+        for position, requests in by_doc.items()
+    ]
 
 
 def foreign_samples(
-    task: str, logged: Sequence[Mapping[str, Any]], usage: Mapping[UsageKey, RequestUsage]
+    task: str,
+    logged: Sequence[Mapping[str, Any]],
+    usage: Mapping[UsageKey, RequestUsage],
+    *,
+    lower_is_better: Collection[str] = (),
 ) -> list[Sample]:
-    """Samples of a task of lm-eval's own, scored by its own metrics; the first one is the score."""
-    return [
-        _foreign_sample(task, entry, _answer(task, entry, usage)) for entry in first_filter(logged)
-    ]
+    """Samples of a task of lm-eval's own, scored by its own metrics.
+
+    The score is the first metric that is a number doc by doc and of which more is better; a doc
+    without such a number fails. Where no metric is one, no sample has a score.
+    """
+    entries = list(first_filter(logged))
+    metric = _score_metric(entries, lower_is_better)
+    return [_foreign_sample(task, entry, _answer(task, entry, usage), metric) for entry in entries]
+
+
+def lower_is_better(results: Mapping[str, Any], task: str) -> frozenset[str]:
+    """The metrics of a task, such as an error rate, of which less is better."""
+    directions = results.get("higher_is_better", {}).get(task, {})
+    return frozenset(name for name, higher in directions.items() if higher is False)
 
 
 def foreign_result(
@@ -54,7 +87,9 @@ def foreign_result(
         name, comma, _ = key.partition(",")
         if comma and not name.endswith("_stderr") and isinstance(value, int | float):
             metrics.setdefault(name, _metric_value(name, float(value), samples))
-    headline = next(iter(metrics.values()), MetricValue(value=float("nan"), n=0))
+    lower = lower_is_better(results, task)
+    ranked = sorted(metrics, key=lambda name: name in lower)
+    headline = metrics[ranked[0]] if ranked else MetricValue(value=math.nan, n=0)
     return TaskResult(
         task=task,
         main_metric="score",
@@ -91,10 +126,27 @@ def _response(first_repeats: Sequence[Any], usage: tuple[RequestUsage, ...]) -> 
     return Response(log_likelihoods=tuple(float(value) for value in pairs), usage=usage)
 
 
-def _foreign_sample(task: str, entry: Mapping[str, Any], answer: Answer) -> Sample:
-    values = {name: entry[name] for name in entry["metrics"] if name in entry}
+def _score_metric(
+    entries: Sequence[Mapping[str, Any]], lower_is_better: Collection[str]
+) -> str | None:
+    names = dict.fromkeys(name for entry in entries for name in _numbers(entry))
+    return next((name for name in names if name not in lower_is_better), None)
+
+
+def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+    """A doc's metrics, but for those that are no number before they are put together."""
+    values = {name: entry.get(name) for name in entry["metrics"]}
     numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
+
+
+def _foreign_sample(
+    task: str, entry: Mapping[str, Any], answer: Answer, metric: str | None
+) -> Sample:
+    numbers = _numbers(entry)
     failure = failure_of(answer.response)
+    if metric and metric not in numbers and not failure:
+        failure = f"lm-eval has no finite {metric} for it"
     usage = answer.response.usage
     filtered = entry["filtered_resps"][0]
     doc = _plain(answer.doc)
@@ -109,7 +161,7 @@ def _foreign_sample(task: str, entry: Mapping[str, Any], answer: Answer) -> Samp
         log_likelihoods=answer.response.log_likelihoods,
         answered=filtered if isinstance(filtered, str) else None,
         reading=f"lm-eval filter {entry['filter']}",
-        score=None if failure else next(iter(numbers.values()), None),
+        score=None if failure or metric is None else numbers[metric],
         status="failed" if failure else "scored",
         failure=failure,
         counts=numbers,

@@ -4,6 +4,7 @@ Only lm-eval's `simple_evaluate` applies shots and seeds; we call its `evaluate`
 both are set here.
 """
 
+import difflib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
         except MingMoeError as error:
             faults.append(error)
     if faults:
-        raise _together(faults)
+        raise _together(list({str(fault): fault for fault in faults}.values()))
     if not loaded and not selection.foreign:
         raise MissingDataError(f"none of the tasks has data below {spec.data_dir}")
     return [*loaded, *_foreign_tasks(selection.foreign, spec)], tuple(passed_over)
@@ -108,6 +109,8 @@ def _option_orders(selection: Selection, spec: RunSpec) -> dict[str, Any]:
 def _load(manager: Any, name: str, settings: Mapping[str, Any], spec: RunSpec) -> HarnessTask:
     with _own_errors():
         task = manager.load([name])["tasks"][name]
+    # lm-eval's own scoring is for its own command: samples are scored from responses, once.
+    task.process_results = lambda doc, results: {}
     ready = HarnessTask(name=name, task=task, settings=settings)
     _set_shots(ready, spec)
     return ready
@@ -144,9 +147,10 @@ def _set_shots(ready: HarnessTask, spec: RunSpec) -> None:
         task.set_config(key="num_fewshot", value=0)
     examples = _count_examples(task)
     if ready.num_fewshot > examples:
+        way_out = f"use --num-fewshot {examples} or less" if examples else "leave --num-fewshot out"
         raise UsageError(
-            f"{ready.name} has {examples} worked examples, {ready.num_fewshot} are asked for; "
-            f"use --num-fewshot {examples} or less"
+            f"{ready.name} has {examples or 'no'} worked examples here (they come from another "
+            f"split than the docs under test), {ready.num_fewshot} are asked for; {way_out}"
         )
     task.set_fewshot_seed(seed=spec.seed)
 
@@ -168,6 +172,10 @@ def _foreign_tasks(names: tuple[str, ...], spec: RunSpec) -> list[HarnessTask]:
     if not names:
         return []
     if spec.sample or spec.data_dir or spec.split:
+        known = load_catalog().names
+        for name in names:
+            if difflib.get_close_matches(name, known, n=1):
+                raise UnknownTaskError(name, known)
         raise UsageError(
             f"{', '.join(names)}: not a task of ours, and lm-eval's own take no --sample, "
             "--data-dir or --split (list ours with `mingmoe-eval tasks`)"

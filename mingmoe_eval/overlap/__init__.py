@@ -1,7 +1,6 @@
 """Which test questions stand in training data, and what a run scores without them."""
 
 from mingmoe_eval.overlap.findings import (
-    OVERLAP_FILE,
     Overlap,
     TaskOverlap,
     by_id,
@@ -13,7 +12,6 @@ from mingmoe_eval.overlap.search import Match, SearchRules, search
 from mingmoe_eval.overlap.training_text import TrainingText, read_training
 
 __all__ = [
-    "OVERLAP_FILE",
     "Item",
     "Match",
     "Overlap",

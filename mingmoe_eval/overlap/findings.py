@@ -12,7 +12,6 @@ from mingmoe_eval.overlap.training_text import TrainingText
 from mingmoe_eval.records import JsonDict, MetricValue, Run, Sample, TaskResult, fingerprint
 from mingmoe_eval.task_catalog import load_catalog
 
-OVERLAP_FILE = "overlap.json"
 _SCHEMA_VERSION = 1
 
 Doc = Mapping[str, Any]
@@ -34,9 +33,13 @@ class SeenDoc:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOverlap:
-    """What was found of one task's docs."""
+    """What was found of one task's docs.
+
+    `docs_fingerprint` tells which docs these were: a page must not show what was found of others.
+    """
 
     docs: int
+    docs_fingerprint: str
     too_general: int
     seen: tuple[SeenDoc, ...]
 
@@ -66,6 +69,7 @@ class Overlap:
             "tasks": {
                 task: {
                     "docs": found.docs,
+                    "docs_fingerprint": found.docs_fingerprint,
                     "too_general": found.too_general,
                     "seen": len(found.seen),
                     "exact": found.exact,
@@ -111,6 +115,7 @@ def find_overlap(
     for task, of_task in items.items():
         tasks[task] = TaskOverlap(
             docs=len(of_task),
+            docs_fingerprint=fingerprint(sorted(docs[task])),
             too_general=sum(item in found.too_general for item in of_task),
             seen=tuple(
                 SeenDoc(

@@ -275,7 +275,7 @@ def _reach(style: Chart, colour: Chart | None = None) -> Chart:
 
 def _colour(points: Sequence[Point], palette: Palette) -> Chart:
     colours = {point.series: palette.series[point.colour] for point in points}
-    legend = {"orient": "top", "title": None, "labelLimit": 400, "columnPadding": 30}
+    legend = {"orient": "top", "title": None, "labelLimit": 400, "columnPadding": 60}
     return {
         "field": "series",
         "type": "nominal",

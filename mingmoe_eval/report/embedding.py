@@ -6,11 +6,13 @@ style enter with their SHA-256 in the content security policy, which forbids eve
 
 import base64
 import hashlib
+import importlib.util
 import json
 import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -60,9 +62,11 @@ def data_tables_script() -> str:
 
     itables carries it as one file without any further load; its default export is the library.
     """
-    from importlib import resources
-
-    bundle = resources.files("itables").joinpath("html/dt_bundle.js").read_text("utf-8")
+    # Found without importing itables, which would bring pandas in.
+    found = importlib.util.find_spec("itables")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("itables, which carries DataTables, is not installed")
+    bundle = Path(found.origin).with_name("html").joinpath("dt_bundle.js").read_text("utf-8")
     exports = list(re.finditer(r"export\{([^}]*)\};?", bundle))
     default = re.search(r"([\w$]+) as default", exports[-1].group(1)) if exports else None
     if default is None or "</script" in bundle.lower():

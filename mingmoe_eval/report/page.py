@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from mingmoe_eval import __version__
 from mingmoe_eval.errors import RunStoreError, UsageError
-from mingmoe_eval.records import Run
+from mingmoe_eval.records import JsonDict, Run
 from mingmoe_eval.report import charts, drawings, experts, robustness, view
 from mingmoe_eval.report.differences import Compared, changes, compare_all
 from mingmoe_eval.report.embedding import (
@@ -21,6 +21,7 @@ from mingmoe_eval.report.embedding import (
     packed,
 )
 from mingmoe_eval.report.sample_pack import FLIPPED, SamplePack, pack_samples, pair_docs
+from mingmoe_eval.report.seen_docs import DocPlaces, places_by_run, seen_docs
 from mingmoe_eval.report.templating import Language, environment, read_words, template
 
 MOST_RUNS = 8
@@ -40,6 +41,7 @@ def render_report(
     language: Language = "en",
     figures: str | Path | None = None,
     allow: frozenset[str] = frozenset(),
+    overlaps: Sequence[JsonDict | None] | None = None,
 ) -> Path:
     """Write one self-contained page about one to eight runs.
 
@@ -53,13 +55,14 @@ def render_report(
         figures: A folder for the charts as PDF and SVG; needs the extra `report`.
         allow: Kinds of difference between runs (`comparison.KINDS`) that do not forbid comparing
             them; the page names those that it passed over.
+        overlaps: Of each run what `run_store.load_overlap` gives; None: nobody has looked.
 
     Returns:
         The path of the page.
 
     Raises:
         UsageError: no run, more than eight, no such baseline, or figures without the extra.
-        RunStoreError: the page or a figure cannot be written.
+        RunStoreError: the page or a figure cannot be written, or an overlap is damaged.
     """
     _check(runs, baseline)
     if figures is not None:
@@ -70,8 +73,9 @@ def render_report(
     differences = drawings.difference_points(compared)
     routing = experts.routing(runs, shown)
     drawn = drawings.in_page(results, differences, routing)
+    seen = seen_docs(runs, shown, overlaps or [None] * len(runs))
     budget = PAGE_BYTES - _beside_samples(drawn, routing)
-    samples = _samples(runs, baseline, with_docs, budget)
+    samples = _samples(runs, baseline, with_docs, budget, places_by_run(seen, len(runs)))
     context = {
         **_tables(runs, shown, compared),
         **_embedded(shown, samples.pack, baseline),
@@ -79,6 +83,7 @@ def render_report(
         "baseline": baseline,
         "charts": drawn,
         "routing": routing,
+        "seen_docs": seen,
         "pack": samples.pack,
         "open_docs": samples.open_docs,
         "withheld": samples.withheld,
@@ -120,12 +125,18 @@ def _beside_samples(drawn: Mapping[str, Markup], routing: Sequence[experts.Routi
     return _BESIDE_SAMPLES + sum(map(len, drawn.values())) + _BYTES_PER_LOAD * loads
 
 
-def _samples(runs: Sequence[Run], baseline: int, with_docs: bool | None, budget: int) -> _Samples:
+def _samples(
+    runs: Sequence[Run],
+    baseline: int,
+    with_docs: bool | None,
+    budget: int,
+    seen: Sequence[DocPlaces],
+) -> _Samples:
     tasks = {task for run in runs for task in run.samples}
     registered = view.registered_tasks(runs) & tasks
     withheld = {True: set(), False: tasks, None: registered}[with_docs]
     # Flipped docs first: they are what a reader of a comparison looks for.
-    docs = sorted(pair_docs(runs, baseline), key=lambda doc: not doc.flags & FLIPPED)
+    docs = sorted(pair_docs(runs, baseline, seen), key=lambda doc: not doc.flags & FLIPPED)
     pack = pack_samples(docs, withheld_tasks=withheld, budget=budget)
     return _Samples(pack, sum(doc.task not in withheld for doc in docs), sorted(withheld))
 

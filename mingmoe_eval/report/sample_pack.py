@@ -2,7 +2,8 @@
 
 A small index holds one row a doc; prompts and responses lie in compressed chunks that the browser
 opens one at a time. What would not fit stays out by a stated rule: flipped, failed, unanswered and
-truncated docs come first, then a share of the rest that does not depend on how they went.
+truncated docs and those seen in training come first, then a share of the rest that does not depend
+on how they went.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,8 +13,8 @@ from typing import Any
 from mingmoe_eval.records import Run, Sample, fingerprint
 from mingmoe_eval.report.embedding import json_bytes, packed
 
-FLIPPED, UNANSWERED, FAILED, TRUNCATED = 1, 2, 4, 8
-"""Bits of a row's flags."""
+FLIPPED, UNANSWERED, FAILED, TRUNCATED, SEEN = 1, 2, 4, 8, 16
+"""Bits of a row's flags; `SEEN << run`: the doc was found in training data of that run."""
 
 _CHUNK_BYTES = 400_000  # before compression; opening a doc unpacks one chunk, in a few ms
 # Tried in turn until all docs of the first rank fit: whole texts, then head and tail.
@@ -25,12 +26,16 @@ _EXCERPT, _ANSWER_EXCERPT = 80, 32
 
 @dataclass(frozen=True, slots=True)
 class PairedDoc:
-    """One doc and each run's sample of it; None where a run did not have the doc."""
+    """One doc and each run's sample of it; None where a run did not have the doc.
+
+    `seen`: where each run's training data holds it; empty where it was not found.
+    """
 
     task: str
     doc_id: str
     samples: tuple[Sample | None, ...]
     flags: int
+    seen: tuple[str, ...]
 
     @property
     def first(self) -> Sample:
@@ -47,7 +52,7 @@ class SamplePack:
         chunks: Compressed records, as base64.
         total: How many docs there are.
         held: Of how many the page holds prompts and responses.
-        notable: How many docs are flipped, failed, unanswered or truncated.
+        notable: How many docs are flipped, failed, unanswered, truncated or seen in training.
         text_limit: Longer texts were cut to head and tail of this length; None: none were.
     """
 
@@ -59,16 +64,23 @@ class SamplePack:
     text_limit: int | None
 
 
-def pair_docs(runs: Sequence[Run], baseline: int) -> list[PairedDoc]:
-    """The docs of all runs, paired within task by content; repeats pair in order."""
+def pair_docs(
+    runs: Sequence[Run], baseline: int, seen: Sequence[Mapping[tuple[str, str], str]] = ()
+) -> list[PairedDoc]:
+    """The docs of all runs, paired within task by content; repeats pair in order.
+
+    seen: by run, (task, doc) -> where training data holds the doc, of those that were found.
+    """
     rows: dict[tuple[str, str, int], list[Sample | None]] = {}
     for position, run in enumerate(runs):
         for key, sample in _keyed(run):
             rows.setdefault(key, [None] * len(runs))[position] = sample
-    return [
-        PairedDoc(task, doc_id, tuple(samples), _flags(samples, baseline))
-        for (task, doc_id, _), samples in rows.items()
-    ]
+    docs = []
+    for (task, doc_id, _), samples in rows.items():
+        places = tuple(of_run.get((task, doc_id), "") for of_run in seen or [{}] * len(runs))
+        flags = _flags(samples, baseline) | sum(SEEN << n for n, at in enumerate(places) if at)
+        docs.append(PairedDoc(task, doc_id, tuple(samples), flags, places))
+    return docs
 
 
 def pack_samples(
@@ -242,8 +254,10 @@ def _record(doc: PairedDoc, limit: int | None) -> dict[str, Any]:
         "expected": _cut(doc.first.expected, limit),
         "tags": doc.first.tags,
         "runs": [
-            None if s is None else {"prompt": prompts.index(s.prompt), **_answer(s, limit)}
-            for s in doc.samples
+            None
+            if s is None
+            else {"prompt": prompts.index(s.prompt), "seen": place, **_answer(s, limit)}
+            for s, place in zip(doc.samples, doc.seen, strict=True)
         ],
     }
 

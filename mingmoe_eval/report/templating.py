@@ -48,6 +48,7 @@ def environment(words: Words, language: Language) -> jinja2.Environment:
         stars=significance_marks,
         quantity=quantity,
         decimals=decimals,
+        breakable=breakable,
         level=lambda share: max(0, min(10, round(share * 10))),
     )
     return made
@@ -61,6 +62,11 @@ def quantity(value: float | None) -> str:
         if value >= size:
             return f"{value / size:.2f} {letter}"
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def breakable(name: str) -> Markup:
+    """A task's name that a narrow screen breaks after an underscore, not in the midst of a word."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def decimals(value: float | None, places: int = 3) -> str:

@@ -231,7 +231,9 @@ def _effort(run: Run, column: Column) -> Effort:
 
 
 def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) else None
+    return value if isinstance(value, int) else None
 
 
 def _said(run: Run) -> dict[str, Any]:

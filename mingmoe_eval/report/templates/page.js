@@ -6,7 +6,7 @@ const { DataTable } = globalThis;
 const byId = (id) => document.getElementById(id);
 const WORDS = JSON.parse(byId("words").textContent);
 const { labels: RUNS, marks: MARKS, baseline: BASELINE } = JSON.parse(byId("runs").textContent);
-const [FLIPPED, UNANSWERED, FAILED, TRUNCATED] = [1, 2, 4, 8];
+const [FLIPPED, UNANSWERED, FAILED, TRUNCATED, SEEN] = [1, 2, 4, 8, 16]; // SEEN << run
 const LONG = 50_000; // characters; of a longer text only this much is laid out until asked for
 let language = document.documentElement.lang;
 
@@ -122,6 +122,7 @@ const OUTCOME_TESTS = {
     Boolean(row[FLAGS] & FLIPPED) &&
     (run === BASELINE || (row[OUTCOMES][run] >= 1) !== (row[OUTCOMES][BASELINE] >= 1)),
   truncated: (row) => Boolean(row[FLAGS] & TRUNCATED),
+  seen: (row, run) => Boolean(row[FLAGS] & (SEEN << run)),
 };
 
 function passes(row) {
@@ -193,7 +194,7 @@ for (const button of document.querySelectorAll("button.jump")) {
   button.addEventListener("click", () => {
     filters.task.value = button.dataset.task;
     filters.outcome.value = button.dataset.outcome;
-    filters.run.value = button.dataset.run;
+    if (filters.run) filters.run.value = button.dataset.run;
     explorer.draw();
     byId("samples").scrollIntoView();
     filters.outcome.focus({ preventScroll: true });
@@ -244,6 +245,7 @@ function answerPanel(record, run) {
       ["finish", one.finish === "length" ? word("truncated") : one.finish],
       ["tokens", one.tokens.join(" + ")],
       ["prompt_truncated", one.promptTruncated ? word("yes") : null],
+      ["seen", one.seen],
     ]),
     ...(one.response === null ? [] : [
       element("pre", { tabIndex: 0, label: `${word("response")}, ${RUNS[run]}` }, ...marked(one.response, reference)),

@@ -1,0 +1,4 @@
+"""One run computed by many workers: which questions go where, what comes back, who died.
+
+.
+"""
