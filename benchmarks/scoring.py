@@ -37,10 +37,13 @@ LIMIT_WIDTH = 114
 def main() -> None:
     parser = common_arguments(__doc__)
     parser.add_argument("--only", help="run the workloads whose name holds this")
+    parser.add_argument("--docs", type=int, help="so many questions")
+    parser.add_argument("--rounds", type=int, help="so many rounds")
     options = parser.parse_args()
     clock = choose_clock(cpu_seconds=options.cpu_seconds)
     logging.disable(logging.WARNING)
     docs, rounds = (24, 2) if options.quick else (96, 5)
+    docs, rounds = options.docs or docs, options.rounds or rounds
     workloads = {
         "letters, no examples": letters(docs, shots=False),
         "letters, 560 tokens of examples": letters(docs, shots=True),

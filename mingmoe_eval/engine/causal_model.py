@@ -49,7 +49,7 @@ class ModelShape:
 
 
 class CausalModel:
-    """One causal LM in eval mode; every mask and position is passed explicitly.
+    """One causal LM in eval mode; positions are passed to it, and a mask wherever it needs one.
 
     `hidden_states` are what `logits` turns into logits: the decoder's output for an ordinary
     model, or already the logits for one whose head does more than a linear layer and a soft cap.
@@ -120,15 +120,17 @@ class CausalModel:
         """
         widest = max(len(row.tokens) for row in rows)
         ids = np.zeros((len(rows), widest), np.int64)
-        positions = np.zeros((len(rows), widest), np.int64)
+        positions = np.tile(np.arange(widest), (len(rows), 1))
         for index, row in enumerate(rows):
             ids[index, : len(row.tokens)] = row.tokens
             positions[index, : len(row.tokens)] = row.positions
-        if trunk is None and not any(row.is_branched for row in rows):
+        mask: torch.Tensor | None = None
+        if trunk is not None or any(row.is_branched for row in rows):
+            mask = self._tree_mask(rows, widest, trunk.get_seq_length() if trunk else 0)
+        elif not self._prefixes_reusable:
+            # Where it was found that no token looks ahead, padding on the right needs no mask.
             widths = np.array([len(row.tokens) for row in rows])
             mask = self.on_device((np.arange(widest) < widths[:, None]).astype(np.int64))
-        else:
-            mask = self._tree_mask(rows, widest, trunk.get_seq_length() if trunk else 0)
         if cache is None and trunk is not None:
             cache = cache_on(trunk, ReusedLayer)
         return self.forward(self._known(ids), mask, self.on_device(positions), cache)
@@ -155,11 +157,15 @@ class CausalModel:
     def forward(
         self,
         ids: torch.Tensor,
-        mask: torch.Tensor,
+        mask: torch.Tensor | None,
         positions: torch.Tensor,
         cache: DynamicCache | None,
     ) -> torch.Tensor:
-        """One pass of the body. `mask`: [rows, keys] of padding, or [rows, 1, tokens, keys]."""
+        """One pass of the body.
+
+        `mask`: [rows, keys] of padding, or [rows, 1, tokens, keys]; None: each token sees those
+        before it.
+        """
         if self.routing is not None:
             self.routing.begin_pass()
         output = self._body(
@@ -253,12 +259,18 @@ class CausalModel:
         apart = self._through_head(self._body(input_ids=ids, use_cache=False)[0])
         return _close(whole.float(), apart, self.dtype)
 
+    @torch.inference_mode()
     def _reuse_changes_nothing(self) -> bool:
-        """Compare a trunk with a branched row on it to the same two sequences in full."""
+        """Compare a trunk with a branched row on it to the same two sequences in full.
+
+        And one of them, padded and with a mask, to itself without either.
+        """
         ids = (np.arange(18) * 7 + 3) % self.config.vocab_size
         one, other = ids[:12].astype(np.int32), np.concatenate([ids[:8], ids[12:18]])
         other = other.astype(np.int32)
         full = self.hidden_states([_plain_row(one), _plain_row(other)], None)
+        places = torch.arange(len(one), device=self.device)[None]
+        unmasked = self.forward(self._known(ids[None, : len(one)]), None, places, None)
         cache, trunk = self.grow_trunk(None, one[:5])
         branched = Row(
             np.concatenate([one[5:], other[8:]]),
@@ -269,6 +281,7 @@ class CausalModel:
         return (
             # The same shapes, another end: what comes before must not move at all.
             _close(full[0, :8], full[1, :8], torch.float32)
+            and _close(full[0, :12], unmasked[0], self.dtype)
             and _close(full[0, :5], trunk[0], self.dtype)
             and _close(full[0, 5:12], row[0, :7], self.dtype)
             and _close(full[1, 8:14], row[0, 7:], self.dtype)

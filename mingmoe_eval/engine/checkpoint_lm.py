@@ -4,8 +4,6 @@ Any lm-eval `evaluate` takes it. Beside answers it tells what each request cost,
 answer in a response store as soon as it is there.
 """
 
-import dataclasses
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +14,8 @@ from lm_eval.api.model import LM
 
 from mingmoe_eval.engine.backend import Answers, Backend
 from mingmoe_eval.engine.fingerprint import tokenizer_fingerprint
-from mingmoe_eval.engine.generated_text import THOUGHT_BEGINS
-from mingmoe_eval.engine.generation import Prompt
-from mingmoe_eval.engine.generation_settings import GenerationSettings, generation_settings
 from mingmoe_eval.engine.local_backend import LocalBackend, rows_of
+from mingmoe_eval.engine.prompts import PromptMaker
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
 from mingmoe_eval.engine.routing_account import RoutingSink
 from mingmoe_eval.engine.routing_record import RoutingRecord
@@ -131,18 +127,20 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         self.tokenizer, self._backend = tokenizer, backend
         self.batch_size = rows_of(options.get("batch_size", "auto"))
         facts = backend.facts
-        self._generation_defaults = facts.generation_defaults
         self._tokenisation = Tokenisation(
             tokenizer,
             max_length=options.get("max_length") or facts.longest_input,
             add_bos_token=options.get("add_bos_token"),
         )
         self._chat_template_args = dict(options.get("chat_template_args") or {})
-        self._seed = options.get("seed", DEFAULT_SEED)
+        self._prompt_maker = PromptMaker(
+            self._tokenisation,
+            facts.generation_defaults,
+            seed=options.get("seed", DEFAULT_SEED),
+            note=options.get("on_note"),
+        )
         self._progress = options.get("on_progress")
-        self._note = options.get("on_note")
         self._usage: dict[tuple[str, int, int], RequestUsage] = {}
-        self._told_of_short_context = False
         layout = facts.routing_layout
         self._routing = RunRouting(layout) if layout is not None else None
         path = options.get("store")
@@ -188,7 +186,8 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         """Texts that continue the contexts, up to a stop string, an end token, or the limit."""
         texts = [request.args[0] for request in requests]
         encoded = self._tokenisation.encode_prompts(texts)
-        prompts = self._prompts(texts, encoded, [request.args[1] for request in requests])
+        arguments = [request.args[1] for request in requests]
+        prompts = self._prompt_maker.prompts(texts, encoded, arguments)
         asked = [
             _Asked(
                 prompt.tokens,
@@ -346,41 +345,6 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
     def _of_tokenizer(self) -> str:
         return tokenizer_fingerprint(self.tokenizer)
 
-    def _prompts(
-        self, texts: Sequence[str], encoded: Sequence[Tokens], arguments: Sequence[Any]
-    ) -> list[Prompt]:
-        defaults = self._generation_defaults
-        end_ids = _end_ids(defaults, self.tokenizer)
-        seen: Counter[bytes] = Counter()
-        prompts = []
-        for text, tokens, given in zip(texts, encoded, arguments, strict=True):
-            settings = self._fitting(
-                generation_settings(given, defaults, end_ids=end_ids, seed=self._seed), len(tokens)
-            )
-            room = self.max_length - settings.max_new_tokens
-            repeat = seen[tokens.tobytes()] if settings.sample else 0
-            seen[tokens.tobytes()] += 1
-            in_thought = text.rstrip().endswith(THOUGHT_BEGINS)
-            prompts.append(Prompt(tokens[-room:], settings, in_thought, repeat))
-        return prompts
-
-    def _fitting(self, settings: GenerationSettings, prompt_tokens: int) -> GenerationSettings:
-        """Fewer new tokens where those asked for would crowd the prompt out of a short context.
-
-        At least half of the context is the prompt's, if it needs that much; lm-eval's `hf` cuts the
-        prompt to what the limit leaves, and fails where that is nothing.
-        """
-        most = max(self.max_length - prompt_tokens, self.max_length // 2)
-        if settings.max_new_tokens <= most:
-            return settings
-        if self._note is not None and not self._told_of_short_context:
-            self._note(
-                f"{settings.max_new_tokens} new tokens are asked for, the model's context is "
-                f"{self.max_length}: generations are cut where it ends"
-            )
-            self._told_of_short_context = True
-        return dataclasses.replace(settings, max_new_tokens=most)
-
     def _tell(self, done: int, total: int) -> None:
         if self._progress is not None:
             self._progress(done, total)
@@ -424,10 +388,3 @@ def _number(answer: StoredAnswer) -> float:
     if answer.log_likelihood is None:
         raise ValueError("a stored text where a log-likelihood was asked for")
     return answer.log_likelihood
-
-
-def _end_ids(defaults: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every id that ends a text: the generation config's, and the tokenizer's own."""
-    named = getattr(defaults, "eos_token_id", None)
-    listed = named if isinstance(named, (list, tuple)) else [named]
-    return tuple(sorted({int(i) for i in [*listed, tokenizer.eos_token_id] if i is not None}))

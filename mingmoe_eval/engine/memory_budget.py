@@ -22,7 +22,7 @@ _CPU_TOKENS = 1024
 # few rows of its product: it waits for the rows of so many tokens, times head over body. (A CPU
 # multiplies some ten weights in the time it reads one; so reading takes about 1.5 % of it all.)
 _TOKENS_TO_AMORTISE_HEAD = 1500
-_MOST_TOKENS_HELD = 4096
+_MOST_TOKENS_HELD = 2048
 _GPU_TOKENS = 16384
 # Rows of a decoding step: past these a step takes longer in proportion.
 _CPU_SLOTS = 32

@@ -62,18 +62,11 @@ class Tokenisation:
 
         Blanks that end a context move to its continuation, as words carry their blank in front.
         """
-        moved = [_blanks_moved(context, continuation) for context, continuation in pairs]
-        marker = self.tokenizer.decode(self.prefix_token_id)
-        with_context = [context + rest for context, rest in moved if context]
-        encoded = self._encode_distinct(
-            [context for context, _ in moved if context] + with_context, marker
-        )
-        bare = self._encode_plain([rest for context, rest in moved if not context])
+        # In slices, since the texts joined take far more memory than their ids.
         return [
-            self._split(encoded[context + rest], len(encoded[context]))
-            if context
-            else self._after_prefix_token(bare[rest])
-            for context, rest in moved
+            encoded
+            for first in range(0, len(pairs), _TEXTS_A_CALL)
+            for encoded in self._encode_slice(pairs[first : first + _TEXTS_A_CALL])
         ]
 
     def encode_documents(self, texts: Sequence[str]) -> list[Tokens]:
@@ -99,6 +92,21 @@ class Tokenisation:
             windows.append(EncodedPair(whole[start : end + 1], n_targets=step))
             done = end
         return windows
+
+    def _encode_slice(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
+        moved = [_blanks_moved(context, continuation) for context, continuation in pairs]
+        marker = self.tokenizer.decode(self.prefix_token_id)
+        with_context = [context + rest for context, rest in moved if context]
+        encoded = self._encode_distinct(
+            [context for context, _ in moved if context] + with_context, marker
+        )
+        bare = self._encode_plain([rest for context, rest in moved if not context])
+        return [
+            self._split(encoded[context + rest], len(encoded[context]))
+            if context
+            else self._after_prefix_token(bare[rest])
+            for context, rest in moved
+        ]
 
     def _split(self, whole: Tokens, context_length: int) -> EncodedPair:
         kept = whole[-(self.max_length + 1) :]

@@ -5,13 +5,11 @@ questions, one event after the other. A worker holds one shard at a time, so wha
 bounded by the number of workers.
 """
 
-import contextlib
 import queue
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from mingmoe_eval.engine.backend import Answers, ModelFacts
 from mingmoe_eval.engine.generation import Prompt
@@ -23,6 +21,15 @@ from mingmoe_eval.molora.routing_counts import RoutingCounts
 from mingmoe_eval.records import JsonDict
 from mingmoe_eval.workers.ledger import Ledger, LedgerCounts
 from mingmoe_eval.workers.packing import PackedQuestions, Piece, ReceivedCounts
+from mingmoe_eval.workers.pilot import (
+    TICK_SECONDS,
+    Ended,
+    Event,
+    Pilot,
+    Spawn,
+    WorkerDiedError,
+    WorkerFailedError,
+)
 from mingmoe_eval.workers.shards import cut_into_shards
 from mingmoe_eval.workers.worker import Opened
 
@@ -34,114 +41,10 @@ _MOST_LONE_DEATHS = 5
 _MOST_FAILURES = 3
 # Nothing waits any more and a worker has been idle so long: it may take from the others.
 _LATE_SECONDS = 2.0
-_TICK_SECONDS = 1.0
 # No worker is ready, none is loading, and the cluster has had so long to find a place for one.
 _PLACE_SECONDS = 180.0
 _EVENTS_A_WORKER = 8
 _JOIN_SECONDS = 10.0
-
-
-class WorkerDiedError(Exception):
-    """A worker's process or machine is gone; the text says what is known of it."""
-
-
-class WorkerFailedError(Exception):
-    """An exception in a worker's code, which is its cause."""
-
-
-class Remote(Protocol):
-    """A worker somewhere. What waits for it raises WorkerDiedError or WorkerFailedError."""
-
-    def is_placed(self, seconds: float) -> bool:
-        """Wait so long for a machine to run it on."""
-
-    def open(self) -> Opened | MingMoeError:
-        """See `Worker`."""
-
-    def work(self, number: int, questions: PackedQuestions) -> Iterator[Piece | MingMoeError]:
-        """See `Worker`."""
-
-    def stop(self, number: int) -> None:
-        """See `Worker`; does not wait."""
-
-    def kill(self) -> None:
-        """End it, whatever it does; what waits for it raises."""
-
-
-Spawn = Callable[[int], Remote]
-"""Starts the worker with this number."""
-
-
-class _Ended(NamedTuple):
-    """A shard has no more pieces."""
-
-
-class _Event(NamedTuple):
-    """What a pilot tells; `number` is that of the shard that it is about, 0 for none."""
-
-    worker: int
-    number: int
-    what: Opened | MingMoeError | Piece | _Ended | WorkerDiedError | WorkerFailedError
-
-
-class _Pilot(threading.Thread):
-    """Keeps one worker alive, gives it what is in the inbox, and tells what it says."""
-
-    def __init__(self, worker: int, spawn: Spawn, events: "queue.Queue[_Event]") -> None:
-        super().__init__(name=f"pilot of worker {worker}", daemon=True)
-        self.loading = False
-        self.inbox: queue.SimpleQueue[tuple[int, PackedQuestions] | None] = queue.SimpleQueue()
-        self._worker, self._spawn, self._events = worker, spawn, events
-        self._remote: Remote | None = None
-        self._number = 0
-        self._closing = threading.Event()
-
-    def run(self) -> None:
-        while not self._closing.is_set():
-            self._number, self.loading = 0, False
-            self._remote = self._spawn(self._worker)
-            try:
-                if not self._open(self._remote):
-                    return
-                while (job := self.inbox.get()) is not None:
-                    self._number, questions = job
-                    for piece in self._remote.work(self._number, questions):
-                        self._tell(piece)
-                    self._tell(_Ended())
-            except (WorkerDiedError, WorkerFailedError) as error:
-                self._remote.kill()
-                self._tell(error)
-            else:
-                return
-
-    def stop(self, number: int) -> None:
-        """The worker need not go on with a shard."""
-        if self._remote is not None:
-            self._remote.stop(number)
-
-    def close(self) -> None:
-        """End worker and thread; does not wait."""
-        self._closing.set()
-        self.inbox.put(None)
-        if self._remote is not None:
-            self._remote.kill()
-
-    def _open(self, remote: Remote) -> bool:
-        while not remote.is_placed(_TICK_SECONDS):
-            if self._closing.is_set():
-                return False
-        self.loading = True
-        opened = remote.open()
-        self._tell(opened)
-        self.loading = False
-        return isinstance(opened, Opened)
-
-    def _tell(self, what: object) -> None:
-        event = _Event(self._worker, self._number, what)  # type: ignore[arg-type]
-        while not self._closing.is_set():
-            with contextlib.suppress(queue.Full):
-                self._events.put(event, timeout=_TICK_SECONDS)
-                return
 
 
 class _Told(NamedTuple):
@@ -186,8 +89,8 @@ class Crew:
     ) -> None:
         self._place_seconds = place_seconds
         self._note, self._waits_for = on_note, waits_for
-        self._events: queue.Queue[_Event] = queue.Queue(_EVENTS_A_WORKER * workers)
-        self._pilots = [_Pilot(number, spawn, self._events) for number in range(workers)]
+        self._events: queue.Queue[Event] = queue.Queue(_EVENTS_A_WORKER * workers)
+        self._pilots = [Pilot(number, spawn, self._events) for number in range(workers)]
         self._first: Opened | None = None
         self._joined: dict[int, Opened] = {}
         self._hosts: set[str] = set()
@@ -320,7 +223,7 @@ class Crew:
         """Wait for an event, and take all that are there; gives the new answers in them."""
         told = _Told([], [])
         try:
-            events = [self._events.get(timeout=_TICK_SECONDS)]
+            events = [self._events.get(timeout=TICK_SECONDS)]
         except queue.Empty:
             self._refuse_to_wait_for_ever()
             return told
@@ -349,12 +252,12 @@ class Crew:
                 if counts is not None:
                     told.routing.append((index, counts))
 
-    def _take_news(self, event: _Event) -> None:
+    def _take_news(self, event: Event) -> None:
         what, shard = event.what, self._shards.pop(event.number, None)
         self._last_live = time.monotonic()
         if isinstance(what, Opened):
             self._join(event.worker, what)
-        elif isinstance(what, _Ended):
+        elif isinstance(what, Ended):
             self._idle.add(event.worker)
             if shard is not None:
                 shard.ledger.finished(event.worker)

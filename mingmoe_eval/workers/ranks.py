@@ -15,8 +15,9 @@ from typing import Any
 
 from mingmoe_eval.engine.checkpoint import Checkpoint
 from mingmoe_eval.errors import MingMoeError, UsageError
-from mingmoe_eval.workers.crew import Crew, Remote, WorkerDiedError, WorkerFailedError
+from mingmoe_eval.workers.crew import Crew
 from mingmoe_eval.workers.packing import PackedQuestions, Piece
+from mingmoe_eval.workers.pilot import Remote, WorkerDiedError, WorkerFailedError
 from mingmoe_eval.workers.worker import Opened, Worker
 
 _POLL_SECONDS = 0.02

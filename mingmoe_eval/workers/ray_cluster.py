@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mingmoe_eval.errors import MingMoeError, UsageError
-from mingmoe_eval.workers.crew import Crew, Remote, Spawn, WorkerDiedError, WorkerFailedError
+from mingmoe_eval.workers.crew import Crew
 from mingmoe_eval.workers.packing import PackedQuestions, Piece
+from mingmoe_eval.workers.pilot import Remote, Spawn, WorkerDiedError, WorkerFailedError
 from mingmoe_eval.workers.worker import OpenBackend, Opened, Worker
 
 # Pieces are small and taken at once; Ray's own default is a third of the machine's memory.
