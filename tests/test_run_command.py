@@ -95,6 +95,15 @@ def test_another_checkpoint_at_the_same_path_never_gets_the_first_ones_answers(
     assert comparable(before) != comparable(after)
 
 
+@pytest.mark.parametrize("target", ["nowhere/run.json", "."])
+def test_json_that_cannot_be_written_is_refused_before_the_run(
+    tmp_path, checkpoint, capsys, target
+):
+    assert run_named(tmp_path, "r", checkpoint, "--json", str(tmp_path / target)) == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
 def test_json_on_stdout_is_json_and_nothing_else(tmp_path, checkpoint, capsys):
     assert run_named(tmp_path, "r", checkpoint, "--json", "-") == 0
     data = json.loads(capsys.readouterr().out)

@@ -65,3 +65,14 @@ def test_a_head_s_slices_are_its_logits(family, columns):
     assert [first for first, _ in parts] == list(range(0, model.config.vocab_size, columns))
     whole = torch.cat([logits for _, logits in parts], dim=1)
     assert torch.allclose(whole, model.logits(hidden), atol=1e-5)
+
+
+def test_a_head_that_does_more_than_multiply_is_called_whole():
+    language_model = make_model()
+    language_model.lm_head.register_forward_hook(lambda head, inputs, logits: logits + 1)
+    model = CausalModel(language_model)
+    hidden = torch.randn(3, model.config.hidden_size)
+    ((first, logits),) = model.logit_slices(hidden, 10)
+    assert first == 0
+    assert torch.allclose(logits, model.logits(hidden))
+    assert torch.allclose(logits, hidden @ language_model.lm_head.weight.T + 1, atol=1e-5)

@@ -1,6 +1,7 @@
 """What the command prints: results to stdout, progress and notes to stderr."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -95,6 +96,15 @@ def write_json(value: JsonDict, to: str) -> None:
         Path(to).write_text(text + "\n", "utf-8")
     except OSError as error:
         raise RunStoreError(f"cannot write {to}: {error.strerror}") from error
+
+
+def refuse_unwritable(to: str) -> None:
+    """Stop before the work is done where `write_json` could not write its result."""
+    if to == "-":
+        return
+    place = Path(to)
+    if place.is_dir() or not os.access(place if place.exists() else place.parent, os.W_OK):
+        raise RunStoreError(f"cannot write {to}: name a file in a folder that can be written")
 
 
 def percent(value: MetricValue) -> str:

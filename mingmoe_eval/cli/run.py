@@ -226,11 +226,18 @@ def _run(
     open_model: "OpenModel | None" = None,
 ) -> bool:
     """Evaluate, save and print; says whether the run is complete."""
-    from mingmoe_eval.cli.console import ConsoleWatch, print_results, write_json
+    from mingmoe_eval.cli.console import (
+        ConsoleWatch,
+        print_results,
+        refuse_unwritable,
+        write_json,
+    )
     from mingmoe_eval.evaluation import evaluate
     from mingmoe_eval.run_store import summary
 
     quieten_libraries()
+    if json_to:
+        refuse_unwritable(json_to)
     started = time.perf_counter()
     try:
         # Libraries that print do so on stdout, which is for results.

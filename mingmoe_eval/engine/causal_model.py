@@ -185,12 +185,16 @@ class CausalModel:
 
     @property
     def head_can_be_sliced(self) -> bool:
-        """Whether the head is a matrix at hand: not quantised, not elsewhere until it is called."""
+        """Whether the head is a matrix at hand, and calling it would do nothing else.
+
+        It is not where it is quantised, fetched from elsewhere when called, or watched by a hook.
+        """
         head = self._head
         return (
             type(head) is torch.nn.Linear
-            and "forward" not in vars(head)
             and not head.weight.is_meta
+            and "forward" not in vars(head)
+            and not (head._forward_hooks or head._forward_pre_hooks)
         )
 
     @torch.inference_mode()
