@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -103,6 +104,14 @@ def _check_of(hint: Any) -> _Check:
     if origin is Mapping:
         each = _check_of(arguments[1])
         return lambda value: isinstance(value, Mapping) and all(map(each, value.values()))
+    if hint is float:
+        return _is_number
     # True is an int to Python, but no count.
-    kinds = (int, float) if hint is float else hint
-    return lambda value: isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))
+    return lambda value: isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a float, or a whole number that a float can hold."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max
+    return isinstance(value, float)

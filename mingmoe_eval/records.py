@@ -153,7 +153,7 @@ class Sample:
         values = as_fields(cls, data)
         if values.get("log_likelihoods") is not None:
             values["log_likelihoods"] = tuple(map(as_number, as_tuple(values["log_likelihoods"])))
-        if isinstance(score := values.get("score"), str):
+        if (score := values.get("score")) is not None:
             values["score"] = as_number(score)
         if isinstance(counts := values.get("counts"), Mapping):
             values["counts"] = {name: as_number(count) for name, count in counts.items()}

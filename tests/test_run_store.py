@@ -163,14 +163,23 @@ def test_a_damaged_run_file_is_named(tmp_path, text, message):
         run_store.load_run(tmp_path)
 
 
-@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_no_number_is_refused_before_it_reaches_a_mean(tmp_path, score):
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        *((word, f"Sample.score cannot be {word}") for word in ("nan", "inf", "-inf")),
+        (10**400, "a number was expected, not 1000"),
+        (True, "a number was expected, not True"),
+    ],
+    ids=["nan", "inf", "-inf", "beyond a float", "bool"],
+)
+def test_a_score_that_is_no_number_is_refused_before_it_reaches_a_mean(tmp_path, score, said):
     folder = run_store.save_run(make_run(), tmp_path / "r")
     file = next((folder / "samples").iterdir())
     first, *others = file.read_text("utf-8").split("\n")
-    sample = {**json.loads(first), "score": str(score)}
-    file.write_text("\n".join([json.dumps(sample), *others]), "utf-8")
-    with pytest.raises(RunStoreError, match=rf"line 1: Sample.score cannot be {score}"):
+    file.write_text(
+        "\n".join([json.dumps({**json.loads(first), "score": score}), *others]), "utf-8"
+    )
+    with pytest.raises(RunStoreError, match=f"line 1: {said}"):
         run_store.load_run(folder)
 
 
@@ -242,6 +251,7 @@ def test_samples_that_were_lost_are_noticed(tmp_path):
         (("results", "usmle", "score", "n"), 1.5, "MetricValue.n cannot be 1.5"),
         (("results", "usmle"), {}, "usmle lacks its main metric, 'score'"),
         (("counts", "usmle", "docs"), None, "Counts.docs cannot be None"),
+        (("tasks", "usmle", "seconds"), 10**400, "TaskResult.seconds cannot be 1000"),
         (("tasks", "usmle", "task"), "mcmle", "'usmle' does not describe that task"),
         (("tasks", "usmle", "members"), ["gone"], "a group names gone, of which nothing is there"),
         (("tasks", "mcmle"), {}, "speak of different tasks"),
