@@ -37,6 +37,12 @@ def test_lists_are_split_at_commas_but_paths_and_addresses_keep_theirs(
     assert split_models(text) == models
 
 
+@pytest.mark.parametrize("name", ["checkpoint-{:04d}", "run/with/a/long/path/checkpoint-{:04d}/"])
+def test_a_list_longer_than_a_file_s_name_is_a_list(name):
+    models = [name.format(number) for number in range(500)]
+    assert split_models(",".join(models)) == models
+
+
 def folders(*models):
     specs = [RunSpec(model=model, tasks=("t",)) for model in models]
     return [folder.name for _, folder in plan_runs(specs, Path("out"), lambda name: name)]

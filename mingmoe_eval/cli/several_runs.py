@@ -23,7 +23,7 @@ def split_models(text: str) -> list[str]:
 
     An address goes on up to the next path that is there, or the next address.
     """
-    if Path(text).exists():
+    if _is_there(text):
         return [text]
     parts = text.split(",")
     models: list[str] = []
@@ -92,9 +92,16 @@ def _length_of_path(parts: Sequence[str]) -> int:
     """How many parts, joined again, are a path that is there; 0 for none."""
     for count in range(len(parts), 0, -1):
         joined = ",".join(parts[:count]).strip()
-        if joined and Path(joined).exists():
+        if joined and _is_there(joined):
             return count
     return 0
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a long list is too long for the name of a file
+        return False
 
 
 def _begins_another(parts: Sequence[str]) -> bool:
