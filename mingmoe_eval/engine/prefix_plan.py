@@ -91,14 +91,9 @@ class PrefixPlan:
     """
 
     def __init__(self, sequences: Sequence[Tokens], *, share: bool) -> None:
-        # Big-endian bytes of equal width sort as the ids do, at the speed of memcmp.
-        keys = [sequence.astype(">i4").tobytes() for sequence in sequences]
         self._sequences = sequences
-        self.order = sorted(range(len(keys)), key=keys.__getitem__)
+        self.order, self._shared = in_prefix_order(sequences)
         self._lengths = np.array([len(sequences[index]) for index in self.order], np.int64)
-        self._shared = np.zeros(len(self.order), np.int64)
-        for place in range(1, len(self.order)):
-            self._shared[place] = common_length(self.tokens(place - 1), self.tokens(place))
         self._lengths_before = np.concatenate([[0], np.cumsum(self._lengths)])
         self._shared_before = np.concatenate([[0], np.cumsum(self._shared)])
         self.root = Trunk(0, len(self.order), 0, 0)
@@ -158,6 +153,20 @@ class PrefixPlan:
         apart = self._lengths[span.low : span.high] - span.start
         wasted = (width**2 - int(apart @ apart)) / _ATTENTION_PARITY
         return width <= _LONGEST_BRANCHED_ROW and spared >= wasted
+
+
+def in_prefix_order(sequences: Sequence[Tokens]) -> tuple[list[int], Indices]:
+    """Indices in the sequences' lexicographic order, and what each shares with the one before it.
+
+    The latter in tokens, [sequences]; 0 for the first.
+    """
+    # Big-endian bytes of equal width sort as the ids do, at the speed of memcmp.
+    keys = [sequence.astype(">i4").tobytes() for sequence in sequences]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    shared = np.zeros(len(order), np.int64)
+    for place, (one, other) in enumerate(itertools.pairwise(order), start=1):
+        shared[place] = common_length(sequences[one], sequences[other])
+    return order, shared
 
 
 def common_length(one: Tokens, other: Tokens) -> int:

@@ -5,13 +5,12 @@ sorted by their tokens, a shard is an interval of that order, and it ends where 
 least in common: between two questions rather than between the options of one.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from mingmoe_eval.engine.prefix_plan import common_length
+from mingmoe_eval.engine.prefix_plan import in_prefix_order
 from mingmoe_eval.engine.tokenisation import Tokens
 
 # A shard is this part of the work that is left, over all workers: large ones first, since each
@@ -40,23 +39,13 @@ def cut_into_shards(
         new_tokens: how many tokens each may generate.
         least_tokens: a shard costs about so much, or it is what was left.
     """
-    # Big-endian bytes of equal width sort as the ids do.
-    keys = [sequence.astype(">i4").tobytes() for sequence in sequences]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    shared = np.array(
-        [
-            common_length(sequences[one], sequences[other])
-            for one, other in itertools.pairwise(order)
-        ],
-        np.int64,
-    )
-    costs = np.array([len(sequences[index]) for index in order], np.int64)
-    costs[1:] -= shared
+    order, shared = in_prefix_order(sequences)
+    costs = np.array([len(sequences[index]) for index in order], np.int64) - shared
     if new_tokens is not None:
         costs += np.array([new_tokens[index] for index in order], np.int64)
     before = np.concatenate([[0], np.cumsum(costs)])
     # An end at the very end shares nothing with what follows.
-    shared_at = np.concatenate([[0], shared, [-1]])
+    shared_at = np.concatenate([shared, [-1]])
     shards, low = [], 0
     while low < len(order):
         left = int(before[-1] - before[low])
