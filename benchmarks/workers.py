@@ -26,8 +26,8 @@ from workload import common_arguments
 from mingmoe_eval.engine.backend import Answers, ModelFacts
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
 from mingmoe_eval.engine.tokenisation import EncodedPair
-from mingmoe_eval.molora.routing import RunRouting
-from mingmoe_eval.molora.routing_counts import RoutedLayer, RoutingCounts, layout_of
+from mingmoe_eval.routing.counts import RoutedLayer, RoutingCounts, layout_of
+from mingmoe_eval.routing.record import RunRouting
 from mingmoe_eval.workers.crew import Crew
 from mingmoe_eval.workers.packing import PackedQuestions, Piece, ReceivedCounts
 from mingmoe_eval.workers.ray_cluster import Places, _Actor, connected

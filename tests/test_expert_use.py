@@ -8,7 +8,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy as scipy_entropy
 from scipy.stats import variation as scipy_variation
 
-from mingmoe_eval.metrics import expert_use
+from mingmoe_eval.routing import expert_use
 
 RNG = np.random.default_rng(1)
 COUNTS = RNG.integers(1, 50, (20, 5))

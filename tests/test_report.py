@@ -13,7 +13,7 @@ from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.report import render_report, view
 from mingmoe_eval.report.charts import available
 from mingmoe_eval.report.drawings import loads
-from mingmoe_eval.report.experts import routing
+from mingmoe_eval.routing.view import read_routing
 
 needs_charts = pytest.mark.skipif(not available(), reason="the extra `report` is not installed")
 
@@ -92,10 +92,11 @@ def test_routing_shows_only_where_a_run_has_routers(tmp_path):
 
 def test_a_load_is_the_mean_over_layers_with_their_extremes_beside_even_routing():
     run = run_named("a", routing=ROUTING)
-    (one,) = routing([run], view.columns([run], 0))
+    one = read_routing(run.routing)
+    (column,) = view.columns([run], 0)
     # Even: half of a router with two experts, a quarter of one with four; the mean of both.
     assert one.even == [0.375, 0.375, 0.125, 0.125]
-    first, second, third, last = loads(one)[:4]
+    first, second, third, last = loads(column, one)[:4]
     assert (first.panel, first.place) == ("cmexam", "0")
     assert (first.low, first.value, first.high) == (0.25, 0.5, 0.75)
     assert (second.value, third.value, last.value) == (0.25, 0.25, 0.0)

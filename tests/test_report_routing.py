@@ -15,8 +15,8 @@ from mingmoe_eval.engine import CheckpointLM
 from mingmoe_eval.molora.attaching import ComputeDtypes, attach_experts
 from mingmoe_eval.molora.router import routers
 from mingmoe_eval.molora.structure import FFN_LINEARS, ffn_blocks
-from mingmoe_eval.report import render_report, view
-from mingmoe_eval.report.experts import MOST_MEETINGS, routing
+from mingmoe_eval.report import render_report
+from mingmoe_eval.routing.view import MOST_MEETINGS, read_routing
 
 N, K = 4, 2
 TEXTS = {
@@ -72,7 +72,7 @@ def measured():
         raw["generated"][task] = {path: rows[prompt:] for path, rows in logits.items()}
     samples = {task: exam_samples(task, 3, guessing(1, 0.5)) for task in TEXTS}
     run = exam_run("ours", samples, routing=lm.routing)
-    (one,) = routing([run], view.columns([run], 0))
+    one = read_routing(run.routing)
     return one, run, raw
 
 
@@ -196,7 +196,7 @@ def test_of_many_routers_only_those_furthest_from_chance_are_shown():
         "metrics": {"prompt": {"tasks": {}, "layers": layers}},
     }
     run = exam_run("ours", {"cmexam": exam_samples("cmexam", 2, guessing(1, 0.5))}, routing=facts)
-    (one,) = routing([run], view.columns([run], 0))
+    one = read_routing(run.routing)
     (phase,) = one.phases
     assert len(phase.meetings) == MOST_MEETINGS
     assert ("l.30", "0 + 1", 2.0) in [(m.router, m.most_pair, m.most) for m in phase.meetings]

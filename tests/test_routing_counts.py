@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from mingmoe_eval.engine.routing_log import RoutingLog
 from mingmoe_eval.molora.router import Router
-from mingmoe_eval.molora.routing import RunRouting
-from mingmoe_eval.molora.routing_counts import RoutedLayer, RoutingCounts, layout_of
+from mingmoe_eval.routing.counts import RoutedLayer, RoutingCounts, layout_of
+from mingmoe_eval.routing.log import RoutingLog
+from mingmoe_eval.routing.record import RunRouting
 
 MLP = "model.layers.{}.mlp.{}"
 LAYERS = [

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "mingmoe_eval"
 LAYERS = [
     ["errors", "hub", "locations", "record_building", "record_files", "records"],
     ["metrics", "molora.config", "molora.layers", "molora.router"],
-    ["molora", "promptcblue", "exams", "published"],
+    ["molora", "promptcblue", "exams", "published", "routing"],
     [
         "comparison",
         "data_sources",

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.claims.tasks import Item
-from mingmoe_eval.metrics.expert_use import information, shuffled_information
 from mingmoe_eval.molora import load_model, load_tokenizer
 from mingmoe_eval.molora.router import routers
+from mingmoe_eval.routing.expert_use import information, shuffled_information
 
 
 def specialisation(

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 from mingmoe_eval.engine.generation import Prompt
 from mingmoe_eval.engine.response_store import StoredAnswer
-from mingmoe_eval.engine.routing_account import RoutingSink
 from mingmoe_eval.engine.tokenisation import EncodedPair
-from mingmoe_eval.molora.routing_counts import RoutingLayout
 from mingmoe_eval.records import JsonDict
+from mingmoe_eval.routing.account import RoutingSink
+from mingmoe_eval.routing.counts import RoutingLayout
 
 Answers = Iterator[list[tuple[int, StoredAnswer]]]
 """Answers as they come, each with the index of its question; every question has one in the end."""

@@ -14,9 +14,9 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from mingmoe_eval.engine.prefix_plan import Row
-from mingmoe_eval.engine.routing_log import RoutingLog
 from mingmoe_eval.engine.tokenisation import Tokens
 from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.routing.log import RoutingLog
 
 # Attention kernels that take an arbitrary mask over [query, key].
 _MASKABLE = ("sdpa", "eager")

@@ -17,12 +17,11 @@ from mingmoe_eval.engine.fingerprint import tokenizer_fingerprint
 from mingmoe_eval.engine.local_backend import LocalBackend, rows_of
 from mingmoe_eval.engine.prompts import PromptMaker
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
-from mingmoe_eval.engine.routing_account import RoutingSink
-from mingmoe_eval.engine.routing_record import RoutingRecord
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokenisation, Tokens
 from mingmoe_eval.errors import UsageError
-from mingmoe_eval.molora.routing import RunRouting
 from mingmoe_eval.records import JsonDict, RequestUsage
+from mingmoe_eval.routing.account import RoutingSink
+from mingmoe_eval.routing.record import RoutingRecord, RunRouting
 
 DEFAULT_SEED = 1234
 

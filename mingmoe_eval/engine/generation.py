@@ -20,10 +20,10 @@ from mingmoe_eval.engine.generation_settings import GenerationSettings
 from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
 from mingmoe_eval.engine.next_token import NextToken
 from mingmoe_eval.engine.prefix_plan import Row, common_length
-from mingmoe_eval.engine.routing_account import GenerationRouting, RoutingSink
 from mingmoe_eval.engine.tokenisation import Tokens
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.records import Finish
+from mingmoe_eval.routing.account import GenerationRouting, RoutingSink
 
 _SHORTEST_TRUNK = 8
 # A free slot costs its share of each step; filling one costs a pass over all weights.

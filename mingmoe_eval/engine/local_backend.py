@@ -10,10 +10,10 @@ from mingmoe_eval.engine.generation import Generation, Prompt, generate
 from mingmoe_eval.engine.memory_budget import MemoryBudget
 from mingmoe_eval.engine.prefix_scoring import score_pairs
 from mingmoe_eval.engine.response_store import StoredAnswer
-from mingmoe_eval.engine.routing_account import RoutingSink
 from mingmoe_eval.engine.tokenisation import EncodedPair, longest_input
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.records import JsonDict
+from mingmoe_eval.routing.account import RoutingSink
 
 if TYPE_CHECKING:
     from mingmoe_eval.molora.description import CheckpointDescription

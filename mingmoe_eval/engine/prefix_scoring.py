@@ -15,10 +15,10 @@ from transformers.cache_utils import DynamicCache
 from mingmoe_eval.engine.causal_model import CausalModel
 from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
 from mingmoe_eval.engine.prefix_plan import PrefixPlan, Row, Span, Trunk
-from mingmoe_eval.engine.routing_account import Below, RoutingSink, ScoringRouting
 from mingmoe_eval.engine.tokenisation import EncodedPair
 from mingmoe_eval.engine.vocabulary_softmax import log_probabilities
 from mingmoe_eval.errors import UsageError
+from mingmoe_eval.routing.account import Below, Placed, RoutingSink, ScoringRouting
 
 
 class LogLikelihood(NamedTuple):
@@ -92,7 +92,8 @@ class _Scoring:
                 [(index, len(pairs[index].tokens) - pairs[index].n_targets) for index in indices]
                 for indices in self._pairs_at
             ]
-            self._routing = ScoringRouting(model.routing, self._plan, prompts_at, on_routing)
+            lengths = [len(inputs[index]) for index in self._plan.order]
+            self._routing = ScoringRouting(model.routing, lengths, prompts_at, on_routing)
 
     def run(self) -> Iterator[list[tuple[int, LogLikelihood]]]:
         pending: list[tuple[Trunk, DynamicCache | None, Below]] = [(self._plan.root, None, ())]
@@ -103,7 +104,8 @@ class _Scoring:
                 tokens = self._plan.tokens(trunk.low)[trunk.start : trunk.stop]
                 cache, hidden = self._model.grow_trunk(below, tokens)
                 if self._routing is not None:
-                    sums = self._routing.trunk_done(trunk, sums)
+                    places = range(trunk.low, trunk.high)
+                    sums = self._routing.trunk_done(places, trunk.start, trunk.stop, sums)
                 yield self._score(hidden, self._trunk_points(trunk))
             for spans in self._batches(trunk):
                 yield from self._rows(spans, cache, sums)
@@ -148,7 +150,7 @@ class _Scoring:
             for point in self._row_points(index, span, row)
         ]
         if self._routing is not None:
-            self._routing.rows_done(spans, rows, sums)
+            self._routing.rows_done(list(_placed(spans, rows)), sums)
         return self._score(hidden, points)
 
     def _row_points(self, index: int, span: Span, row: Row) -> Iterator[_Point]:
@@ -207,6 +209,14 @@ class _Scoring:
             )
             self._tally.add(array[begin:end, 3], values.numpy(), greedy.numpy())
         return self._tally.completed(array[:, 3])
+
+
+def _placed(spans: Sequence[Span], rows: Sequence[Row]) -> Iterator[Placed]:
+    """Each sequence of a pass, with its columns in the flattened, padded input."""
+    widest = max(len(row.tokens) for row in rows)
+    for number, (span, row) in enumerate(zip(spans, rows, strict=True)):
+        for place, columns in zip(range(span.low, span.high), row.columns, strict=True):
+            yield Placed(place, span.start, number * widest + columns)
 
 
 class _Tally:

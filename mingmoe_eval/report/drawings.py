@@ -9,8 +9,11 @@ from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.report import charts
 from mingmoe_eval.report.charts import Chart, Palette, Point, Spread
 from mingmoe_eval.report.differences import Compared
-from mingmoe_eval.report.experts import Routing
 from mingmoe_eval.report.view import Column, Row
+from mingmoe_eval.routing.view import Routing
+
+OfRun = tuple[Column, Routing]
+"""What the routers of a run did, and the run."""
 
 
 def result_points(rows: Sequence[Row], shown: Sequence[Column]) -> list[Point]:
@@ -46,7 +49,7 @@ def difference_points(compared: Sequence[Compared]) -> list[Point]:
     ]
 
 
-def loads(one: Routing) -> list[Spread]:
+def loads(column: Column, one: Routing) -> list[Spread]:
     """Each expert's share of a task's tokens: the mean over layers, and how far layers differ."""
     return [
         Spread(
@@ -56,7 +59,7 @@ def loads(one: Routing) -> list[Spread]:
             low=min(layer[expert] for layer in one.layers[task].values()),
             high=max(layer[expert] for layer in one.layers[task].values()),
             reference=one.even[expert],
-            colour=one.column.position,
+            colour=column.position,
         )
         for task, shares in one.tasks.items()
         for expert, share in enumerate(shares)
@@ -64,7 +67,7 @@ def loads(one: Routing) -> list[Spread]:
 
 
 def in_page(
-    results: Sequence[Point], differences: Sequence[Point], routing: Sequence[Routing]
+    results: Sequence[Point], differences: Sequence[Point], routing: Sequence[OfRun]
 ) -> dict[str, Markup]:
     """The page's charts as SVG; without those that have no point or nothing to draw with."""
     if not charts.available():
@@ -78,7 +81,7 @@ def write_figures(
     folder: Path,
     results: Sequence[Point],
     differences: Sequence[Point],
-    routing: Sequence[Routing],
+    routing: Sequence[OfRun],
 ) -> None:
     """Write every chart as PDF, SVG and Vega-Lite.
 
@@ -86,8 +89,8 @@ def write_figures(
         RunStoreError: the folder cannot be written.
     """
     drawn = _charts(results, differences, routing, charts.ON_PAPER)
-    for one in routing:
-        drawn[f"routing_{one.column.position}"] = charts.heat_map(
+    for column, one in routing:
+        drawn[f"routing_{column.position}"] = charts.heat_map(
             one.tasks, charts.ON_PAPER, row_title="task", column_title="expert"
         )
     try:
@@ -101,7 +104,7 @@ def write_figures(
 def _charts(
     results: Sequence[Point],
     differences: Sequence[Point],
-    routing: Sequence[Routing],
+    routing: Sequence[OfRun],
     palette: Palette,
 ) -> dict[str, Chart]:
     kinds: Mapping[str, tuple[Sequence[Point], Chart]] = {
@@ -109,9 +112,9 @@ def _charts(
         "differences": (differences, charts.forest(differences, palette)),
     }
     drawn = {name: chart for name, (points, chart) in kinds.items() if points}
-    for one in routing:
-        if spreads := loads(one):
-            drawn[f"load_{one.column.position}"] = charts.panels(
+    for column, one in routing:
+        if spreads := loads(column, one):
+            drawn[f"load_{column.position}"] = charts.panels(
                 spreads, palette, value_title="share of tokens", place_title="expert"
             )
     return drawn

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from mingmoe_eval import __version__
 from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.records import JsonDict, Run
-from mingmoe_eval.report import charts, drawings, experts, robustness, view
+from mingmoe_eval.report import charts, drawings, robustness, view
 from mingmoe_eval.report.differences import Compared, changes, compare_all
 from mingmoe_eval.report.embedding import (
     content_policy,
@@ -23,6 +23,7 @@ from mingmoe_eval.report.embedding import (
 from mingmoe_eval.report.sample_pack import FLIPPED, SamplePack, pack_samples, pair_docs
 from mingmoe_eval.report.seen_docs import DocPlaces, places_by_run, seen_docs
 from mingmoe_eval.report.templating import Language, environment, read_words, template
+from mingmoe_eval.routing.view import read_routing
 
 MOST_RUNS = 8
 PAGE_BYTES = 25_000_000
@@ -71,7 +72,11 @@ def render_report(
     compared = compare_all(runs, shown, allow=allow)
     results = drawings.result_points(view.headline(runs), shown)
     differences = drawings.difference_points(compared)
-    routing = experts.routing(runs, shown)
+    routing = [
+        (column, found)
+        for run, column in zip(runs, shown, strict=True)
+        if (found := read_routing(run.routing))
+    ]
     drawn = drawings.in_page(results, differences, routing)
     seen = seen_docs(runs, shown, overlaps or [None] * len(runs))
     budget = PAGE_BYTES - _beside_samples(drawn, routing)
@@ -117,10 +122,10 @@ def _check(runs: Sequence[Run], baseline: int) -> None:
         )
 
 
-def _beside_samples(drawn: Mapping[str, Markup], routing: Sequence[experts.Routing]) -> int:
+def _beside_samples(drawn: Mapping[str, Markup], routing: Sequence[drawings.OfRun]) -> int:
     """About how many bytes the page takes without its samples."""
     loads = sum(
-        len(load) for one in routing for grid in one.layers.values() for load in grid.values()
+        len(load) for _, one in routing for grid in one.layers.values() for load in grid.values()
     )
     return _BESIDE_SAMPLES + sum(map(len, drawn.values())) + _BYTES_PER_LOAD * loads
 

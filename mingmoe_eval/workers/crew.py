@@ -14,11 +14,11 @@ from typing import NamedTuple
 from mingmoe_eval.engine.backend import Answers, ModelFacts
 from mingmoe_eval.engine.generation import Prompt
 from mingmoe_eval.engine.response_store import StoredAnswer
-from mingmoe_eval.engine.routing_account import RoutingSink
 from mingmoe_eval.engine.tokenisation import EncodedPair
 from mingmoe_eval.errors import CheckpointError, MingMoeError, offence_list
-from mingmoe_eval.molora.routing_counts import RoutingCounts
 from mingmoe_eval.records import JsonDict
+from mingmoe_eval.routing.account import RoutingSink
+from mingmoe_eval.routing.counts import RoutingCounts
 from mingmoe_eval.workers.ledger import Ledger, LedgerCounts
 from mingmoe_eval.workers.packing import PackedQuestions, Piece, ReceivedCounts
 from mingmoe_eval.workers.pilot import (

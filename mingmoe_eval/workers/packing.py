@@ -16,8 +16,8 @@ from mingmoe_eval.engine.generation_settings import GenerationSettings
 from mingmoe_eval.engine.prefix_plan import common_length
 from mingmoe_eval.engine.response_store import StoredAnswer
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokens
-from mingmoe_eval.molora.routing_counts import RoutingCounts, RoutingLayout
 from mingmoe_eval.records import Finish
+from mingmoe_eval.routing.counts import RoutingCounts, RoutingLayout
 
 Kind = Literal["score", "generate"]
 Question = EncodedPair | Prompt

@@ -11,8 +11,8 @@ from mingmoe_eval import __version__
 from mingmoe_eval.engine.backend import Backend, ModelFacts
 from mingmoe_eval.engine.response_store import StoredAnswer
 from mingmoe_eval.errors import MingMoeError
-from mingmoe_eval.molora.routing_counts import RoutingCounts
 from mingmoe_eval.records import JsonDict
+from mingmoe_eval.routing.counts import RoutingCounts
 from mingmoe_eval.workers.packing import Answered, PackedQuestions, Piece
 
 # What a worker has computed and not yet told is lost with it.

@@ -1,4 +1,4 @@
-"""What a run's routers did with its tokens, as the page shows it."""
+"""What a run's routers did with its tokens, read from the `routing` of its run.json for a page."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from mingmoe_eval.records import Run
-from mingmoe_eval.report.view import Column
-
-PHASES = ("prompt", "generated")
+from mingmoe_eval.routing.counts import PHASES
 
 FIGURES = (
     "variation",
@@ -81,7 +78,6 @@ class Routing:
     """Where a run's routers sent the tokens; the shares of a task or of a layer add up to 1.
 
     Attributes:
-        column: The run.
         tasks: Task -> share by expert, the mean over the layers.
         layers: Task -> layer -> share by expert.
         even: Share by expert if every router spread its tokens evenly.
@@ -90,7 +86,6 @@ class Routing:
         phases: The figures, phase by phase.
     """
 
-    column: Column
     tasks: Mapping[str, Sequence[float]]
     layers: Mapping[str, Mapping[str, Sequence[float]]]
     even: Sequence[float]
@@ -99,16 +94,10 @@ class Routing:
     phases: tuple[Phase, ...]
 
 
-def routing(runs: Sequence[Run], shown: Sequence[Column]) -> list[Routing]:
-    """What the routers of each run did, of those runs that have any."""
-    return [
-        _routing(run.routing, column)
-        for run, column in zip(runs, shown, strict=True)
-        if run.routing and run.routing.get("tasks")
-    ]
-
-
-def _routing(facts: Mapping[str, Any], column: Column) -> Routing:
+def read_routing(facts: Mapping[str, Any] | None) -> Routing | None:
+    """What the routers of a run did; None of a run without any."""
+    if not facts or not facts.get("tasks"):
+        return None
     layers = {
         task: {str(layer): _shares(load) for layer, load in enumerate(one["load"])}
         for task, one in facts["tasks"].items()
@@ -117,7 +106,6 @@ def _routing(facts: Mapping[str, Any], column: Column) -> Routing:
     metrics = facts.get("metrics") or {}
     sizes = [int(router["experts"]) for router in facts.get("layers") or ()]
     return Routing(
-        column=column,
         tasks=tasks,
         layers=layers,
         even=_even(sizes, max(map(len, tasks.values()))),

@@ -7,15 +7,17 @@ any shared prefix, padding or stored answers.
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from mingmoe_eval.metrics import expert_use
-from mingmoe_eval.molora.routing_counts import (
+from mingmoe_eval.records import JsonDict
+from mingmoe_eval.routing import expert_use
+from mingmoe_eval.routing.account import RoutingSink
+from mingmoe_eval.routing.counts import (
     PHASES,
     Array,
     LayerCounts,
@@ -24,7 +26,6 @@ from mingmoe_eval.molora.routing_counts import (
     RoutingLayout,
     no_counts,
 )
-from mingmoe_eval.records import JsonDict
 
 PARTS = 16
 """Docs of a task are dealt into so many parts, which the shuffle baseline deals to other tasks."""
@@ -81,6 +82,62 @@ class RunRouting:
             "tasks": {name: _task_json(self.layout, sums) for name, sums in self.tasks.items()},
             "metrics": routing_metrics(self),
         }
+
+
+class Request(Protocol):
+    """As much of lm-eval's Instance as says whose an answer is."""
+
+    task_name: str
+    doc_id: int
+
+
+Routed = tuple[Request, bytes]
+"""A request, and the key of its routing: empty where nothing is stored."""
+
+
+class CountsStore(Protocol):
+    """As much of a response store as keeps packed counts by their keys."""
+
+    def get_routing(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Those that are there."""
+
+    def put_routing(self, counts: Mapping[bytes, bytes]) -> None:
+        """Keep them."""
+
+
+class RoutingRecord:
+    """The counts of one call's answers.
+
+    Args:
+        routing: the sums that they go into.
+        store: keeps them; without it, answers are counted as they come.
+    """
+
+    def __init__(self, routing: RunRouting, store: CountsStore | None) -> None:
+        self._routing, self._store = routing, store
+
+    def add_stored(self, answered: Sequence[Routed]) -> None:
+        """Counts of answers that came out of the store; such as have none there are told apart."""
+        if self._store is None or not answered:
+            return
+        packed = self._store.get_routing(list({key for _, key in answered}))
+        for request, key in answered:
+            data = packed.get(key)
+            counts = RoutingCounts.from_bytes(data, self._routing.layout) if data else None
+            self._routing.add(request.task_name, request.doc_id, counts)
+
+    def sink(self, asked: Sequence[Routed]) -> RoutingSink:
+        """What to tell of the counts of answers that the model gives now."""
+
+        def add(counted: list[tuple[int, RoutingCounts]]) -> None:
+            for place, counts in counted:
+                request, _ = asked[place]
+                self._routing.add(request.task_name, request.doc_id, counts)
+            if self._store is not None:
+                sound = {asked[place][1]: c for place, c in counted if c.is_finite}
+                self._store.put_routing({key: c.to_bytes() for key, c in sound.items()})
+
+        return add
 
 
 def routing_metrics(routing: RunRouting) -> JsonDict:

@@ -1,13 +1,12 @@
 """Whose tokens went through which experts: from the engine's passes to counts of each answer."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from mingmoe_eval.engine.prefix_plan import PrefixPlan, Row, Span, Trunk
-from mingmoe_eval.engine.routing_log import Indices, RoutingLog
-from mingmoe_eval.molora.routing_counts import Array, RoutingCounts
+from mingmoe_eval.routing.counts import Array, RoutingCounts
+from mingmoe_eval.routing.log import Indices, RoutingLog
 
 RoutingSink = Callable[[list[tuple[int, RoutingCounts]]], None]
 """Told (index of the pair or prompt, its counts) of answers that are done."""
@@ -34,52 +33,59 @@ class TrunkSums:
 Below = tuple[TrunkSums, ...]
 
 
+class Placed(NamedTuple):
+    """A sequence's own tokens in a pass: from its `start` on, at `columns` of the flat input."""
+
+    place: int
+    start: int
+    columns: Indices
+
+
 class ScoringRouting:
     """Counts for the pairs of one scoring call, over the prefix tree.
 
     Args:
         log: listens to the model.
-        plan: of the call's inputs.
-        prompts_at: at each place of the plan, the pairs with that input, and how many of its
-            tokens are each one's prompt.
+        lengths: of the call's inputs in tokens, by their places in the prefix order.
+        prompts_at: at each place, the pairs with that input, and how many of its tokens are each
+            one's prompt.
         sink: told the counts.
     """
 
     def __init__(
         self,
         log: RoutingLog,
-        plan: PrefixPlan,
+        lengths: Sequence[int],
         prompts_at: Sequence[Sequence[tuple[int, int]]],
         sink: RoutingSink,
     ) -> None:
-        self._log, self._plan, self._prompts_at, self._sink = log, plan, prompts_at, sink
+        self._log, self._lengths, self._prompts_at, self._sink = log, lengths, prompts_at, sink
 
-    def trunk_done(self, trunk: Trunk, below: Below) -> Below:
-        """The latest pass was this trunk's; gives what rows that grow on it need."""
-        start, stop = trunk.start, trunk.stop
-        places = range(trunk.low, trunk.high)
+    def trunk_done(self, places: Sequence[int], start: int, stop: int, below: Below) -> Below:
+        """The latest pass was of tokens [start, stop), which the sequences at `places` share.
+
+        Gives what rows that grow on them need.
+        """
         cuts = {_clip(c, start, stop) for place in places for _, c in self._prompts_at[place]}
         columns = np.arange(stop - start)
         sums = self._take({cut: [columns[: cut - start], columns[cut - start :]] for cut in cuts})
         here = (*below, TrunkSums(start, stop, sums))
-        ended = [place for place in places if len(self._plan.tokens(place)) == stop]
+        ended = [place for place in places if self._lengths[place] == stop]
         self._sink([answer for place in ended for answer in self._answers(place, here, {}, stop)])
         return here
 
-    def rows_done(self, spans: Sequence[Span], rows: Sequence[Row], below: Below) -> None:
-        """The latest pass was these rows'."""
-        widest = max(len(row.tokens) for row in rows)
+    def rows_done(self, sequences: Sequence[Placed], below: Below) -> None:
+        """The latest pass was of what these sequences have past the trunks `below`."""
         wanted: dict[tuple[int, int], list[Indices]] = {}
-        for place, start, columns in _sequences(spans, rows, widest):
+        for place, start, columns in sequences:
             for cut in self._cuts(place, start, start + len(columns)):
                 wanted[place, cut] = [columns[: cut - start], columns[cut - start :]]
         halves = self._take(wanted)
         self._sink(
             [
                 answer
-                for span in spans
-                for place in range(span.low, span.high)
-                for answer in self._answers(place, below, halves, span.start)
+                for place, start, _ in sequences
+                for answer in self._answers(place, below, halves, start)
             ]
         )
 
@@ -90,7 +96,7 @@ class ScoringRouting:
         self, place: int, below: Below, own: Mapping[tuple[int, int], _Halves], start: int
     ) -> Iterator[tuple[int, RoutingCounts]]:
         """Of each pair at a place: the trunks' sums, and those past `start`, which are its own."""
-        length = len(self._plan.tokens(place))
+        length = self._lengths[place]
         made: dict[int, RoutingCounts] = {}
         for pair, prompt in self._prompts_at[place]:
             if prompt not in made:
@@ -153,15 +159,6 @@ class GenerationRouting:
         prompt = self._log.take((index, 0)) + (self._trunk[0] if self._trunk else 0)
         values = np.stack([prompt, self._log.take((index, 1))])
         return RoutingCounts(values, np.array(self._tokens.pop(index), np.float64))
-
-
-def _sequences(
-    spans: Sequence[Span], rows: Sequence[Row], widest: int
-) -> Iterator[tuple[int, int, Indices]]:
-    """(place, first position, columns in the flattened input) of each sequence of a pass."""
-    for number, (span, row) in enumerate(zip(spans, rows, strict=True)):
-        for place, columns in zip(range(span.low, span.high), row.columns, strict=True):
-            yield place, span.start, number * widest + columns
 
 
 def _counts(parts: Sequence[_Halves], prompt: int, length: int) -> RoutingCounts:

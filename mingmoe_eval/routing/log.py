@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mingmoe_eval.molora.router import Router, routers
-from mingmoe_eval.molora.routing_counts import (
+from mingmoe_eval.routing.counts import (
     Array,
     RoutedBlock,
     RoutedLayer,
