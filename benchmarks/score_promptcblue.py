@@ -20,9 +20,8 @@ from collections import Counter
 from pathlib import Path
 
 from mingmoe_eval.metrics.rouge import tokenize
-from mingmoe_eval.promptcblue.answers import Item
-from mingmoe_eval.promptcblue.catalogue import MRG_SECTIONS, TASKS, CblueTask
-from mingmoe_eval.promptcblue.conversion.targets import target_of
+from mingmoe_eval.promptcblue.catalogue import MRG_SECTIONS, TASKS, CblueTask, Item
+from mingmoe_eval.promptcblue.doc_records import target_of
 from mingmoe_eval.promptcblue.parsing import parse_answer
 
 Record = dict[str, object]

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from promptcblue_data import read_lines
 
+from mingmoe_eval.cblue_conversion.convert import convert
 from mingmoe_eval.cli import main
 from mingmoe_eval.errors import DataError, UsageError
 from mingmoe_eval.promptcblue.catalogue import TASKS
-from mingmoe_eval.promptcblue.conversion.cblue import convert
-from mingmoe_eval.promptcblue.conversion.targets import target_of
-from mingmoe_eval.promptcblue.doc_records import docs_of
+from mingmoe_eval.promptcblue.doc_records import docs_of, target_of
 from mingmoe_eval.promptcblue.parsing import parse_answer
 from mingmoe_eval.promptcblue.scorer import score_files
 

@@ -18,6 +18,7 @@ LAYERS = [
     ["metrics", "molora.config", "molora.layers", "molora.router"],
     ["molora", "promptcblue", "exams", "published", "routing"],
     [
+        "cblue_conversion",
         "comparison",
         "data_sources",
         "engine",

@@ -30,7 +30,7 @@ def cblue(
     For those who have CBLUE and not PromptCBLUE. The scores compare with each other only.
     Example: mingmoe-eval convert cblue CBLUE/ --output data/promptcblue/dev.jsonl
     """
-    from mingmoe_eval.promptcblue.conversion.cblue import convert
+    from mingmoe_eval.cblue_conversion.convert import convert
 
     done = convert(source, split=split, most=most, seed=seed)
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in done.records]

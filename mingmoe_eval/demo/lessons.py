@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from random import Random
 from string import ascii_uppercase
 
+from mingmoe_eval.cblue_conversion.examples import prompt_of
 from mingmoe_eval.demo import medical_text
 from mingmoe_eval.demo.medical_text import Relation
 from mingmoe_eval.exams import prompts
 from mingmoe_eval.promptcblue import catalogue
-from mingmoe_eval.promptcblue.conversion.prompts import prompt_of
 from mingmoe_eval.records import JsonDict
 
 

@@ -1,13 +1,13 @@
-"""The 16 PromptCBLUE tasks: names, families, labels, main metrics.
+"""The 16 PromptCBLUE tasks: names, families, labels, main metrics, and what an answer looks like.
 
 Facts from the PromptCBLUE repository (data v0.2, CCKS-2023) and from MING's copy of its evaluator.
 The evaluator of August 2023 knows two tasks more, Text2DT and CMedCausal (`BEYOND_THE_16`); neither
 MING-MOE nor the v0.2 data has them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from mingmoe_eval.errors import UnknownTaskError
 from mingmoe_eval.promptcblue.label_sets import (
@@ -36,10 +36,24 @@ Family = Literal[
 ]
 MainMetric = Literal["micro_f1", "macro_f1", "weighted_f1", "rouge_l"]
 
+Item = dict[str, Any]
+"""One entity, triple, event or finding: official key -> text, or list of texts (CHIP-CDEE)."""
+
+Answer = list[Item] | dict[str, str] | str
+"""Items of a structured task, sections of a report (IMCS-V2-MRG), or a label or reply.
+
+Gold and prediction alike, as the official structured files have them.
+"""
+
+Choices = Sequence[str]
+"""The options shown in the prompt; none for CHIP-CDEE, IMCS-V2-MRG and MedDG."""
+
 BEYOND_THE_16 = ("Text2DT", "CMedCausal")
 NO_STANDARD_TERM = "没有对应的标准化实体"
 MRG_SECTIONS = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
 EVENT_KEYS = ("主体词", "发生状态", "描述词", "解剖部位")
+STS_SYNONYMS = {"相同": "是的", "不同": "不是"}
+"""One CHIP-STS template offers 相同/不同; the evaluator counts in 是的/不是."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,16 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from mingmoe_eval.promptcblue.answers import Answer, Choices, Item
 from mingmoe_eval.promptcblue.catalogue import (
     EVENT_KEYS,
     MRG_SECTIONS,
     NO_STANDARD_TERM,
+    STS_SYNONYMS,
+    Answer,
     CblueTask,
+    Choices,
+    Item,
 )
-from mingmoe_eval.promptcblue.labels import STS_SYNONYMS, parse_label
 
 _HALF_WIDTH = {full: full - 0xFEE0 for full in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0x0D: "\n"}
 _BULLET = re.compile(r"\s*(?:[-*•·#>]+\s+|\d{1,3}[.)、]\s*)?")
@@ -114,7 +116,7 @@ def _findings(said: str, options: Sequence[str], fallback: str) -> Iterable[Item
 
 def _label(said: str, task: CblueTask, choices: Choices) -> str:
     """The one label that is named, in the spelling of the data; else the whole text."""
-    synonyms = STS_SYNONYMS if task.name == "CHIP-STS" else ()
+    synonyms = STS_SYNONYMS if task.name == "CHIP-STS" else {}
     spelling = {fold_width(label): label for label in (*choices, *task.labels, *synonyms)}
     known = list(spelling)
     lines = list(_lines(said)) or [""]
@@ -123,8 +125,9 @@ def _label(said: str, task: CblueTask, choices: Choices) -> str:
         exact = {label for label in known if label.strip(_EDGES) == bare}
         named = exact or _mentioned(part, known)
         if len(named) == 1:
-            return parse_label(spelling[named.pop()], task.name)
-    return parse_label(said, task.name)
+            label = spelling[named.pop()].strip()
+            return synonyms.get(label, label)
+    return said.strip()
 
 
 def _sections(said: str) -> dict[str, str]:

@@ -7,12 +7,12 @@ task's rate of parse failures. The official scorer tells nothing of this.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from mingmoe_eval.promptcblue.answers import Choices
 from mingmoe_eval.promptcblue.catalogue import (
     EVENT_KEYS,
     MRG_SECTIONS,
     NO_STANDARD_TERM,
     CblueTask,
+    Choices,
 )
 
 WELL_FORMED = "well-formed"

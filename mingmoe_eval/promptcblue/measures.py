@@ -15,8 +15,7 @@ from mingmoe_eval.metrics.doc_resampling import percentile_interval
 from mingmoe_eval.metrics.rouge import rouge
 from mingmoe_eval.metrics.tuple_f1 import TupleCounts
 from mingmoe_eval.metrics.uncertainty import wilson_interval
-from mingmoe_eval.promptcblue.answers import Answer, Item
-from mingmoe_eval.promptcblue.catalogue import CblueTask
+from mingmoe_eval.promptcblue.catalogue import Answer, CblueTask, Item
 
 if TYPE_CHECKING:
     import numpy as np

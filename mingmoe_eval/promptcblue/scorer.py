@@ -9,20 +9,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from mingmoe_eval.promptcblue.answers import Answer
-from mingmoe_eval.promptcblue.catalogue import TASKS, CblueTask
-from mingmoe_eval.promptcblue.checks import (
+from mingmoe_eval.promptcblue.catalogue import TASKS, Answer, CblueTask
+from mingmoe_eval.promptcblue.malformed import WELL_FORMED, describe, most_frequent
+from mingmoe_eval.promptcblue.measures import main_interval, measure_of
+from mingmoe_eval.promptcblue.parsing import Profile, parse_answer
+from mingmoe_eval.promptcblue.submission import (
+    AnswerSheet,
+    Entry,
+    Fault,
     Pair,
     ambiguous,
     gold_faults,
     incomplete,
     misfits,
+    read_sheet,
     sample_id,
 )
-from mingmoe_eval.promptcblue.malformed import WELL_FORMED, describe, most_frequent
-from mingmoe_eval.promptcblue.measures import main_interval, measure_of
-from mingmoe_eval.promptcblue.parsing import Profile, parse_answer
-from mingmoe_eval.promptcblue.submission import AnswerSheet, Entry, Fault, read_sheet
 from mingmoe_eval.promptcblue.tables import label_table
 
 _INCOMPLETE = "There are missing predictions in the submission, please check again!"

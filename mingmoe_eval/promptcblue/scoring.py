@@ -7,12 +7,12 @@ Settings: `profile` (default `official`) says how texts are read.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any, cast
 
-from mingmoe_eval.metrics.uncertainty import share
-from mingmoe_eval.promptcblue.answers import Answer
-from mingmoe_eval.promptcblue.catalogue import CblueTask, task_named
-from mingmoe_eval.promptcblue.guessing import guessing_level
+from mingmoe_eval.errors import DataError
+from mingmoe_eval.metrics.uncertainty import mean_of_parts, share
+from mingmoe_eval.promptcblue.catalogue import TASKS, Answer, CblueTask, Family, task_named
 from mingmoe_eval.promptcblue.malformed import WELL_FORMED, describe, most_frequent
 from mingmoe_eval.promptcblue.measures import (
     SECTION,
@@ -20,16 +20,15 @@ from mingmoe_eval.promptcblue.measures import (
     main_interval,
     measure_of,
 )
-from mingmoe_eval.promptcblue.overall import fold_group
 from mingmoe_eval.promptcblue.parsing import Profile, parse_answer, profile_named
-from mingmoe_eval.promptcblue.tables import label_intervals, label_table
-from mingmoe_eval.promptcblue.tag_view import tag_view
-from mingmoe_eval.records import MetricValue, Response, Sample, Score
-
-__all__ = ["breakdowns", "chance_level", "expected", "fold", "fold_group", "score_doc"]
+from mingmoe_eval.promptcblue.tables import label_intervals, label_table, tag_view
+from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult
 
 _RESAMPLES = 10_000
 _METHOD = "percentile bootstrap over docs, 10,000 draws"
+_GUESSES = 20_000
+"""So many in all: small samples are guessed at often, large ones a few times."""
+
 _Breakdown = dict[str, MetricValue]
 
 
@@ -59,8 +58,34 @@ def expected(doc: Mapping[str, Any]) -> str:
 
 
 def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
-    """What uniform guesses among each doc's options score; None where guessing has no meaning."""
-    return guessing_level(docs)
+    """The main metric that uniform guesses among each doc's own options have on average.
+
+    A mean over seeded guesses: F1 of random labels has no closed form, and the chance level is not
+    one over the number of options; macro F1 of guesses among 40 options over few docs lies well
+    below it. None for no docs, for docs without options, and for tasks whose answer is more than
+    one label.
+    """
+    if not docs or not all(doc.get("answer_choices") for doc in docs):
+        return None
+    if not (task := task_named(docs[0]["task_dataset"])).default_label:
+        return None
+    measure = measure_of(task)
+    golds = [_gold(doc, {}) for doc in docs]
+    choices = [
+        [parse_answer(task, choice, _choices(doc)) for choice in _choices(doc)] for doc in docs
+    ]
+    rng = Random(0)
+    rounds = max(20, _GUESSES // len(docs))
+    values = [
+        measure.corpus(
+            [
+                measure.compare(gold, rng.choice(options))
+                for gold, options in zip(golds, choices, strict=True)
+            ]
+        )[measure.main]
+        for _ in range(rounds)
+    ]
+    return math.fsum(values) / rounds
 
 
 def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, MetricValue]:
@@ -105,6 +130,42 @@ def breakdowns(
         },
     }
     return {name: table for name, table in tables.items() if table}
+
+
+def fold_group(
+    members: Mapping[str, TaskResult],
+    samples: Mapping[str, Sequence[Sample]],
+    *,
+    weight_by_size: bool = False,
+) -> dict[str, MetricValue]:
+    """The mean of the main metrics of all 16 tasks, or of the tasks of one family.
+
+    Over all 16 it is the official overall score; then each family's mean is given too. Tasks weigh
+    the same, whatever their size. The interval takes the tasks for independent: the standard
+    error is sqrt(sum of SE^2) / k, with each task's SE read off its interval's width.
+
+    Raises:
+        DataError: Neither all 16 are there, nor all of one family; names the missing ones.
+    """
+    by_name = {task.lm_eval_name: task for task in TASKS.values()}
+    families: dict[Family, list[str]] = {}
+    for name, task in by_name.items():
+        families.setdefault(task.family, []).append(name)
+    if weight_by_size:
+        raise DataError("PromptCBLUE's groups are plain means; weight_by_size has to be false")
+    present = set(members)
+    if any(present == set(names) for names in families.values()):
+        return {"score": mean_of_parts([result.main for result in members.values()])}
+    if missing := [name for name in by_name if name not in present]:
+        raise DataError(
+            f"PromptCBLUE's overall score is over all 16 tasks; {len(missing)} are missing: "
+            f"{', '.join(missing)}"
+        )
+    means = {
+        f"score_{family}": mean_of_parts([members[name].main for name in names])
+        for family, names in families.items()
+    }
+    return {"score": mean_of_parts([members[name].main for name in by_name]), **means}
 
 
 def _task(doc: Mapping[str, Any]) -> CblueTask:

@@ -1,13 +1,12 @@
 """One task by label: entity types, relations, statuses or classes, each with its own F1."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from mingmoe_eval.metrics.doc_resampling import percentile_interval, resampled_sums
 from mingmoe_eval.metrics.label_f1 import LabelScore
 from mingmoe_eval.metrics.tuple_f1 import TupleCounts, compare_sets, f1_of_sums
-from mingmoe_eval.promptcblue.answers import Answer, Item
-from mingmoe_eval.promptcblue.catalogue import CblueTask, Family
+from mingmoe_eval.promptcblue.catalogue import Answer, CblueTask, Family, Item
 from mingmoe_eval.promptcblue.measures import answer_tuples
 
 _LABEL_KEYS: Mapping[Family, str] = {
@@ -75,3 +74,61 @@ def label_intervals(
     drawn = resampled_sums(columns.reshape(len(answers), -1), rng, resamples=resamples)
     f1 = f1_of_sums(drawn.reshape(resamples, len(counts), 3))
     return {label: percentile_interval(f1[:, index]) for index, label in enumerate(counts)}
+
+
+def tag_view(
+    prompts: Sequence[str], answers: Sequence[tuple[Answer, Answer]]
+) -> dict[str, LabelScore]:
+    """Entity types as seqeval sees them: BIO tags over the characters of the prompt.
+
+    The official score compares sets of strings and does not know where they stand, so it needs
+    another step than seqeval. This view shows what sequence labelling papers report: an entity
+    counts when its span and type agree. Outputs carry no places; each entity is put at its first
+    free place in the prompt, longer ones first, and what is not in the prompt cannot be shown: an
+    invented entity does not cost precision here.
+    """
+    from seqeval.metrics import classification_report
+    from seqeval.scheme import IOB2
+
+    gold, said = (
+        [
+            _tags(prompt, cast(list[Item], pair[side]))
+            for prompt, pair in zip(prompts, answers, strict=True)
+        ]
+        for side in (0, 1)
+    )
+    if not any(tag != "O" for tags in gold for tag in tags):
+        return {}
+    report: dict[str, Any] = classification_report(
+        gold, said, mode="strict", scheme=IOB2, output_dict=True, zero_division=0
+    )
+    return {
+        kind: LabelScore(
+            float(row["precision"]),
+            float(row["recall"]),
+            float(row["f1-score"]),
+            int(row["support"]),
+        )
+        for kind, row in report.items()
+        if not kind.endswith(" avg")
+    }
+
+
+def _tags(prompt: str, items: Sequence[Item]) -> list[str]:
+    tags = ["O"] * len(prompt)
+    entities = sorted({(str(i["entity"]), str(i["type"])) for i in items}, key=_longest_first)
+    for entity, kind in entities:
+        start = prompt.find(entity)
+        while start >= 0:
+            span = range(start, start + len(entity))
+            if all(tags[place] == "O" for place in span):
+                tags[start : start + len(entity)] = [f"B-{kind}"] + [f"I-{kind}"] * (
+                    len(entity) - 1
+                )
+                break
+            start = prompt.find(entity, start + 1)
+    return tags
+
+
+def _longest_first(entity: tuple[str, str]) -> tuple[int, str, str]:
+    return -len(entity[0]), *entity

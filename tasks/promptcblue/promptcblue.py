@@ -12,8 +12,7 @@ from typing import Any
 from mingmoe_eval.data_sources import Docs, Source, records_of
 from mingmoe_eval.errors import MissingDataError, UsageError
 from mingmoe_eval.promptcblue import scoring
-from mingmoe_eval.promptcblue.answers import Answer
-from mingmoe_eval.promptcblue.catalogue import CblueTask, task_named
+from mingmoe_eval.promptcblue.catalogue import Answer, CblueTask, task_named
 from mingmoe_eval.promptcblue.doc_records import docs_of
 from mingmoe_eval.promptcblue.measures import Comparison, measure_of
 from mingmoe_eval.promptcblue.submission import read_sheet

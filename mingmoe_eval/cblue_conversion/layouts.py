@@ -1,22 +1,39 @@
-"""The original CBLUE files with one example a row, and how each becomes an answer.
+"""The layouts of the original CBLUE files, and how each becomes examples.
 
 Field names from the CBLUE repository (README and format checkers). One function a task: a row of
-the file, its number and a source of chance in, an example out.
+the file, its number and a source of chance in, an example out; then the two that differ, IMCS-V2
+(one file behind four tasks) and KUAKE-IR (three files behind one).
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from mingmoe_eval.promptcblue.conversion import codes
-from mingmoe_eval.promptcblue.conversion.examples import Example
-from mingmoe_eval.promptcblue.label_sets import CMEEE_TYPES, CMEIE_RELATIONS, MDCFNPC_STATUSES
+from mingmoe_eval.cblue_conversion import codes
+from mingmoe_eval.cblue_conversion.examples import Example
+from mingmoe_eval.errors import DataError
+from mingmoe_eval.promptcblue.catalogue import MRG_SECTIONS
+from mingmoe_eval.promptcblue.label_sets import (
+    CMEEE_TYPES,
+    CMEIE_RELATIONS,
+    DAC_INTENTS,
+    IMCS_NER_TYPES,
+    MDCFNPC_STATUSES,
+    SR_STATUSES,
+)
 
 Row = Mapping[str, Any]
+_Turn = Mapping[str, Any]
 RowReader = Callable[[Row, str, random.Random], Example]
 
 _OTHER_RELATIONS = 4
 _OTHER_TERMS = 7
+
+_TURNS_BEFORE = 4
+"""How many turns a question about the intent of one shows before it."""
+
+_QUERY_FILES = ("{stem}_query.txt", "{stem}.query.txt")
 
 
 def read_cmeee(row: Row, number: str, chance: random.Random) -> Example:
@@ -163,3 +180,119 @@ LABEL_READERS: Mapping[str, RowReader] = {
 
 def _terms(row: Row) -> list[str]:
     return [term for term in row["normalized_result"].split("##") if term]
+
+
+def examples_of_dialogue(dialogue_id: str, dialogue: Mapping[str, Any]) -> Iterator[Example]:
+    """IMCS-V2: every example that one annotated dialogue gives to the four tasks.
+
+    Layout from the data set's repository (lemuria-wchen/imcs21-cblue): dialogue id -> {self_report,
+    dialogue: [{speaker, sentence, dialogue_act, BIO_label, local_implicit_info}], report: [two]}.
+    """
+    turns: Sequence[_Turn] = dialogue["dialogue"]
+    for index, turn in enumerate(turns):
+        turn_id = f"{dialogue_id}-{turn.get('sentence_id', index + 1)}"
+        yield _entities(turn_id, turn)
+        yield _intent(turn_id, turns[max(0, index - _TURNS_BEFORE) : index + 1])
+        if turn.get("local_implicit_info"):
+            yield _symptoms(turn_id, turns[max(0, index - 2) : index], turn)
+    if dialogue.get("report"):
+        yield _report(dialogue_id, dialogue)
+
+
+def _entities(turn_id: str, turn: _Turn) -> Example:
+    found = dict.fromkeys(_spans(turn["sentence"], turn["BIO_label"].split(" ")))
+    return Example(
+        task="IMCS-V2-NER",
+        sample_id=turn_id,
+        slots={"text": turn["sentence"]},
+        answer=[{"entity": entity, "type": codes.IMCS_NER[kind]} for entity, kind in found],
+        choices=IMCS_NER_TYPES,
+    )
+
+
+def _spans(sentence: str, tags: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Entities with their type, from one BIO tag a character."""
+    start = None
+    for place, tag in enumerate([*tags, "O"]):
+        if start is not None and not tag.startswith("I-"):
+            yield sentence[start:place], tags[start].removeprefix("B-")
+            start = None
+        if tag.startswith("B-"):
+            start = place
+
+
+def _intent(turn_id: str, turns: Sequence[_Turn]) -> Example:
+    return Example(
+        task="IMCS-V2-DAC",
+        sample_id=turn_id,
+        slots={"text": _written(turns)},
+        answer=codes.DAC[turns[-1]["dialogue_act"]],
+        choices=DAC_INTENTS,
+    )
+
+
+def _symptoms(turn_id: str, before: Sequence[_Turn], turn: _Turn) -> Example:
+    symptoms: Mapping[str, str] = turn["local_implicit_info"]
+    return Example(
+        task="IMCS-V2-SR",
+        sample_id=turn_id,
+        slots={"history": _written(before) or "（无）", "text": _written([turn])},
+        answer=[{"entity": s, "attr": SR_STATUSES[int(code)]} for s, code in symptoms.items()],
+        choices=SR_STATUSES,
+    )
+
+
+def _report(dialogue_id: str, dialogue: Mapping[str, Any]) -> Example:
+    """The first of the two reference reports is gold."""
+    report = dialogue["report"][0]
+    said = dialogue.get("self_report", dialogue.get("self-report", ""))
+    return Example(
+        task="IMCS-V2-MRG",
+        sample_id=dialogue_id,
+        slots={"text": f"患者自述：{said}\n{_written(dialogue['dialogue'])}"},
+        answer={name: report[name].replace("\n", "").strip() for name in MRG_SECTIONS},
+    )
+
+
+def _written(turns: Sequence[_Turn]) -> str:
+    return "\n".join(f"{turn['speaker']}：{turn['sentence']}" for turn in turns)
+
+
+def retrieval_rows(path: Path) -> Iterator[dict[str, str]]:
+    """KUAKE-IR: a pair for each line `query id, document id`, the right document or another's.
+
+    `corpus.tsv` and the file of queries are looked for beside `path`. Half of the pairs, drawn at
+    random, get a document of another query, so the irrelevant ones are easier than PromptCBLUE's.
+
+    Raises:
+        DataError: The queries or the documents are not there.
+    """
+    pairs = [(query, document) for query, document in _cells(path)]
+    queries = dict(_cells(_beside(path, [name.format(stem=path.stem) for name in _QUERY_FILES])))
+    wanted = {document for _, document in pairs}
+    corpus = _cells(_beside(path, ["corpus.tsv"]))
+    documents = {key: text for key, text in corpus if key in wanted}
+    chance = random.Random(path.stem)
+    for query, document in pairs:
+        other_query, other = chance.choice(pairs)
+        swapped = other_query != query and chance.random() < 0.5
+        yield {
+            "query": queries[query],
+            "document": documents[other if swapped else document],
+            "label": str(int(not swapped)),
+        }
+
+
+def _beside(path: Path, names: list[str]) -> Path:
+    for name in names:
+        if (path.parent / name).is_file():
+            return path.parent / name
+    raise DataError(f"{path} needs {' or '.join(names)} beside it")
+
+
+def _cells(path: Path) -> Iterator[tuple[str, str]]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for line in lines:
+            key, tab, value = line.rstrip("\n").partition("\t")
+            if tab:
+                yield key, value

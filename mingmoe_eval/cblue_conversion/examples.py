@@ -1,10 +1,52 @@
-"""Our own prompts for records made from the original CBLUE files.
+"""One example of an original CBLUE file, as a PromptCBLUE record with a prompt of our own.
 
-They are not PromptCBLUE's 94 templates: they also say how the answer is to be written, so that a
-model without PromptCBLUE training has a chance. Scores on them compare with nothing published.
+The prompts are not PromptCBLUE's 94 templates: they also say how the answer is to be written, so
+that a model without PromptCBLUE training has a chance. Scores on them compare with nothing
+published.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mingmoe_eval.promptcblue.catalogue import TASKS, Answer
+from mingmoe_eval.promptcblue.doc_records import target_of
+from mingmoe_eval.promptcblue.measures import answer_tuples
+from mingmoe_eval.promptcblue.parsing import parse_answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """What is asked and what is right; `slots` fill the task's prompt."""
+
+    task: str
+    sample_id: str
+    slots: Mapping[str, str]
+    answer: Answer
+    choices: tuple[str, ...] | None = None
+
+    def to_record(self) -> dict[str, Any] | None:
+        """The record; None when the format cannot hold the answer, so that gold would be wrong."""
+        task, choices = TASKS[self.task], self.choices or ()
+        target = target_of(task, self.answer, choices)
+        if not _same(parse_answer(task, target, choices), self.answer):
+            return None
+        return {
+            "input": prompt_of(self.task, self.choices, **self.slots),
+            "target": target,
+            "answer_choices": None if self.choices is None else list(self.choices),
+            "task_type": task.task_type,
+            "task_dataset": self.task,
+            "sample_id": self.sample_id,
+        }
+
+
+def _same(one: Answer, other: Answer) -> bool:
+    """Equal to the scorer, for which a list of items is a set."""
+    if isinstance(one, list) and isinstance(other, list):
+        return answer_tuples(one) == answer_tuples(other)
+    return one == other
+
 
 _PROMPTS = {
     "CMeEE-V2": (

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mingmoe_eval.cblue_conversion import layouts
+from mingmoe_eval.cblue_conversion.examples import Example
 from mingmoe_eval.errors import DataError, UsageError, offence_list
 from mingmoe_eval.promptcblue.catalogue import TASKS
-from mingmoe_eval.promptcblue.conversion import layouts
-from mingmoe_eval.promptcblue.conversion.dialogues import examples_of_dialogue
-from mingmoe_eval.promptcblue.conversion.examples import Example
-from mingmoe_eval.promptcblue.conversion.retrieval import retrieval_rows
 
 _SUFFIXES = (".json", ".jsonl", ".tsv")
 _ManyReader = Callable[[Any, str, random.Random], Iterable[Example]]
@@ -113,7 +111,7 @@ def _examples(name: str, path: Path, split: str, seed: int) -> Iterator[Example]
 
 def _reader(name: str, rows: Mapping[str, Any]) -> _ManyReader:
     if name in _IMCS_TASKS or name == "IMCS-V2":
-        return lambda row, number, chance: examples_of_dialogue(number, row)
+        return lambda row, number, chance: layouts.examples_of_dialogue(number, row)
     one = layouts.cdn_reader(list(rows.values())) if name == "CHIP-CDN" else _ROW_READERS[name]
     return lambda row, number, chance: [one(row, number, chance)]
 
@@ -122,7 +120,7 @@ def _rows(name: str, path: Path) -> dict[str, Any]:
     """The file's rows by number, or by dialogue id; JSON, JSON Lines or, for KUAKE-IR, TSV."""
     try:
         if name == "KUAKE-IR":
-            return dict(_numbered(retrieval_rows(path)))
+            return dict(_numbered(layouts.retrieval_rows(path)))
         text = path.read_text("utf-8-sig")
         content = _json(text)
     except (OSError, ValueError) as error:
