@@ -53,7 +53,7 @@ class ScriptedLM(LM):
         raise NotImplementedError
 
     def take_usage(self) -> dict[tuple[str, int, int], RequestUsage]:
-        """See `evaluation.LanguageModel`."""
+        """See `mingmoe_eval.LanguageModel`."""
         taken, self._usage = self._usage, {}
         return taken
 

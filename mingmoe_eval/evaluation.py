@@ -13,15 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from mingmoe_eval import run_store, scoring
 from mingmoe_eval.engine.served_address import is_served, without_credentials
 from mingmoe_eval.errors import MingMoeError, UsageError
 from mingmoe_eval.harness import results as harness_results
 from mingmoe_eval.harness.files import write_output
-from mingmoe_eval.harness.results import UsageKey
 from mingmoe_eval.harness.tasks import HarnessTask, load_tasks
+from mingmoe_eval.language_model import (
+    CountsRouting,
+    LanguageModel,
+    MayLackAbilities,
+    UsageKey,
+    refuse_incomplete,
+)
 from mingmoe_eval.provenance import environment, task_provenance
 from mingmoe_eval.records import (
     JsonDict,
@@ -39,29 +45,6 @@ if TYPE_CHECKING:
     from mingmoe_eval.engine.checkpoint import Checkpoint
 
 
-class LanguageModel(Protocol):
-    """What a run needs of a model: lm-eval's LM, and an account of what each request cost."""
-
-    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """See lm-eval."""
-
-    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        """See lm-eval."""
-
-    def generate_until(self, requests: list[Any]) -> list[str]:
-        """See lm-eval."""
-
-    def take_usage(self) -> dict[UsageKey, RequestUsage]:
-        """What each request cost since the last call; the record is cleared."""
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether the tokenizer brings a chat template."""
-
-    def describe(self) -> JsonDict:
-        """What the model is, for provenance: weights, format, dtype, device and so on."""
-
-
 class Watch:
     """Told how a run goes; this one says nothing."""
 
@@ -76,14 +59,6 @@ class Watch:
 
     def task_done(self, result: TaskResult) -> None:
         """A task is scored and saved."""
-
-
-@runtime_checkable
-class _MayLackAbilities(Protocol):
-    """A model that cannot do every kind of task, such as one behind an endpoint."""
-
-    def refuse_unless_able(self, output_types: Mapping[str, str], *, chat: bool) -> None:
-        """Refuse tasks that it cannot do, given lm-eval's output type of each."""
 
 
 OpenModel = Callable[[RunSpec, Path | None, Watch], LanguageModel]
@@ -123,8 +98,9 @@ def evaluate(
             run_store.save_unfinished(path, spec)
         try:
             lm = (open_model or open_named)(opening, path, watch)
+            refuse_incomplete(lm)
             conditions = _Conditions(lm=lm, spec=spec, chat=_chat_template(spec, lm), watch=watch)
-            if isinstance(lm, _MayLackAbilities):
+            if isinstance(lm, MayLackAbilities):
                 kinds = {task.name: str(task.task.OUTPUT_TYPE) for task in tasks}
                 lm.refuse_unless_able(kinds, chat=conditions.chat)
             return _run_all(conditions, tasks, selection, path)
@@ -260,7 +236,7 @@ def _run_all(
         results={**results, **groups},
         samples=samples,
         timing=_timing(done, time.perf_counter() - started),
-        routing=getattr(conditions.lm, "routing", None),
+        routing=conditions.lm.routing if isinstance(conditions.lm, CountsRouting) else None,
     )
     if path:
         _save(run, path)
@@ -360,8 +336,7 @@ def _seed_everything(seed: int) -> None:
 
 
 def _provenance(conditions: _Conditions, done: Mapping[str, _Done]) -> JsonDict:
-    chat_template = getattr(conditions.lm, "chat_template", None)
-    text = chat_template(True) if conditions.chat and callable(chat_template) else None
+    text = conditions.lm.chat_template(True) if conditions.chat else None
     return {
         **environment(),
         "model": conditions.lm.describe(),

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -101,6 +101,9 @@ def _check_of(hint: Any) -> _Check:
         return lambda value: (
             isinstance(value, tuple) and length in (None, len(value)) and all(map(each, value))
         )
+    if origin is Sequence:
+        each = _check_of(arguments[0])
+        return lambda value: isinstance(value, tuple) and all(map(each, value))
     if origin is Mapping:
         each = _check_of(arguments[1])
         return lambda value: isinstance(value, Mapping) and all(map(each, value.values()))

@@ -30,10 +30,13 @@ JsonDict = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """What a user asked for: one model over some tasks. Names follow the command's flags."""
+    """What a user asked for: one model over some tasks. Names follow the command's flags.
+
+    `tasks` takes one name or several, and is a tuple once the spec is made.
+    """
 
     model: str
-    tasks: tuple[str, ...]
+    tasks: Sequence[str]
     base: str | None = None
     data_dir: str | None = None
     sample: bool = False
@@ -48,6 +51,11 @@ class RunSpec:
     chat_template: bool | None = None
     cache: bool = True
     permute_options: str | None = None
+
+    def __post_init__(self) -> None:
+        # A lone name is a sequence too, of letters: as such it would be five tasks, "u" to "e".
+        names = (self.tasks,) if isinstance(self.tasks, str) else tuple(self.tasks)
+        object.__setattr__(self, "tasks", names)
 
     @property
     def marks(self) -> tuple[str, ...]:

@@ -14,7 +14,16 @@ PACKAGE = ROOT / "mingmoe_eval"
 
 # From the bottom up; a module may import its own layer's package and anything below.
 LAYERS = [
-    ["errors", "hub", "locations", "record_building", "record_files", "records"],
+    [
+        "errors",
+        "hub",
+        "language_model",
+        "lazy_names",
+        "locations",
+        "record_building",
+        "record_files",
+        "records",
+    ],
     ["metrics", "molora.config", "molora.layers", "molora.router"],
     ["molora", "promptcblue", "exams", "published", "routing"],
     [

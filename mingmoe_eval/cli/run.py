@@ -21,7 +21,8 @@ from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.records import RunSpec
 
 if TYPE_CHECKING:
-    from mingmoe_eval.evaluation import LanguageModel, OpenModel, Watch
+    from mingmoe_eval.evaluation import OpenModel, Watch
+    from mingmoe_eval.language_model import LanguageModel
 
 EXAMPLE = "Example: mingmoe-eval --tasks pharmacist2023 --model ckpt/ --data-dir data/"
 

@@ -1,17 +1,13 @@
 """The language model behind a run: `CheckpointLM`, an lm-eval `LM` over one checkpoint."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mingmoe_eval.lazy_names import on_first_use
 
 if TYPE_CHECKING:
     from mingmoe_eval.engine.checkpoint_lm import CheckpointLM
 
 __all__ = ["CheckpointLM"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: torch and transformers take seconds, and most verbs need neither."""
-    if name == "CheckpointLM":
-        from mingmoe_eval.engine.checkpoint_lm import CheckpointLM
-
-        return CheckpointLM
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # it would let a type checker pass any name
+    __getattr__ = on_first_use(__name__, {"CheckpointLM": "checkpoint_lm"})

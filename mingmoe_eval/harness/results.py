@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mingmoe_eval.language_model import UsageKey
 from mingmoe_eval.metrics.uncertainty import mean_interval
 from mingmoe_eval.records import (
     MetricValue,
@@ -15,9 +16,6 @@ from mingmoe_eval.records import (
     fingerprint,
 )
 from mingmoe_eval.scoring import count, failure_of
-
-UsageKey = tuple[str, int, int]
-"""Which request: the task's name, the doc's position, the request's index within the doc."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

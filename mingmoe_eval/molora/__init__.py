@@ -1,6 +1,8 @@
 """Mixtures of low-rank experts: their checkpoints, their arithmetic, their routing."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mingmoe_eval.lazy_names import on_first_use
 
 if TYPE_CHECKING:
     from mingmoe_eval.molora.checkpoint import describe_checkpoint, load_model, load_tokenizer
@@ -9,19 +11,14 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_checkpoint", "load_adapters", "load_model", "load_tokenizer", "probe"]
 
-
-def __getattr__(name: str) -> Any:
-    # On demand: torch and transformers take seconds, and commands that read runs need neither.
-    if name == "probe":
-        from mingmoe_eval.molora.probing import probe
-
-        return probe
-    if name == "load_adapters":
-        from mingmoe_eval.molora.resident_base import load_adapters
-
-        return load_adapters
-    if name in __all__:
-        from mingmoe_eval.molora import checkpoint
-
-        return getattr(checkpoint, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # it would let a type checker pass any name
+    __getattr__ = on_first_use(
+        __name__,
+        {
+            "describe_checkpoint": "checkpoint",
+            "load_adapters": "resident_base",
+            "load_model": "checkpoint",
+            "load_tokenizer": "checkpoint",
+            "probe": "probing",
+        },
+    )

@@ -5,7 +5,9 @@
 a mixture and trains its routers.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mingmoe_eval.lazy_names import on_first_use
 
 if TYPE_CHECKING:
     from mingmoe_eval.training.fine_tuning import train_adapter
@@ -14,17 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["compose_adapter", "compose_mixture", "train_adapter"]
 
-_HOMES = {
-    "train_adapter": "fine_tuning",
-    "compose_mixture": "lora_mixture",
-    "compose_adapter": "lorahub",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # On demand: torch, transformers and peft take seconds, and `--help` needs none of them.
-    if name in _HOMES:
-        import importlib
-
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # it would let a type checker pass any name
+    __getattr__ = on_first_use(
+        __name__,
+        {
+            "compose_adapter": "lorahub",
+            "compose_mixture": "lora_mixture",
+            "train_adapter": "fine_tuning",
+        },
+    )

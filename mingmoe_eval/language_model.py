@@ -1,0 +1,89 @@
+"""What a run needs of a language model, so that anything can be evaluated that answers."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from mingmoe_eval.errors import UsageError
+from mingmoe_eval.records import JsonDict, RequestUsage
+
+UsageKey = tuple[str, int, int]
+"""Which request: the task's name, the doc's position, the request's index within the doc."""
+
+
+class LanguageModel(Protocol):
+    """All that is used of a model: that part of lm-eval's `LM`, and what each request cost.
+
+    `requests` are lm-eval's `Instance`s: `request.args` is (context, continuation), (text,) or
+    (context, generation settings), and (`request.task_name`, `request.doc_id`, `request.idx`) is
+    the key of its usage. A subclass of `lm_eval.api.model.LM` has `rank` and `world_size` from
+    there; anything else sets them to 0 and 1.
+    """
+
+    @property
+    def rank(self) -> int:
+        """0: runs are asked for by one process, however many compute the answers."""
+
+    @property
+    def world_size(self) -> int:
+        """1, for the same reason."""
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Of each continuation: its log-likelihood in nats, and whether it is the greedy one."""
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """The log-likelihood of each whole text in nats; only some of lm-eval's own tasks ask."""
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """A text that continues each context, up to a stop string of its settings."""
+
+    def take_usage(self) -> dict[UsageKey, RequestUsage]:
+        """What each request cost since the last call; the record is cleared."""
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer brings a chat template; the next two are for those that do."""
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A chat as one prompt; without a generation prompt, its last message is to go on."""
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template's text, of which the run records a fingerprint."""
+
+    def describe(self) -> JsonDict:
+        """What the model is, for provenance: weights, format, dtype, device and so on."""
+
+
+@runtime_checkable
+class MayLackAbilities(Protocol):
+    """A model that cannot do every kind of task, such as one behind an endpoint."""
+
+    def refuse_unless_able(self, output_types: Mapping[str, str], *, chat: bool) -> None:
+        """Refuse tasks that it cannot do, given lm-eval's output type of each."""
+
+
+@runtime_checkable
+class CountsRouting(Protocol):
+    """A model that can say what its experts did."""
+
+    @property
+    def routing(self) -> JsonDict | None:
+        """What run.json keeps of it; None for a model without routers."""
+
+
+def refuse_incomplete(lm: object) -> None:
+    """Refuse an object that lacks members of `LanguageModel`.
+
+    lm-eval takes some of them for optional: without `apply_chat_template` it would ask in plain
+    text, and the run would say that the template was applied.
+
+    Raises:
+        UsageError: naming every member that is missing.
+    """
+    members = [name for name in vars(LanguageModel) if not name.startswith("_")]
+    if missing := [name for name in members if not hasattr(lm, name)]:
+        raise UsageError(
+            f"{type(lm).__name__} cannot be evaluated: it lacks {', '.join(missing)}; "
+            "mingmoe_eval.LanguageModel says what a run uses of a model"
+        )
