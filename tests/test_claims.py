@@ -2,15 +2,10 @@
 
 import itertools
 import random
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
-
-# `benchmarks` is no part of the package: it is found from the project's root alone.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.claims import tables
 from benchmarks.claims.methods import CONTENDERS

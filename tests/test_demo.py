@@ -5,17 +5,18 @@ import shutil
 import subprocess
 import sys
 from itertools import islice
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from mingmoe_eval.cli.demo import place_checkpoints
 from mingmoe_eval.demo import ADAPTER, BASE, TASKS, checkpoints_dir
-from mingmoe_eval.demo.lessons import lessons
-from mingmoe_eval.demo.reading_matter import passages
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.run_store import load_run
 from mingmoe_eval.task_catalog import load_catalog
+from tools.demo_checkpoints.lessons import lessons
+from tools.demo_checkpoints.reading_matter import passages
 
 
 def files_below(folder):
@@ -91,6 +92,28 @@ def test_right_letters_are_spread_evenly():
     ]
     shares = [letters.count(letter) / len(letters) for letter in "ABCD"]
     assert all(0.2 < share < 0.3 for share in shares), shares
+
+
+@pytest.mark.slow
+def test_the_checkpoints_are_made_again_in_the_form_in_which_they_are_shipped(tmp_path):
+    pytest.importorskip("torch")
+    from safetensors.torch import load
+
+    from tools.demo_checkpoints.__main__ import make_adapter, make_base
+
+    make_base(tmp_path / BASE, steps=1)
+    make_adapter(tmp_path / BASE, tmp_path / ADAPTER, steps=1)
+    shipped, made = files_below(checkpoints_dir()), files_below(tmp_path)
+    assert made.keys() == shipped.keys()
+    # Learned from text alone, and so the same byte for byte; weights take their thousand steps.
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert made[Path(BASE, name)] == shipped[Path(BASE, name)], name
+    for name in (path for path in shipped if path.suffix == ".safetensors"):
+        forms = [
+            {key: (tensor.shape, tensor.dtype) for key, tensor in load(files[name]).items()}
+            for files in (made, shipped)
+        ]
+        assert forms[0] == forms[1], name
 
 
 def test_the_demo_shows_exams_and_promptcblue_tasks_taught_and_not_taught():

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
-from mingmoe_eval.demo.lessons import lessons
-from mingmoe_eval.demo.reading_matter import passages
 from mingmoe_eval.locations import tasks_dir
+from tools.demo_checkpoints.lessons import lessons
+from tools.demo_checkpoints.reading_matter import passages
 
 MOST_SHARED = 0.5  # of the three-character pieces of a sample's stem and a training text's
 

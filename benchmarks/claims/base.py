@@ -10,8 +10,8 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase, Qwen2Config,
 from benchmarks.claims.reading import passages
 from benchmarks.claims.tasks import TaskData
 from benchmarks.claims.world import World
-from mingmoe_eval.demo.tiny_training import reading_batches, train
-from mingmoe_eval.demo.tokenizer import build_tokenizer
+from tools.demo_checkpoints.tiny_training import reading_batches, train
+from tools.demo_checkpoints.tokenizer import build_tokenizer
 
 VOCABULARY = 1024
 # A question, and its answer on a line of its own, in every task alike: what comes before the answer

@@ -1,8 +1,8 @@
-"""The demo: two tiny checkpoints that come with the package, and how they were made.
+"""The demo: two tiny checkpoints that come with the package.
 
 A base model of 0.6 million parameters, and a MING-MOE adapter for it that was taught some of the
-bundled tasks, both from text and items that we made up (`text/`; none is in a bundled sample). They
-show how a run works. They know nothing of medicine beyond that text.
+bundled tasks, both from text and items that we made up (none is in a bundled sample). They show how
+a run works, and know nothing of medicine beyond that text. `tools/demo_checkpoints` makes them.
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mingmoe_eval.demo.lessons import Lesson
+from tools.demo_checkpoints.lessons import Lesson
 
 NOT_LEARNED = -100
 Batch = tuple[Tensor, Tensor]

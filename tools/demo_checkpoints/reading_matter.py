@@ -6,8 +6,8 @@ No line here has the form of a task: no lettered options, no list of classes.
 from collections.abc import Callable, Iterator
 from random import Random
 
-from mingmoe_eval.demo import medical_text
-from mingmoe_eval.demo.medical_text import LANGUAGES, Relation
+from tools.demo_checkpoints import medical_text
+from tools.demo_checkpoints.medical_text import LANGUAGES, Relation
 
 
 def passages(rng: Random) -> Iterator[str]:

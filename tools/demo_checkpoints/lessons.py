@@ -6,11 +6,11 @@ from random import Random
 from string import ascii_uppercase
 
 from mingmoe_eval.cblue_conversion.examples import prompt_of
-from mingmoe_eval.demo import medical_text
-from mingmoe_eval.demo.medical_text import Relation
 from mingmoe_eval.exams import prompts
 from mingmoe_eval.promptcblue import catalogue
 from mingmoe_eval.records import JsonDict
+from tools.demo_checkpoints import medical_text
+from tools.demo_checkpoints.medical_text import Relation
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Makes the demo's two checkpoints: `python -m mingmoe_eval.demo.make_checkpoints OUT`.
+"""Makes the demo's two checkpoints: `python -m tools.demo_checkpoints OUT`.
 
 Ten minutes or so on two cores. Everything is drawn from fixed seeds, so that the same versions of
 torch and Python on the same kind of machine make the same files.
@@ -20,13 +20,13 @@ from transformers import (
 )
 
 from mingmoe_eval.demo import ADAPTER, BASE
-from mingmoe_eval.demo.lessons import lessons
-from mingmoe_eval.demo.reading_matter import passages
-from mingmoe_eval.demo.tiny_adapter import attach_fresh_adapter, write_adapter
-from mingmoe_eval.demo.tiny_training import lesson_batches, reading_batches, train
-from mingmoe_eval.demo.tokenizer import build_tokenizer
 from mingmoe_eval.molora import load_model, load_tokenizer
 from mingmoe_eval.molora.config import MoLoraConfig
+from tools.demo_checkpoints.lessons import lessons
+from tools.demo_checkpoints.reading_matter import passages
+from tools.demo_checkpoints.tiny_adapter import attach_fresh_adapter, write_adapter
+from tools.demo_checkpoints.tiny_training import lesson_batches, reading_batches, train
+from tools.demo_checkpoints.tokenizer import build_tokenizer
 
 SEED = 20240521
 VOCABULARY = 2304
