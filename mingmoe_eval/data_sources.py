@@ -66,7 +66,9 @@ class Docs(list[dict[str, Any]]):
     Attributes:
         source: Where the records came from.
         unusable: The rows that could not become docs.
-        notes: What a reader of the numbers must know, for instance that rows are missing.
+        notes: What a reader of the numbers must know, for instance that rows are unusable.
+        marks: Why numbers over these docs are not the benchmark's, for instance that rows are
+            missing; gate and table refuse a run with marks unless told otherwise.
     """
 
     def __init__(
@@ -76,11 +78,13 @@ class Docs(list[dict[str, Any]]):
         source: Source | None = None,
         unusable: Sequence[UnusableRow] = (),
         notes: Sequence[str] = (),
+        marks: Sequence[str] = (),
     ) -> None:
         super().__init__(docs)
         self.source = source
         self.unusable = tuple(unusable)
         self.notes = tuple(notes)
+        self.marks = tuple(marks)
 
     @property
     def features(self) -> dict[str, None]:

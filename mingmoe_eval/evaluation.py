@@ -311,6 +311,7 @@ def _fold(task: HarnessTask, samples: Sequence[Sample], seconds: float) -> TaskR
         version=str(task.settings.get("version", "")),
         num_fewshot=task.num_fewshot,
         notes=tuple(getattr(task.docs, "notes", ())),
+        marks=tuple(getattr(task.docs, "marks", ())),
         seconds=seconds,
     )
 

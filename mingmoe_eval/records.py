@@ -232,6 +232,8 @@ class TaskResult:
     num_fewshot: int = 0
     members: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    """Why the data make these numbers not the benchmark's; what was asked for is in the spec."""
     seconds: float = 0.0
 
     @property
@@ -260,6 +262,7 @@ class TaskResult:
         }
         values["members"] = as_tuple(values.get("members"))
         values["notes"] = as_tuple(values.get("notes"))
+        values["marks"] = as_tuple(values.get("marks"))
         result = build(cls, values)
         if result.main_metric not in result.metrics:
             raise RunStoreError(f"{result.task} lacks its main metric, {result.main_metric!r}")
@@ -292,6 +295,17 @@ class Run:
             name for name, result in self.leaves.items() if result.counts.failed_share > 1e-3
         ]
         return (*self.missing_tasks, *failing)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Why this run's numbers are not the benchmark's: what was asked for, and its data."""
+        from_data = (f"{task}: {mark}" for task, one in self.leaves.items() for mark in one.marks)
+        return (*self.spec.marks, *from_data)
+
+    def marks_of(self, task: str) -> tuple[str, ...]:
+        """Why one task's numbers, or one group's, are not the benchmark's."""
+        result = self.results.get(task)
+        return self.spec.marks if result is None else (*self.spec.marks, *result.marks)
 
     def to_frame(self) -> "pd.DataFrame":
         """The samples, one a row, as a pandas frame."""

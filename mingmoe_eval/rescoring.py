@@ -84,6 +84,7 @@ def _fold(old: TaskResult, samples: list[Sample], settings: Mapping[str, Any]) -
         version=str(settings.get("version", "")),
         num_fewshot=old.num_fewshot,
         notes=old.notes,
+        marks=old.marks,
         seconds=old.seconds,
     )
 

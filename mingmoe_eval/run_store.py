@@ -115,7 +115,7 @@ def summary(run: Run) -> JsonDict:
         "schema_version": SCHEMA_VERSION,
         "name": run.name,
         "spec": run.spec.to_json(),
-        "marks": list(run.spec.marks),
+        "marks": list(run.marks),
         "incomplete": list(run.incomplete),
         "results": {name: result.pop("metrics") for name, result in results.items()},
         "counts": {name: result.pop("counts") for name, result in results.items()},

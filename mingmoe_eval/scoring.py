@@ -195,6 +195,9 @@ def fold_group(
     """A group's result from its members' results and samples; the members must all be there."""
     metrics = suite_named(suite_name).fold_group(members, samples, weight_by_size=weight_by_size)
     chances = [m.chance for m in members.values()]
+    marks = (
+        mark if m.is_group else f"{m.task}: {mark}" for m in members.values() for mark in m.marks
+    )
     known = [chance for chance in chances if chance is not None]
     return TaskResult(
         task=group,
@@ -204,6 +207,7 @@ def fold_group(
         chance=_mean_chance(members, known, weight_by_size) if len(known) == len(chances) else None,
         suite=suite_name,
         members=tuple(members),
+        marks=tuple(marks),
         seconds=sum(m.seconds for m in members.values()),
         **facts,
     )

@@ -44,5 +44,5 @@ def ablate(
         headings = ("experts", "usage %", "task", "score %", "change", "interval", "p (Holm)")
         print_table(f"{baseline.name} without experts", headings, ablation_rows(found))
         print_line("p-values are after Holm's procedure over all trials and tasks.")
-        if baseline.spec.marks:
-            print_line(f"Not the benchmark: {', '.join(baseline.spec.marks)}.")
+        if baseline.marks:
+            print_line(f"Not the benchmark: {', '.join(baseline.marks)}.")

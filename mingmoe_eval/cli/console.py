@@ -74,9 +74,9 @@ def print_results(run: Run) -> None:
     """The results table on stdout, with everything that a number must not be read without."""
     # A pipe has no width of its own; a table cut to 80 columns would lose numbers.
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    if run.spec.marks:
+    if run.marks:
         console.print(
-            f"NOT the benchmark: {', '.join(run.spec.marks)}. These numbers are not comparable "
+            f"NOT the benchmark: {', '.join(run.marks)}. These numbers are not comparable "
             "with published ones.",
             soft_wrap=True,
         )
@@ -164,4 +164,4 @@ def _remarks(run: Run, result: TaskResult) -> list[str]:
         (result.counts.prompt_truncated, "prompts cut"),
         (result.counts.unusable, "rows unusable"),
     ]
-    return [*run.spec.marks, *(f"{n} {what}" for n, what in counts if n)]
+    return [*run.marks_of(result.task), *(f"{n} {what}" for n, what in counts if n)]

@@ -70,7 +70,7 @@ def compare(
         tasks=tasks,
         groups=_compare_groups(baseline, candidate, tasks, level=1 - alpha),
         allowed=allowed,
-        marks=tuple(dict.fromkeys((*baseline.spec.marks, *candidate.spec.marks))),
+        marks=tuple(dict.fromkeys((*baseline.marks, *candidate.marks))),
     )
 
 

@@ -163,8 +163,8 @@ def _refuse(runs: Sequence[Run], layout: Layout, spec: TableSpec) -> None:
 def _offences(run: Run, layout: Layout, spec: TableSpec) -> Iterator[str]:
     if run.incomplete:
         yield f"{run.name} is incomplete: {', '.join(run.incomplete)}; finish or repeat it"
-    if run.spec.marks and not spec.allow_marked:
-        yield f"{run.name} is not on the benchmark ({', '.join(run.spec.marks)}): --allow-marked"
+    if run.marks and not spec.allow_marked:
+        yield f"{run.name} is not on the benchmark ({', '.join(run.marks)}): --allow-marked"
     suffix = _suffix(layout, spec)
     wanted = {column.task + suffix for column in layout.columns if column.task}
     if not wanted & set(run.results):
@@ -236,7 +236,7 @@ def _row(
 
 
 def _run_notes(run: Run, test: Tested) -> list[str]:
-    notes = [f"not the benchmark: {', '.join(run.spec.marks)}"] if run.spec.marks else []
+    notes = [f"not the benchmark: {', '.join(run.marks)}"] if run.marks else []
     if test.refusal:
         notes.append(f"not tested against the baseline: {test.refusal}")
     if test.comparison and test.comparison.allowed:

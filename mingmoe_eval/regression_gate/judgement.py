@@ -84,7 +84,7 @@ def judge(
             *gains,
         ),
         warnings=(*jumps, *odd, *_remarks(baseline, candidate, compared)),
-        marks=tuple(dict.fromkeys((*baseline.spec.marks, *candidate.spec.marks))),
+        marks=tuple(dict.fromkeys((*baseline.marks, *candidate.marks))),
         allowed=() if comparison is None else _overridden(comparison, allow),
     )
 
@@ -147,11 +147,7 @@ def _check_rules(margin: float, alpha: float) -> None:
 
 
 def _check_runs(baseline: Run, candidate: Run, *, allow_marked: bool) -> None:
-    marked = [
-        f"{run.name}: {', '.join(run.spec.marks)}"
-        for run in (baseline, candidate)
-        if run.spec.marks
-    ]
+    marked = [f"{run.name}: {', '.join(run.marks)}" for run in (baseline, candidate) if run.marks]
     if marked and not allow_marked:
         raise UsageError(
             offence_list("the regression gate refuses numbers that are not the benchmark's", marked)

@@ -55,5 +55,7 @@ def _reordered(run: Run, column: Column, result: TaskResult) -> Reordered:
         column=column,
         orders=run.spec.permute_options or "",
         questions=consistency.n if consistency else 0,
-        cells=tuple(None if one is None else Cell(one, run.spec.marks) for one in values),
+        cells=tuple(
+            None if one is None else Cell(one, run.marks_of(result.task)) for one in values
+        ),
     )

@@ -100,7 +100,7 @@ def columns(runs: Sequence[Run], baseline: int) -> tuple[Column, ...]:
         for n, name in enumerate(names)
     ]
     return tuple(
-        Column(n, labels[n], run.spec.model, run.spec.marks, run.incomplete, n == baseline)
+        Column(n, labels[n], run.spec.model, run.marks, run.incomplete, n == baseline)
         for n, run in enumerate(runs)
     )
 
@@ -175,7 +175,7 @@ def registered_tasks(runs: Sequence[Run]) -> set[str]:
 def _task_row(runs: Sequence[Run], task: str) -> Row:
     results = [run.results.get(task) for run in runs]
     first = next(result for result in results if result)
-    row = _row(task, runs, [result.main if result else None for result in results])
+    row = _row(task, task, runs, [result.main if result else None for result in results])
     return Row(row.name, row.cells, row.n, first.is_group, first.chance, first.notes)
 
 
@@ -198,16 +198,16 @@ def _breakdown(
     task: str, tag: str, runs: Sequence[Run], by_run: Sequence[Mapping[str, MetricValue]]
 ) -> Breakdown:
     names = dict.fromkeys(name for values in by_run for name in values)
-    rows = (_row(name, runs, [values.get(name) for values in by_run]) for name in names)
+    rows = (_row(name, task, runs, [values.get(name) for values in by_run]) for name in names)
     return Breakdown(task, tag, tuple(rows))
 
 
-def _row(name: str, runs: Sequence[Run], values: Sequence[MetricValue | None]) -> Row:
+def _row(name: str, task: str, runs: Sequence[Run], values: Sequence[MetricValue | None]) -> Row:
     known = [v.value for v in values if v is not None and not math.isnan(v.value)]
     # With one run, "best" says nothing.
     best = max(known) if len(values) > 1 and known else math.nan
     cells = tuple(
-        None if value is None else Cell(value, run.spec.marks, value.value == best)
+        None if value is None else Cell(value, run.marks_of(task), value.value == best)
         for value, run in zip(values, runs, strict=True)
     )
     return Row(name, cells, max((value.n for value in values if value), default=0))

@@ -67,7 +67,11 @@ def _tested_docs(chosen: Benchmark, part: Part, place: Place) -> Docs:
     source = _source(chosen, part, place)
     docs = _docs(chosen, source)
     return Docs(
-        docs, source=source, unusable=docs.unusable, notes=_notes(chosen, part, source, docs)
+        docs,
+        source=source,
+        unusable=docs.unusable,
+        notes=_notes(docs),
+        marks=_marks(chosen, part, source, docs),
     )
 
 
@@ -82,6 +86,7 @@ def _in_several_orders(docs: Docs, orders: OptionOrders, limit: int | None) -> D
         source=docs.source,
         unusable=docs.unusable,
         notes=[*docs.notes, *([note] if fixed else [])],
+        marks=docs.marks,
     )
 
 
@@ -126,18 +131,38 @@ def _docs(chosen: Benchmark, source: Source) -> Docs:
     return Docs(docs_of(converted.questions), source=source, unusable=unusable)
 
 
-def _notes(chosen: Benchmark, part: Part, source: Source, docs: Docs) -> list[str]:
+def _notes(docs: Docs) -> list[str]:
+    """What was left out of the data, and what in them two readers could take differently."""
     notes = []
-    if source.kind != "sample" and part.rows is not None and len(source.rows) != part.rows:
-        notes.append(f"{len(source.rows):,} rows, where the official part has {part.rows:,}")
     if docs.unusable:
         listed = "; ".join(map(str, docs.unusable[:5]))
         more = ", ..." if len(docs.unusable) > 5 else ""
         notes.append(f"rows left out as unusable: {len(docs.unusable)} ({listed}{more})")
+    if twice := sum(_has_equal_options(doc) for doc in docs):
+        notes.append(f"{twice} of {len(docs):,} questions have two options of the same text")
+    return notes
+
+
+def _has_equal_options(doc: Mapping[str, Any]) -> bool:
+    """A reader of texts cannot tell such options apart, and a letter beside one may be either."""
+    texts = [" ".join(text.casefold().split()) for text in doc["options"].values()]
+    return len(set(texts)) < len(texts)
+
+
+def _marks(chosen: Benchmark, part: Part, source: Source, docs: Docs) -> list[str]:
+    """Why the docs are not the benchmark's: a part of them, more than them, or others.
+
+    The invented sample is marked as such for the whole run.
+    """
+    if source.kind == "sample":
+        return []
+    marks = []
+    if part.rows is not None and len(source.rows) != part.rows:
+        marks.append(f"{len(source.rows):,} rows, where the official part has {part.rows:,}")
     most = max(len(doc["options"]) for doc in docs)
     if chosen.most_options is not None and most < chosen.most_options:
-        notes.append(f"at most {most} options, where the exam has {chosen.most_options}")
-    return notes
+        marks.append(f"at most {most} options, where the exam has {chosen.most_options}")
+    return marks
 
 
 def _worked_examples(chosen: Benchmark, place: Place, tested: Docs) -> Docs:
