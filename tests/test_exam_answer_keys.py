@@ -2,8 +2,7 @@ import math
 
 import pytest
 
-from mingmoe_eval.exams.answer_keys import is_blank_key, key_letters, letter_of_text
-from mingmoe_eval.exams.options import RowFault
+from mingmoe_eval.exams.fields import RowFault, is_blank_key, key_letters, letter_of_text
 
 OPTIONS = {"A": "Liver", "B": "Heart", "C": "Spleen", "E": "Lung"}
 
@@ -67,7 +66,17 @@ def test_the_text_of_an_option_is_found_up_to_case_and_blanks():
 
 
 def test_a_text_that_two_options_share_is_nobody_s():
-    assert letter_of_text("Heart", {"A": "heart", "B": "Heart"}) is None
+    assert letter_of_text("HEART", {"A": "heart", "B": "Heart"}) is None
+    assert letter_of_text("Heart", {"A": "Heart", "B": "Heart"}) is None
+
+
+def test_the_same_spelling_counts_before_the_same_letters():
+    genotypes = {"A": "AA", "B": "Aa", "C": "aa"}
+    assert [letter_of_text(key, genotypes) for key in ("AA", "Aa", "aa")] == ["A", "B", "C"]
+
+
+def test_radicals_that_a_pdf_brings_are_the_characters_they_look_like():
+    assert letter_of_text("\u2f3c\u2f45", {"A": "心方", "B": "肝"}) == "A"
 
 
 @pytest.mark.parametrize("key", ["无答案", "NULL", "None", " NaN "])

@@ -2,7 +2,7 @@ import pytest
 
 from mingmoe_eval.errors import DataError
 from mingmoe_eval.exams.benchmarks import BENCHMARKS
-from mingmoe_eval.exams.conversion import convert
+from mingmoe_eval.exams.conversion import convert, rows_of_exam
 from mingmoe_eval.record_files import Row
 
 
@@ -296,3 +296,25 @@ def test_multiple_keys_of_transcribed_papers_are_put_in_order():
     record = {"question": "?", **COLUMNS, "answer": "C,A", "question_type": "Multiple Choice"}
     [question] = converted("pharmacist2023_tcm", record).questions
     assert question.answer == "AC"
+
+
+def sourced(*sources):
+    return [Row(n, {"question": "?", "source": source}) for n, source in enumerate(sources, 1)]
+
+
+def test_of_a_file_that_holds_several_exams_only_the_rows_of_this_one_count():
+    rows = sourced("medqa-mcmle", "cmexam", "cmb-single", "CMExam", "cmmlu-medical")
+    own = rows_of_exam(rows, BENCHMARKS["cmexam"], name="zh.json")
+    assert [row.number for row in own] == [2, 4]
+
+
+def test_a_file_without_a_row_of_this_exam_is_refused_with_what_it_holds():
+    rows = sourced("medqa-mcmle", "medqa-mcmle", "cmb-single")
+    with pytest.raises(DataError, match=r"no row of cmexam.*medqa-mcmle \(2\), cmb-single \(1\)"):
+        rows_of_exam(rows, BENCHMARKS["cmexam"], name="zh.json")
+
+
+@pytest.mark.parametrize("source", [None, "", "人民卫生出版社", "textbook, p. 12", 7])
+def test_a_source_that_names_no_exam_says_nothing(source):
+    rows = sourced(source, source)
+    assert rows_of_exam(rows, BENCHMARKS["cmexam"], name="file") == rows

@@ -2,7 +2,7 @@ import pytest
 
 from mingmoe_eval.errors import DataError
 from mingmoe_eval.exams.benchmarks import BENCHMARKS
-from mingmoe_eval.exams.key_files import join_key
+from mingmoe_eval.exams.conversion import join_key
 from mingmoe_eval.record_files import Row
 
 CMB = BENCHMARKS["cmb_exam"].part("test")

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mingmoe_eval.exams.options import RowFault, options_from, options_in_order
+from mingmoe_eval.exams.fields import (
+    RowFault,
+    options_from,
+    options_in_order,
+    texts_are_lettered,
+)
 
 ABC = {"A": "肝", "B": "心", "C": "脾"}
 
@@ -101,3 +106,55 @@ def test_any_value_gives_options_or_a_fault(value):
         return
     assert len(options) >= 2
     assert all(text.strip() for text in options.values())
+
+
+LETTERED = ["A.金银花", "C.桑叶", "D.菊花"]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        LETTERED,
+        ["(A) 金银花", "(C) 桑叶", "(D) 菊花"],
+        ["A、金银花", "C、桑叶", "D、菊花"],
+        ["Ａ．金银花", "Ｃ．桑叶", "Ｄ．菊花"],
+        ["A：金银花", " C: 桑叶", "D）菊花"],
+        ["A.金银花", "", "C.桑叶", "D.菊花"],
+    ],
+)
+def test_texts_that_bring_their_letters_keep_them(texts):
+    assert texts_are_lettered([texts] * 3)
+    assert options_from(texts, lettered=True) == {"A": "金银花", "C": "桑叶", "D": "菊花"}
+
+
+def test_a_text_without_its_letter_among_lettered_ones_is_a_fault_of_the_row():
+    with pytest.raises(RowFault, match="without the letter that the file's other options bring"):
+        options_from(["A.金银花", "桑叶"], lettered=True)
+
+
+def test_letters_that_contradict_the_places_are_refused_in_a_file_without_letters():
+    assert not texts_are_lettered([LETTERED, *[["心", "肝"]] * 10])
+    with pytest.raises(RowFault, match="call themselves A, C, D, their places say otherwise"):
+        options_from(LETTERED)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["A. baumannii", "B. fragilis", "C. difficile", "E. coli"],
+        ["E. coli", "K. pneumoniae", "P. aeruginosa", "S. aureus"],
+        ["A fistula", "C section"],
+        ["B cells", "A band"],
+    ],
+)
+def test_names_that_begin_with_a_letter_are_texts(texts):
+    assert list(options_from(texts).values()) == texts
+    assert list(options_from(texts)) == list("ABCD"[: len(texts)])
+
+
+def test_a_full_stop_where_a_set_ends_every_option_with_one_is_a_blank_option():
+    assert options_from("(A) 心.\n(B) 肝.\n(C) .") == {"A": "心.", "B": "肝."}
+
+
+def test_options_that_are_places_in_a_picture_are_called_by_their_letters():
+    assert options_from("A\\nB\\nC") == {"A": "A", "B": "B", "C": "C"}

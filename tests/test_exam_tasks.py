@@ -67,7 +67,7 @@ def test_real_records_become_docs(exams, benchmark, split, docs, unusable):
     assert len(loaded.unusable) == unusable
     assert len({doc["id"] for doc in loaded}) == docs
     assert all(set(doc["answer"]) <= doc["options"].keys() for doc in loaded)
-    assert "where the official part has" in loaded.notes[0]
+    assert "where the official part has" in loaded.marks[0]
 
 
 @needs_real_records
@@ -380,3 +380,37 @@ def test_stock_lm_eval_runs_the_tasks(tmp_path):
     by_task = json.loads(results.read_text())["results"]
     assert {"usmle", "usmle_ll", "cmexam"} <= by_task.keys()
     assert all(0 <= values["score,none"] <= 1 for values in by_task.values())
+
+
+def test_data_that_are_not_the_official_part_are_marked(exams, tmp_path):
+    question = {"question": "?", "options": {"A": "x", "B": "y"}, "answer": "x", "answer_idx": "A"}
+    write(tmp_path / "medqa_usmle_4opt" / "test.jsonl", question)
+    loaded = exams.load(benchmark="usmle", data_dir=str(tmp_path))["test"]
+    assert loaded.marks == (
+        "1 rows, where the official part has 1,273",
+        "at most 2 options, where the exam has 4",
+    )
+    assert exams.load(benchmark="usmle", sample=True)["test"].marks == ()
+
+
+def test_questions_with_two_equal_options_are_counted(exams, tmp_path):
+    fields = {"question": "?", "answer": "x", "answer_idx": "A"}
+    write(
+        tmp_path / "medqa_usmle_4opt" / "test.jsonl",
+        {**fields, "options": {"A": "x", "B": "y", "C": " y", "D": "z"}},
+        {**fields, "options": {"A": "x", "B": "AA", "C": "Aa", "D": "aa"}},
+    )
+    loaded = exams.load(benchmark="usmle", data_dir=str(tmp_path))["test"]
+    assert "1 of 2 questions have two options of the same text" in loaded.notes
+
+
+def test_a_clone_of_cmmlu_is_found_in_its_own_layout(exams, tmp_path):
+    folder = tmp_path / "CMMLU" / "data"
+    for split in ("dev", "test"):
+        (folder / split).mkdir(parents=True)
+        (folder / split / "anatomy.csv").write_text(
+            f",Question,A,B,C,D,Answer\n0,{split}?,a,b,c,d,B\n", "utf-8"
+        )
+    loaded = exams.load(benchmark="cmmlu_med_anatomy", data_dir=str(tmp_path))
+    assert [doc["question"] for doc in loaded["test"]] == ["test?"]
+    assert [doc["question"] for doc in loaded["dev"]] == ["dev?"]

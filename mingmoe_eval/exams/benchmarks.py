@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from mingmoe_eval.errors import UsageError
-from mingmoe_eval.exams.question_types import Declares
+from mingmoe_eval.exams.fields import Declares
 from mingmoe_eval.hub import HubSet
 
 
@@ -43,6 +43,7 @@ class Benchmark:
         tags: Tags of every question.
         tag_fields: Tag by field of the record.
         subject: Rows that name another subject are left out.
+        sources: What files that hold several exams call this one, in a row's `source`.
         needs_context: A question without its text is not this benchmark's question.
         transcribed: The papers were copied by hand: look for the faults that this brings.
         header: Column names of CSV files that come without any.
@@ -58,6 +59,7 @@ class Benchmark:
     tags: Mapping[str, str] = field(default_factory=dict)
     tag_fields: Mapping[str, str] = field(default_factory=dict)
     subject: str | None = None
+    sources: tuple[str, ...] = ()
     needs_context: bool = False
     transcribed: bool = False
     header: tuple[str, ...] = ()
@@ -81,6 +83,7 @@ def _medqa() -> list[Benchmark]:
     return [
         Benchmark(
             name="usmle",
+            sources=("medqa-usmle", "usmle"),
             folders=("medqa_usmle_4opt", "GBaker/MedQA-USMLE-4-options", "MedQA-USMLE-4-options"),
             parts={
                 "test": Part(
@@ -96,6 +99,7 @@ def _medqa() -> list[Benchmark]:
         ),
         Benchmark(
             name="usmle_5opt",
+            sources=("medqa-usmle", "usmle"),
             folders=("medqa_usmle_5opt", "data_clean/questions/US"),
             parts={
                 "test": Part(
@@ -112,6 +116,7 @@ def _medqa() -> list[Benchmark]:
         ),
         Benchmark(
             name="mcmle",
+            sources=("medqa-mcmle", "mcmle"),
             folders=("medqa_mcmle", "data_clean/questions/Mainland/4_options"),
             parts={
                 "test": Part(
@@ -141,6 +146,7 @@ def _medmcqa() -> Benchmark:
     )
     return Benchmark(
         name="medmcqa_val",
+        sources=("medmcqa",),
         folders=("medmcqa", "openlifescienceai/medmcqa"),
         parts=_validation(part),
         # choice_type "multi" does not mean several right options: every question has one.
@@ -168,6 +174,7 @@ def _pubmedqa() -> Benchmark:
     )
     return Benchmark(
         name="pubmedqa_test",
+        sources=("pubmedqa",),
         folders=("pubmedqa", "qiaojin/PubMedQA", "PubMedQA"),
         parts={"test": part},
         most_options=3,
@@ -199,6 +206,7 @@ _CEVAL_ROWS = {"basic_medicine": 19, "clinical_medicine": 22, "physician": 49}
 def _mmlu(subject: str, rows: int) -> Benchmark:
     return Benchmark(
         name=f"mmlu_med_{subject}",
+        sources=("mmlu-medical", "mmlu"),
         folders=("mmlu_med", "mmlu", "cais/mmlu"),
         parts={"test": _subject_part("mmlu_med", "cais/mmlu", subject, "test", rows)},
         shots=_subject_part("mmlu_med", "cais/mmlu", subject, "dev", 5),
@@ -212,7 +220,8 @@ def _mmlu(subject: str, rows: int) -> Benchmark:
 def _cmmlu(subject: str, rows: int) -> Benchmark:
     return Benchmark(
         name=f"cmmlu_med_{subject}",
-        folders=("cmmlu_med", "cmmlu", "haonan-li/cmmlu"),
+        sources=("cmmlu-medical", "cmmlu"),
+        folders=("cmmlu_med", "cmmlu", "haonan-li/cmmlu", "CMMLU", "haonan-li/CMMLU"),
         parts={"test": _subject_part("cmmlu_med", "haonan-li/cmmlu", subject, "test", rows)},
         shots=_subject_part("cmmlu_med", "haonan-li/cmmlu", subject, "dev", 5),
         subject=subject,
@@ -223,6 +232,7 @@ def _cmmlu(subject: str, rows: int) -> Benchmark:
 def _ceval(subject: str, rows: int) -> Benchmark:
     return Benchmark(
         name=f"ceval_med_{subject}",
+        sources=("ceval-medical", "ceval"),
         folders=("ceval_med", "ceval", "ceval/ceval-exam"),
         parts={
             "val": _subject_part("ceval_med", "ceval/ceval-exam", subject, "val", rows),
@@ -242,6 +252,7 @@ def _subject_part(folder: str, hub: str, subject: str, split: str, rows: int | N
             *stems,
             f"{split}/{subject}",
             f"data/{split}/{subject}_{split}",
+            f"data/{split}/{subject}",
             f"{subject}/{split}-*",
         ),
         rows=rows,
@@ -254,6 +265,7 @@ def _cmexam() -> Benchmark:
     validation = Part(stems=("val", "data/val", "valid"), rows=6811)
     return Benchmark(
         name="cmexam",
+        sources=("cmexam",),
         folders=("cmexam", "CMExam", "fzkuji/CMExam"),
         parts={
             "test": Part(
@@ -288,6 +300,7 @@ def _cmb_exam() -> Benchmark:
     )
     return Benchmark(
         name="cmb_exam",
+        sources=("cmb", "cmb-single", "cmb-multiple", "cmb-exam"),
         folders=("cmb_exam", "CMB", "FreedomIntelligence/CMB"),
         parts={
             "test": Part(

@@ -1,18 +1,49 @@
-"""Rows of a file turned into questions; a row that cannot be used is reported, never mended."""
+"""Rows of a file turned into questions; a row that cannot be used is reported, never mended.
 
-from collections.abc import Mapping, Sequence
+A file's shape is where it keeps the stem, the options and the key of a question. It is found from
+the fields of the whole file; fields that fit none, or two that compete, are refused with the fields
+listed. Nothing is told by the values of one row.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Any
 
 from mingmoe_eval.errors import DataError, offence_list
-from mingmoe_eval.exams.benchmarks import Benchmark
-from mingmoe_eval.exams.options import RowFault, text_of
-from mingmoe_eval.exams.question_types import QuestionType, question_type
+from mingmoe_eval.exams.benchmarks import BENCHMARKS, Benchmark, Part
+from mingmoe_eval.exams.fields import (
+    QuestionType,
+    RowFault,
+    is_blank_key,
+    is_letters,
+    key_letters,
+    letter_of_text,
+    options_from,
+    options_in_order,
+    question_type,
+    text_of,
+    texts_are_lettered,
+    transcription_fault,
+    usable_options,
+)
 from mingmoe_eval.exams.records import Question
-from mingmoe_eval.exams.shapes import Fields, Shape, shape_of
-from mingmoe_eval.exams.transcription_faults import transcription_fault
 from mingmoe_eval.record_files import Row
 from mingmoe_eval.records import fingerprint
+
+Fields = Mapping[str, Any]
+OptionReader = Callable[[Fields], dict[str, str]]
+KeyReader = Callable[[Fields, Mapping[str, str]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How to read a question's stem, options and key from a row; the readers raise RowFault."""
+
+    stem: str
+    options: OptionReader
+    key: KeyReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +78,37 @@ def convert(rows: Sequence[Row], benchmark: Benchmark, *, name: str) -> Converte
         raise DataError(offence_list(f"{name}: no row can be used. {benchmark.keyless}", reasons))
     _refuse_more_options(questions, benchmark, name)
     return Converted(tuple(questions), tuple(unusable))
+
+
+def rows_of_exam(rows: Sequence[Row], benchmark: Benchmark, *, name: str) -> list[Row]:
+    """The rows of one exam, of a file that says which exam each row is of.
+
+    Apollo's test files hold four exams each, told apart by `source` alone: a file of that name is
+    no exam's. A `source` that names no exam that we know says nothing.
+
+    Raises:
+        DataError: rows name exams, and none of them this one.
+    """
+    exam_of = [_exam_called(row.fields.get("source")) for row in rows]
+    if not any(exam_of):
+        return list(rows)
+    own = [
+        row for row, exam in zip(rows, exam_of, strict=True) if exam and exam in benchmark.sources
+    ]
+    if not own:
+        counts = Counter(str(row.fields.get("source")) for row in rows)
+        held = ", ".join(f"{source} ({n:,})" for source, n in counts.most_common(8))
+        raise DataError(f"{name} holds no row of {benchmark.name}, by its `source`: {held}")
+    return own
+
+
+def _exam_called(source: Any) -> str | None:
+    """What a row's source names, if it is an exam that we know."""
+    text = "-".join(str(source or "").casefold().replace("_", "-").split())
+    return text if text in _EXAM_NAMES else None
+
+
+_EXAM_NAMES = frozenset(name for benchmark in BENCHMARKS.values() for name in benchmark.sources)
 
 
 def _question(fields: Fields, shape: Shape, benchmark: Benchmark) -> Question:
@@ -98,3 +160,208 @@ def _refuse_more_options(questions: Sequence[Question], benchmark: Benchmark, na
             f"{name} has {most} options a question, {benchmark.name} has {benchmark.most_options}: "
             "this is another data set's file"
         )
+
+
+_STEMS = ("question", "Question", "QUESTION", "sent1")
+# One field holds them all: MedQA and the reshaped sets, CMExam, CMB, MMLU on the hub.
+_OPTION_FIELDS = ("options", "Options", "option", "choices")
+_OPTION_COLUMNS: dict[str, OptionReader] = {
+    # MMLU, CMMLU, C-Eval, the pharmacist exam; a Latin letter alone is an option column.
+    "A": lambda fields: usable_options((c, fields.get(c)) for c in ascii_uppercase),
+    "opa": lambda fields: options_in_order(fields.get(f"op{c}") for c in "abcd"),  # MedMCQA
+    "ending0": lambda fields: options_in_order(fields.get(f"ending{i}") for i in range(4)),
+}
+_KEYS = ("answer_idx", "answer", "Answer", "cop", "label", "final_decision")
+_YES_NO_MAYBE = {"A": "yes", "B": "no", "C": "maybe"}
+
+
+def shape_of(rows: Sequence[Row], *, name: str, keyless: str) -> Shape:
+    """The one shape that a file's records have.
+
+    Args:
+        rows: All rows of the file.
+        name: What error messages call the file.
+        keyless: What to do about records without a key, in words for the user.
+
+    Raises:
+        DataError: listing the fields, when no shape fits or two compete.
+    """
+    fields = {key for row in rows for key, value in row.fields.items() if value is not None}
+    stems = [stem for stem in _STEMS if stem in fields]
+    options = [field for field in (*_OPTION_FIELDS, *_OPTION_COLUMNS) if field in fields]
+    keys = [key for key in _KEYS if key in fields]
+    if keys == ["answer_idx", "answer"]:  # letter and text of one and the same option
+        keys = ["answer_idx"]
+    if keys == ["final_decision"] and not options:
+        options = ["final_decision"]
+    if len(stems) != 1 or len(options) != 1 or len(keys) > 1:
+        raise DataError(_unknown(name, fields, stems, options, keys))
+    if not keys:
+        raise DataError(f"{name} has no answer key. {keyless}")
+    if options == ["final_decision"]:
+        return Shape(stems[0], lambda _: dict(_YES_NO_MAYBE), _decision)
+    return Shape(
+        stems[0], _option_reader(options[0], rows), _key_reader(keys[0], options[0], rows, name)
+    )
+
+
+def _option_reader(field: str, rows: Sequence[Row]) -> OptionReader:
+    if field in _OPTION_COLUMNS:
+        return _OPTION_COLUMNS[field]
+    lettered = texts_are_lettered(row.fields.get(field) for row in rows)
+    return lambda fields: options_from(fields.get(field), lettered=lettered)
+
+
+def _unknown(name: str, fields: set[str], *found: list[str]) -> str:
+    parts = ("the question", "the options", "the key")
+    faults = [
+        f"{part} in {' and '.join(names)}" if names else f"no field for {part}"
+        for part, names in zip(parts, found, strict=True)
+        if len(names) != 1
+    ]
+    return (
+        f"{name} is in no shape that is known for exams: {'; '.join(faults)}. "
+        f"Its fields are: {', '.join(sorted(fields)) or 'none'}"
+    )
+
+
+def _key_reader(key: str, options: str, rows: Sequence[Row], name: str) -> KeyReader:
+    if key == "cop":
+        return _index_reader(key, _cop_base(rows, name))
+    if key == "label":
+        return _index_reader(key, 0)  # GBaker/MedQA-USMLE-4-options-hf counts from 0
+    if key == "answer" and options == "choices":
+        return _index_reader(key, 0)  # cais/mmlu counts from 0
+    if key == "answer_idx":
+        return _letter_and_text
+    return lambda fields, texts: _letters_or_text(fields.get(key), texts)
+
+
+def _index_reader(key: str, first_index: int) -> KeyReader:
+    def read(fields: Fields, options: Mapping[str, str]) -> str:
+        value = fields.get(key)
+        number = _whole_number(value)
+        return key_letters(value if number is None else number, options, first_index=first_index)
+
+    return read
+
+
+def _letter_and_text(fields: Fields, options: Mapping[str, str]) -> str:
+    """MedQA gives the right option's letter and its text: they must not speak of two options."""
+    letters = key_letters(fields.get("answer_idx"), options)
+    by_text = letter_of_text(fields.get("answer"), options)
+    if by_text is not None and by_text not in letters:
+        raise RowFault(f"answer_idx says {letters}, answer is the text of {by_text}")
+    return letters
+
+
+def _letters_or_text(key: Any, options: Mapping[str, str]) -> str:
+    by_text = letter_of_text(key, options) if isinstance(key, str) else None
+    if by_text is None or is_blank_key(key):
+        return key_letters(key, options)
+    if is_letters(key) and set(key.upper()) <= options.keys() and key.upper() != by_text:
+        raise RowFault(f"the key {key!r} is a letter, and the text of option {by_text}")
+    return by_text
+
+
+def _decision(fields: Fields, options: Mapping[str, str]) -> str:
+    decision = text_of(fields.get("final_decision"))
+    if not decision:
+        raise RowFault("no key")
+    letter = letter_of_text(decision, options)
+    if letter is None:
+        raise RowFault(f"final_decision {decision!r} is not yes, no or maybe")
+    return letter
+
+
+def _cop_base(rows: Sequence[Row], name: str) -> int:
+    """Which `cop` means option A: 1 in MedMCQA's GitHub files, 0 on the hub.
+
+    Four options leave no doubt once a 0 or a 4 occurs. Where neither does, the records must say it
+    themselves; nothing else in them tells the two releases apart.
+    """
+    stated = {row.fields["cop_base"] for row in rows if "cop_base" in row.fields}
+    if stated in ({0}, {1}):
+        return int(stated.pop())
+    seen = {_whole_number(row.fields.get("cop")) for row in rows} - {None, -1}
+    if not stated and (not seen or (0 in seen) != (4 in seen)):
+        return 1 if 4 in seen else 0
+    raise DataError(
+        f"{name}: cannot tell whether `cop` counts from 0 (the hub's files) or from 1 (GitHub's): "
+        f"its values are {', '.join(map(str, sorted(v for v in seen if v is not None)))}. "
+        'Say it in every record, as "cop_base": 0 or "cop_base": 1'
+    )
+
+
+def _whole_number(value: Any) -> int | None:
+    """An int, also one that a CSV file or a data frame wrote as "3" or 3.0."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and value.strip().lstrip("-").isascii():
+        text = value.strip()
+        return int(text) if text.lstrip("-").isdigit() and len(text) < 10 else None
+    return value if isinstance(value, int) else None
+
+
+# CMB repeats these in its key: they show a key that belongs to other questions.
+_REPEATED = ("exam_type", "exam_class", "exam_subject", "question_type")
+
+_IDS = ("id", "pmid", "pubid")
+
+
+def join_key(rows: Sequence[Row], key_rows: Sequence[Row], part: Part, *, name: str) -> list[Row]:
+    """The questions with their keys; where the key selects, without those that it does not name.
+
+    Args:
+        rows: The questions, with an `id` (PubMedQA: or a `pmid`, on the hub a `pubid`).
+        key_rows: Records of `id` and `answer`, or one record that has an answer for each id.
+        part: Says which field takes the key.
+        name: What error messages call the key file.
+
+    Raises:
+        DataError: an id has two answers, or the key tells other facts of a question than it does.
+    """
+    keys = _by_id(key_rows, name)
+    joined: list[Row] = []
+    offences: list[str] = []
+    for row in rows:
+        key = keys.get(_id_of(row))
+        if key is not None:
+            offences += _contradictions(row, key)
+            joined.append(Row(row.number, {**row.fields, part.key_field: key["answer"]}))
+        elif not part.key_selects:
+            joined.append(row)
+    if offences:
+        raise DataError(offence_list(f"{name} is the key of other questions", offences))
+    return joined
+
+
+def _by_id(key_rows: Sequence[Row], name: str) -> dict[str, dict[str, Any]]:
+    records = [dict(row.fields) for row in key_rows]
+    if len(records) == 1 and "answer" not in records[0]:
+        records = [{"id": key, "answer": answer} for key, answer in records[0].items()]
+    keys: dict[str, dict[str, Any]] = {}
+    offences = []
+    for record in records:
+        if "answer" not in record or "id" not in record:
+            raise DataError(f"{name}: a record without `id` or `answer`: {', '.join(record)}")
+        known = keys.setdefault(str(record["id"]), record)
+        if known["answer"] != record["answer"]:
+            offences.append(f"id {record['id']}: {known['answer']} and {record['answer']}")
+    if offences:
+        raise DataError(offence_list(f"{name} has two answers for one id", offences))
+    return keys
+
+
+def _id_of(row: Row) -> str:
+    return next((str(row.fields[name]) for name in _IDS if name in row.fields), "")
+
+
+def _contradictions(row: Row, key: dict[str, Any]) -> list[str]:
+    return [
+        f"id {key['id']}: {field} is {row.fields[field]!r}, the key says {key[field]!r}"
+        for field in _REPEATED
+        if field in row.fields and field in key and row.fields[field] != key[field]
+    ]

@@ -15,8 +15,7 @@ from mingmoe_eval.data_sources import Docs, Source, UnusableRow, records_of
 from mingmoe_eval.errors import DataError, MissingDataError, UsageError
 from mingmoe_eval.exams import scoring
 from mingmoe_eval.exams.benchmarks import BENCHMARKS, Benchmark, Part
-from mingmoe_eval.exams.conversion import convert
-from mingmoe_eval.exams.key_files import join_key
+from mingmoe_eval.exams.conversion import convert, join_key, rows_of_exam
 from mingmoe_eval.exams.option_orders import OptionOrders, can_be_reordered, with_orders
 from mingmoe_eval.exams.records import docs_of, stem_key
 from mingmoe_eval.records import Response
@@ -92,6 +91,7 @@ def _in_several_orders(docs: Docs, orders: OptionOrders, limit: int | None) -> D
 
 def _source(chosen: Benchmark, part: Part, place: Place) -> Source:
     source = _read(chosen, part.stems, part, place)
+    source = source.with_rows(rows_of_exam(source.rows, chosen, name=source.path))
     if chosen.subject is not None:
         source = _of_subject(chosen.subject, source)
     if not part.key_stems or place.data_dir is None:
@@ -145,7 +145,7 @@ def _notes(docs: Docs) -> list[str]:
 
 def _has_equal_options(doc: Mapping[str, Any]) -> bool:
     """A reader of texts cannot tell such options apart, and a letter beside one may be either."""
-    texts = [" ".join(text.casefold().split()) for text in doc["options"].values()]
+    texts = [" ".join(text.split()) for text in doc["options"].values()]
     return len(set(texts)) < len(texts)
 
 
