@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mingmoe_eval.overlap import Item, search
-from mingmoe_eval.overlap.phrases import words_of
+from mingmoe_eval.overlap.search import words_of
 
 PLANTED = 500  # records a way of planting
 OPENINGS = ("下列哪一项是正确的", "患者最可能的诊断是", "首选的治疗药物是", "以下说法错误的是")

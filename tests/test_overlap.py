@@ -20,7 +20,7 @@ from mingmoe_eval.overlap import (
     scores_with_and_without,
     search,
 )
-from mingmoe_eval.overlap.phrases import contains, words_of
+from mingmoe_eval.overlap.search import contains, words_of
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.run_store import load_run
 

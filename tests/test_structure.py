@@ -107,6 +107,21 @@ def test_imports_run_one_way(path):
     assert not above, f"{here} imports upwards: {sorted(above)}"
 
 
+# Beside the core: an evaluation never needs them, so that nothing but the command line knows them.
+BESIDE = ("overlap", "training", "workers")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_the_core_knows_nothing_of_what_stands_beside_it(path):
+    here = module_name(path).split(".")[0]
+    if here == "cli":
+        return
+    # Imports inside of functions and of type checkers count: all are found by walking the tree.
+    beside = {name for name in own_modules(imports_of(path)) if name.split(".")[0] in BESIDE}
+    others = {name for name in beside if name.split(".")[0] != here}
+    assert not others, f"{module_name(path)} imports {sorted(others)}"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "tasks").rglob("*.py")), ids=str)
 def test_task_code_imports_only_data_metrics_and_suites(path):
     allowed = ("data_sources", "metrics", "promptcblue", "exams", "scoring", "records", "errors")

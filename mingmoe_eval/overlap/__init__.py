@@ -7,9 +7,8 @@ from mingmoe_eval.overlap.findings import (
     find_overlap,
     scores_with_and_without,
 )
-from mingmoe_eval.overlap.questions import Item, item_of
 from mingmoe_eval.overlap.search import Match, SearchRules, search
-from mingmoe_eval.overlap.training_text import TrainingText, read_training
+from mingmoe_eval.overlap.texts import Item, TrainingText, item_of, read_training
 
 __all__ = [
     "Item",

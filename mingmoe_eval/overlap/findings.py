@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mingmoe_eval import scoring
-from mingmoe_eval.overlap.questions import Item, item_of
 from mingmoe_eval.overlap.search import SearchRules, search
-from mingmoe_eval.overlap.training_text import TrainingText
+from mingmoe_eval.overlap.texts import Item, TrainingText, item_of
 from mingmoe_eval.records import JsonDict, MetricValue, Run, Sample, TaskResult, fingerprint
 from mingmoe_eval.task_catalog import load_catalog
 

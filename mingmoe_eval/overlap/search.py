@@ -1,23 +1,40 @@
 """Exact and near duplicates of test questions in training data, by the phrases they share.
 
-The share of a question's phrases that one training record holds, computed exactly: a question
-inside a long record is found, which a Jaccard estimate such as MinHash's would miss, as most of
-the record is no question.
+Texts become words, and runs of words 64-bit numbers, so that millions can be compared. What decides
+is the share of a question's phrases that one training record holds,
+
+    share(q, r) = |phrases(q) & phrases(r)| / |phrases(q)|
+
+(containment, Broder 1997), computed exactly: a question inside a long record is found, which a
+Jaccard estimate such as MinHash's would miss, as most of the record is no question.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mingmoe_eval.overlap.phrases import Hashes, Phrases, Positions, contains, words_of
-from mingmoe_eval.overlap.questions import Item
+from mingmoe_eval.overlap.texts import Item
 
+Hashes = NDArray[np.uint64]
+Positions = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+# Bounds what is in memory: the words of so many records, and their matrix of hits.
 _RECORDS_AT_ONCE = 2_000
 
-Mask = NDArray[np.bool_]
+# Chinese and Japanese write no blanks: there each character is a word. Other words are cut after
+# every fourth letter, so that five pieces tell about as much in English as in Chinese. A letter
+# alone is no word: `A.` and `B.` stand before options in one file and are left out in another.
+_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(f"[{_IDEOGRAPHS}]|[^\\W_{_IDEOGRAPHS}]{{2,4}}|\\d")
+
+# Of words that no question has; the others count from 1.
+_ABSENT = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +102,57 @@ def search(items: Sequence[Item], texts: Sequence[str], rules: SearchRules | Non
     for first in range(0, hits.shape[0], _RECORDS_AT_ONCE):
         found.add(first, (hits[first : first + _RECORDS_AT_ONCE] @ wanted).tocoo(), sizes)
     return Found(found.matches(), frozenset(np.flatnonzero(sizes == 0).tolist()))
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text; case, width, blanks and punctuation leave no trace."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def contains(words: Sequence[str], part: Sequence[str]) -> bool:
+    """Whether `part` stands in `words`, word by word and in one piece."""
+    return f" {' '.join(part)} " in f" {' '.join(words)} "
+
+
+@dataclass(slots=True)
+class Phrases:
+    """Numbers for runs of `length` words, equal for equal runs.
+
+    Only words seen while `learning` have a number of their own; a run with any other word is left
+    out, as it can match nothing. Two different runs share a number with a chance of about 2^-64.
+    """
+
+    length: int
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    def learn(self, words: Iterable[str]) -> None:
+        """Give words numbers."""
+        for word in words:
+            self._numbers.setdefault(word, len(self._numbers) + 1)
+
+    def of_all(self, texts: Sequence[Sequence[str]]) -> tuple[Positions, Hashes]:
+        """The phrases of many texts: whose each is (its position in `texts`), and its number."""
+        numbers = self._numbers
+        ids = np.array(
+            [numbers.get(word, _ABSENT) for words in texts for word in words], dtype=np.uint64
+        )
+        owners = np.repeat(np.arange(len(texts)), [len(words) for words in texts])
+        count = len(ids) - self.length + 1
+        if count <= 0:
+            return np.empty(0, np.int64), np.empty(0, np.uint64)
+        phrases = np.zeros(count, np.uint64)
+        known = owners[:count] == owners[self.length - 1 :]
+        for place, multiplier in enumerate(_multipliers(self.length)):
+            window = ids[place : place + count]
+            phrases += window * multiplier
+            known &= window != _ABSENT
+        return owners[:count][known], phrases[known]
+
+
+def _multipliers(count: int) -> Hashes:
+    """Fixed odd numbers: a sum of words times these tells runs apart, order included."""
+    drawn = np.random.default_rng(20240229).integers(0, 2**63, count, dtype=np.uint64)
+    return drawn * np.uint64(2) + np.uint64(1)
 
 
 class _PhraseTable:
