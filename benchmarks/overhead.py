@@ -48,12 +48,12 @@ class ScriptedModel(torch.nn.Module):
         return SimpleNamespace(logits=self.head(torch.zeros(*input_ids.shape, 8)))
 
     def _decode(
-        self, input_ids: torch.Tensor, past_key_values: Cache | None = None, **_: object
+        self, input_ids: torch.Tensor, cache: Cache | None = None, **_: object
     ) -> tuple[torch.Tensor]:
         rows, tokens = input_ids.shape
-        if past_key_values is not None:
+        if cache is not None:
             states = torch.zeros(rows, 1, tokens, 1)
-            past_key_values.update(states, states, 0)
+            cache.update(states, states, 0)
         return (torch.zeros(rows, tokens, 8),)
 
 

@@ -21,6 +21,7 @@ from sibling_checkpoints import (
 )
 from tiny_checkpoints import edit_json, logits, save_base, token_ids
 
+from mingmoe_eval.engine.transformers_door import cache_argument
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.molora import describe_checkpoint, load_model, probe
 from mingmoe_eval.molora.formats import sniff
@@ -71,10 +72,11 @@ def test_mixlora_is_whole_blocks_behind_one_router(base, mixlora):
 def test_mixlora_token_by_token_equals_all_at_once(mixlora):
     model = load_model(mixlora[0])
     whole, cache, steps = logits(model, IDS), None, []
+    name = cache_argument(model.forward)
     for token in IDS.T:
         with torch.no_grad():
-            output = model(input_ids=token[:, None], past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+            output = model(input_ids=token[:, None], use_cache=True, **{name: cache})
+        cache = output[name]
         steps.append(output.logits)
     torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=2e-5)
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from mingmoe_eval.engine.prefix_plan import Row
 from mingmoe_eval.engine.tokenisation import Tokens
+from mingmoe_eval.engine.transformers_door import attention_layers, cache_argument
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.routing.log import RoutingLog
 
 # Attention kernels that take an arbitrary mask over [query, key].
 _MASKABLE = ("sdpa", "eager")
-_KEEPS_KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class CausalModel:
         self.routing = RoutingLog.of(model)
         if not self._head_is_apart():
             self._body, self._head = model, None
+        self._cache_argument = cache_argument(getattr(self._body, "forward", self._body))
 
     @property
     def shape(self) -> ModelShape:
@@ -91,12 +92,11 @@ class CausalModel:
         keys and values or forgets some of them, or where a later token reaches back (as through
         a router that pools a whole sequence); the last is found out by trying.
         """
-        if self.config._attn_implementation not in _MASKABLE:
+        if self.config._attn_implementation not in _MASKABLE or not self.keeps_keys_and_values:
             return False
-        for layer in DynamicCache(config=self.config).layers:
-            window = getattr(layer, "sliding_window", longest)
-            if type(layer) not in _KEEPS_KEYS_AND_VALUES or window < longest:
-                return False
+        layers = attention_layers(self.config) or []
+        if any(getattr(layer, "sliding_window", longest) < longest for layer in layers):
+            return False
         if self._prefixes_reusable is None:
             self._prefixes_reusable = self._reuse_changes_nothing()
         return self._prefixes_reusable
@@ -104,8 +104,7 @@ class CausalModel:
     @property
     def keeps_keys_and_values(self) -> bool:
         """Whether keys and values are all that a layer remembers (no recurrent state)."""
-        layers = DynamicCache(config=self.config).layers
-        return all(type(layer) in _KEEPS_KEYS_AND_VALUES for layer in layers)
+        return self._cache_argument is not None and attention_layers(self.config) is not None
 
     @torch.inference_mode()
     def hidden_states(
@@ -172,8 +171,8 @@ class CausalModel:
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **({} if cache is None else {self._cache_argument or "cache": cache}),
         )
         hidden: torch.Tensor = output[0]
         return hidden
