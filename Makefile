@@ -1,8 +1,14 @@
-# Each target works as the first command on a fresh machine: it makes .venv and installs what it needs.
+# Each target works as the first command on a fresh machine: it makes .venv and installs what it needs,
+# in the versions of constraints.txt, so that it does the same in a year.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 TOOLS := build/tools/.ready
+TOOL_PACKAGES := cyclonedx-bom pip-audit
+# Both are read by pip: the second since 25.3, for what a package that comes as source is built with.
+PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+# A worker of the tests a core; many cores would cost more memory than they save time.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8
 COMMIT_TIME = $(shell git log -1 --format=%ct)
 
 .PHONY: demo test check bench soak docs debian-packages wheel wheel-twice constraints sbom audit \
@@ -12,7 +18,7 @@ demo: $(READY)  ## evaluate a tiny base and a tiny MoLoRA on invented questions,
 	$(BIN)/mingmoe-eval demo
 
 test: $(READY)  ## all tests that a laptop can run; those that lack something say what they lack
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .
@@ -34,19 +40,23 @@ docs: $(READY)  ## docs/cli.md from --help
 	$(BIN)/python tests/test_docs.py
 
 wheel: $(READY)
-	SOURCE_DATE_EPOCH=$(COMMIT_TIME) $(BIN)/python -m build --wheel
+	$(PINNED) SOURCE_DATE_EPOCH=$(COMMIT_TIME) $(BIN)/python -m build --wheel
 
 wheel-twice: $(READY)  ## the same wheel from two fresh copies of the commit, or it fails
 	rm -rf build/once build/again
 	for copy in once again; do \
 	  mkdir -p build/$$copy && git archive HEAD | tar -x -C build/$$copy && \
-	  SOURCE_DATE_EPOCH=$(COMMIT_TIME) $(BIN)/python -m build --wheel build/$$copy || exit 1; done
+	  $(PINNED) SOURCE_DATE_EPOCH=$(COMMIT_TIME) $(BIN)/python -m build --wheel build/$$copy || exit 1; done
 	cmp build/once/dist/*.whl build/again/dist/*.whl && sha256sum build/once/dist/*.whl
 
-constraints: $(READY)  ## constraints.txt from what is installed, without addresses
-	{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable --exclude pip \
-	  | sed -n 's/+cpu$$//; /^[A-Za-z0-9._-]*==[^ ]*$$/p'; } > build.constraints
-	mv build.constraints constraints.txt
+constraints:  ## constraints.txt from the newest versions that hold together, without addresses
+	$(PYTHON) -m venv --clear build/constraints
+	build/constraints/bin/python -m pip install --quiet -e '.[hf,dev]' $(TOOL_PACKAGES) \
+	  editables setuptools-scm wheel  # these build what comes as source alone; torch pins its own CUDA
+	{ sed -n '/^#/p' constraints.txt; build/constraints/bin/python -m pip freeze --all \
+	  --exclude-editable --exclude pip \
+	  | sed -n 's/+cpu$$//; /^\(cuda\|nvidia\|triton\)/d; /^[A-Za-z0-9._-]*==[^ ]*$$/p'; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
 
 sbom: $(READY) $(TOOLS)  ## software bill of materials of .venv, CycloneDX JSON
 	SOURCE_DATE_EPOCH=$(COMMIT_TIME) build/tools/bin/cyclonedx-py environment $(BIN)/python \
@@ -55,17 +65,17 @@ sbom: $(READY) $(TOOLS)  ## software bill of materials of .venv, CycloneDX JSON
 audit: $(TOOLS)  ## known weaknesses of the pinned versions; asks the advisory service of PyPI
 	build/tools/bin/pip-audit -r constraints.txt --no-deps --disable-pip --strict
 
-$(TOOLS):
+$(TOOLS): constraints.txt
 	$(PYTHON) -m venv build/tools
-	build/tools/bin/python -m pip install --quiet cyclonedx-bom pip-audit
+	$(PINNED) build/tools/bin/python -m pip install --quiet $(TOOL_PACKAGES)
 	@touch $@
 
 clean:
 	rm -rf .venv build dist demo
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); \
 	  sys.exit(0 if ok else "mingmoe-eval needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[hf,dev]'
+	$(PINNED) $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[hf,dev]'
 	@touch $@
