@@ -13,6 +13,7 @@ from promptcblue_data import (
     read_lines,
     write_lines,
 )
+from sklearn.metrics import classification_report
 
 from mingmoe_eval.metrics.rouge import rouge, tokenize
 from mingmoe_eval.promptcblue.catalogue import TASKS, task_named
@@ -113,7 +114,31 @@ def test_the_legacy_profile_scores_as_the_evaluator_of_may_2023(folder):
     for name, official in read_json(folder / "legacy_halfwidth_profile.json")["variants"].items():
         predictions = folder / "variants" / name / "predictions.jsonl"
         card = score_files(folder / "records.jsonl", predictions, profile="legacy")
-        assert card.scores == pytest.approx(official["score_map"], abs=CLOSE, rel=0)
+        assert card.scores == pytest.approx(
+            with_the_first_default_of_qtr(official["score_map"], folder, predictions),
+            abs=CLOSE,
+            rel=0,
+        )
+
+
+def with_the_first_default_of_qtr(scores, folder, predictions):
+    """The recorded scores, which the parser of May 2023 has with the metrics of August.
+
+    The two evaluators differ where a reply to KUAKE-QTR is empty: the first one's list of labels
+    begins with 完全不匹配 (its repository, before 2023-08-28). That score comes from scikit-learn.
+    """
+    key = TASKS["KUAKE-QTR"].score_key
+    gold, said = (
+        [line[field].strip() for line in read_lines(path) if line["task_dataset"] == "KUAKE-QTR"]
+        for path, field in ((folder / "records.jsonl", "target"), (predictions, "prediction"))
+    )
+    if all(said):
+        return scores
+    labels = [label or "完全不匹配" for label in said]
+    report = classification_report(gold, labels, output_dict=True, zero_division=0)
+    tasks = {name: value for name, value in scores.items() if name != "score"}
+    tasks[key] = report["weighted avg"]["f1-score"]
+    return {**tasks, "score": sum(tasks.values()) / len(tasks)}
 
 
 def faulty(sheet, fault):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from promptcblue_data import HERE, SETS, read_lines
+from sklearn.metrics import classification_report
 
 from mingmoe_eval.errors import DataError
 from mingmoe_eval.promptcblue import scoring
@@ -54,6 +55,65 @@ def test_folding_samples_gives_the_numbers_of_the_file_scorer_to_the_last_bit(va
         assert low <= result.main.value <= high
         results[task.lm_eval_name] = result
     assert scoring.fold_group(results, {})["score"].value == card.scores["score"]
+
+
+def label_samples(name, golds, replies, profile="official"):
+    docs = [
+        {
+            "input": f"第{number}问",
+            "target": gold,
+            "answer_choices": list(TASKS[name].labels),
+            "task_type": TASKS[name].task_type,
+            "task_dataset": name,
+            "sample_id": str(number),
+        }
+        for number, gold in enumerate(golds)
+    ]
+    settings = {**SUITE, "profile": profile}
+    return [
+        make_sample("t", i, doc, doc["input"], Response(text=reply), settings)
+        for i, (doc, reply) in enumerate(zip(docs, replies, strict=True))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "average"),
+    [("KUAKE-IR", "weighted"), ("KUAKE-QIC", "macro"), ("CHIP-STS", "weighted")],
+)
+def test_labels_lose_the_nuls_at_their_end_as_in_scikit_learns_arrays(name, average):
+    first, second = TASKS[name].labels[:2]
+    golds = [first, first, second, second, first, second]
+    replies = [f"{first}\0", f"{first}\0\0", f"\0{second}", second, "\0", f"{second}\0。"]
+    samples = label_samples(name, golds, replies)
+    report = classification_report(golds, replies, output_dict=True, zero_division=0)
+    expected = report[f"{average} avg"]["f1-score"]
+    assert fold_task("t", samples, SUITE).main.value == pytest.approx(expected, abs=1e-12)
+    labels = [scoring.compared_label(sample) for sample in samples]
+    assert labels == [first, first, f"\0{second}", second, "", f"{second}\0。"]
+    by_label = fold_task("t", samples, SUITE).breakdowns["label"]
+    assert by_label[first].value == pytest.approx(2 * 2 / (3 + 2))
+
+
+def test_an_empty_reply_to_qtr_counts_as_another_label_for_the_evaluator_of_may_2023():
+    # That evaluator's list began with 完全不匹配, which is no label of the data.
+    name, default = "KUAKE-QTR", "完全不匹配或者没有参考价值"
+    golds = [default, default, "完全匹配"]
+    replies = ["", default, ""]
+    for profile, labels, correct in (
+        ("official", [default, default, default], [1, 1, 0]),
+        ("legacy", ["完全不匹配", default, "完全不匹配"], [0, 1, 0]),
+        ("lenient", [default, default, default], [1, 1, 0]),
+    ):
+        samples = label_samples(name, golds, replies, profile)
+        assert [sample.score for sample in samples] == correct
+        # The last sample's score is 0 under either default: it cannot tell them apart.
+        assert [scoring.compared_label(sample) for sample in samples[:2]] == labels[:2]
+        settings = {**SUITE, "profile": profile}
+        result = fold_task("t", samples, settings)
+        report = classification_report(golds, labels, output_dict=True, zero_division=0)
+        expected = report["weighted avg"]["f1-score"]
+        assert result.main.value == pytest.approx(expected, abs=1e-12)
+        assert set(result.breakdowns["label"]) == {*golds, *labels}
 
 
 def test_a_failed_sample_does_not_count():

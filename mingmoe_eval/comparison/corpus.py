@@ -11,7 +11,8 @@ from mingmoe_eval.metrics.corpus_counts import (
     pooled_mean_counts,
 )
 from mingmoe_eval.metrics.paired_tests import Floats, PairedCounts
-from mingmoe_eval.records import Sample, TaskResult
+from mingmoe_eval.promptcblue.scoring import compared_label
+from mingmoe_eval.records import TaskResult
 
 MadeAgain = Callable[[Sequence[Pair]], PairedCounts]
 
@@ -60,15 +61,6 @@ def _labels(pairs: Sequence[Pair]) -> tuple[list[str], list[str], list[str]]:
     """The expected label of each doc, and the one that either side gave."""
     return (
         [pair.baseline.expected for pair in pairs],
-        [_label(pair.baseline) for pair in pairs],
-        [_label(pair.candidate) for pair in pairs],
+        [compared_label(pair.baseline) for pair in pairs],
+        [compared_label(pair.candidate) for pair in pairs],
     )
-
-
-def _label(sample: Sample) -> str:
-    """The label that a sample counts as; an empty answer counts as its task's default one."""
-    if sample.answered:
-        return sample.answered
-    from mingmoe_eval.promptcblue.catalogue import task_named
-
-    return task_named(str(sample.doc["task_dataset"])).default_label

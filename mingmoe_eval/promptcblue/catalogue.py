@@ -61,7 +61,8 @@ class CblueTask:
     """One of the 16 tasks.
 
     `default_label` replaces an empty class answer; `fallback_status` replaces a status that is not
-    among the options. `max_gen_toks` is room for the longest targets at two tokens a character.
+    among the options; `legacy_*` are what the evaluator of May 2023 took, where it was another.
+    `max_gen_toks` is room for all but one in 500 targets at two tokens a character.
     """
 
     name: str
@@ -73,6 +74,8 @@ class CblueTask:
     labels: tuple[str, ...] = ()
     default_label: str = ""
     fallback_status: str = ""
+    legacy_default_label: str = ""
+    legacy_fallback_status: str = ""
 
     @property
     def lm_eval_name(self) -> str:
@@ -146,6 +149,7 @@ TASKS: Mapping[str, CblueTask] = {
             labels=MDCFNPC_STATUSES,
             # Never a label of the v0.2 data: a bad status is always a miss and a false positive.
             fallback_status="不标注",
+            legacy_fallback_status=MDCFNPC_STATUSES[3],
         ),
         CblueTask(
             name="IMCS-V2-SR",
@@ -226,7 +230,9 @@ TASKS: Mapping[str, CblueTask] = {
             metric="weighted_f1",
             max_gen_toks=64,
             labels=QTR_GRADES,
-            default_label="完全不匹配或者没有参考价值",
+            default_label=QTR_GRADES[0],
+            # Never a label of the data: there an empty answer is always wrong.
+            legacy_default_label="完全不匹配",
         ),
         CblueTask(
             name="MedDG",

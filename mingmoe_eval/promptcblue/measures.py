@@ -16,6 +16,7 @@ from mingmoe_eval.metrics.rouge import rouge
 from mingmoe_eval.metrics.tuple_f1 import TupleCounts
 from mingmoe_eval.metrics.uncertainty import wilson_interval
 from mingmoe_eval.promptcblue.catalogue import Answer, CblueTask, Item
+from mingmoe_eval.promptcblue.parsing import Profile, default_label
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,15 +59,15 @@ class Measure(Protocol):
         """The main metric of docs drawn with replacement, once a draw."""
 
 
-def measure_of(task: CblueTask) -> Measure:
-    """The official metric of a task."""
+def measure_of(task: CblueTask, profile: Profile = "official") -> Measure:
+    """The official metric of a task; the profile says what an empty label counts as."""
     match task.metric:
         case "micro_f1":
             return MicroF1()
         case "macro_f1":
-            return MacroF1(task.default_label)
+            return MacroF1(default_label(task, profile))
         case "weighted_f1":
-            return WeightedF1(task.default_label)
+            return WeightedF1(default_label(task, profile))
         case "rouge_l":
             return RougeL()
 
@@ -120,7 +121,12 @@ class _LabelF1:
 
     def compare(self, gold: Answer, predicted: Answer) -> Comparison:
         """Keep both labels; the doc's own score is whether they are the same string."""
-        expected, answered = cast(str, gold), cast(str, predicted) or self.default_label
+        # The evaluator hands the labels to scikit-learn, where numpy's arrays drop the NULs at a
+        # string's end. The default label comes before that: NULs alone are a class without a name.
+        expected, answered = (
+            label.rstrip("\0")
+            for label in (cast(str, gold), cast(str, predicted) or self.default_label)
+        )
         return Comparison(value=float(expected == answered), gold=expected, predicted=answered)
 
     def corpus(self, comparisons: Sequence[Comparison]) -> dict[str, float]:

@@ -20,7 +20,6 @@ from mingmoe_eval.promptcblue.catalogue import (
     Choices,
     Item,
 )
-from mingmoe_eval.promptcblue.label_sets import MDCFNPC_NOT_ANNOTATED
 
 Profile = Literal["official", "legacy", "lenient"]
 """How texts are read.
@@ -51,8 +50,7 @@ def parse_answer(
         # first hundred of each kind were taken for full-width ones.
         for half, full in ((":", "："), (",", "，"), (";", "；")):
             text = text.replace(half, full, 100)
-        # ... and an unknown status of MDCFNPC counted as the label for "not annotated".
-        fallback = MDCFNPC_NOT_ANNOTATED if task.name == "CHIP-MDCFNPC" else fallback
+        fallback = task.legacy_fallback_status or fallback
     match task.family:
         case "ner":
             return _entities(text, choices)
@@ -73,6 +71,16 @@ def parse_answer(
             return STS_SYNONYMS.get(label, label) if task.name == "CHIP-STS" else label
         case "generation":
             return _report(text) if task.task_type == "report_generation" else text.strip()
+
+
+def default_label(task: CblueTask, profile: Profile) -> str:
+    """What an empty label counts as: the first of the evaluator's own list, by luck the right one.
+
+    The parsers leave it empty; it is the scorer that replaces it.
+    """
+    if profile == "legacy" and task.legacy_default_label:
+        return task.legacy_default_label
+    return task.default_label
 
 
 def _entities(text: str, choices: Choices) -> list[Item]:

@@ -25,7 +25,7 @@ from mingmoe_eval.promptcblue.submission import (
     read_sheet,
     sample_id,
 )
-from mingmoe_eval.promptcblue.tables import label_table
+from mingmoe_eval.promptcblue.tables import AnswerPair, label_table
 
 _INCOMPLETE = "There are missing predictions in the submission, please check again!"
 _BAD_METRICS = "Error in calculating metrics!"
@@ -116,9 +116,13 @@ def _scored(
     scores: dict[str, float] = {}
     detail: dict[str, dict[str, Any]] = {}
     for task in tasks:
-        answers = [(_answer(gold), _answer(said)) for gold, said in pairs[task.name]]
-        measure = measure_of(task)
+        answers: list[AnswerPair] = [
+            (_answer(gold), _answer(said)) for gold, said in pairs[task.name]
+        ]
+        measure = measure_of(task, profile)
         comparisons = [measure.compare(gold, said) for gold, said in answers]
+        if task.default_label:
+            answers = [(one.gold, one.predicted) for one in comparisons]
         metrics = measure.corpus(comparisons)
         scores[task.score_key] = metrics[measure.main]
         named = {official: metrics.pop(own) for official, own in measure.official_names.items()}

@@ -20,8 +20,8 @@ from mingmoe_eval.promptcblue.measures import (
     main_interval,
     measure_of,
 )
-from mingmoe_eval.promptcblue.parsing import Profile, parse_answer, profile_named
-from mingmoe_eval.promptcblue.tables import label_intervals, label_table, tag_view
+from mingmoe_eval.promptcblue.parsing import Profile, default_label, parse_answer, profile_named
+from mingmoe_eval.promptcblue.tables import AnswerPair, label_intervals, label_table, tag_view
 from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult
 
 _RESAMPLES = 10_000
@@ -40,9 +40,9 @@ def score_doc(doc: Mapping[str, Any], response: Response, settings: Mapping[str,
     `counts` hold what the corpus metric sums; `reading` tells what is malformed.
     """
     text = response.text or ""
-    task, choices = _task(doc), _choices(doc)
-    answer = parse_answer(task, text, choices, _profile(settings))
-    comparison = measure_of(task).compare(_gold(doc, settings), answer)
+    task, choices, profile = _task(doc), _choices(doc), _profile(settings)
+    answer = parse_answer(task, text, choices, profile)
+    comparison = measure_of(task, profile).compare(_gold(doc, settings), answer)
     return Score(
         value=comparison.value,
         answered=_as_text(answer) if text.strip() else None,
@@ -55,6 +55,20 @@ def expected(doc: Mapping[str, Any]) -> str:
     """The gold label where there is one, as the official scorer compares it; else the gold text."""
     gold = _gold(doc, {}) if _task(doc).default_label else doc["target"]
     return str(gold)
+
+
+def compared_label(sample: Sample) -> str:
+    """The label that a sample of a label task counts as, its reply read under any profile.
+
+    A sample keeps no label of an empty reply; where the official default would be right, the score
+    tells which profile's default it counted as. Where both are wrong the official one is taken.
+    """
+    if sample.answered:
+        return sample.answered.rstrip("\0")  # as `measures` compares it
+    task = _task(sample.doc)
+    official = default_label(task, "official")
+    was_official = (sample.score == 1.0) == (sample.expected == official)
+    return official if was_official else default_label(task, "legacy")
 
 
 def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
@@ -95,7 +109,7 @@ def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, Me
     the official parser loses something.
     """
     task = _task(samples[0].doc)
-    measure = measure_of(task)
+    measure = measure_of(task, _profile(settings))
     comparisons = [_comparison(sample, task, settings) for sample in samples]
     n = len(samples)
     metrics = {k: MetricValue(value=v, n=n) for k, v in measure.corpus(comparisons).items()}
@@ -119,7 +133,12 @@ def breakdowns(
     report. malformed: the ten most frequent faults of format, as shares of the responses.
     """
     task = _task(samples[0].doc)
-    answers = [(_gold(s.doc, settings), _predicted(s, task, settings)) for s in samples]
+    answers: list[AnswerPair]
+    if task.default_label:
+        compared = [_comparison(sample, task, settings) for sample in samples]
+        answers = [(one.gold, one.predicted) for one in compared]
+    else:
+        answers = [(_gold(s.doc, settings), _predicted(s, task, settings)) for s in samples]
     tables: dict[str, _Breakdown] = {
         "label": _label_values(task, answers),
         "tag": _tag_values(task, samples, answers),
@@ -201,9 +220,8 @@ def _comparison(sample: Sample, task: CblueTask, settings: Mapping[str, Any]) ->
     """What `score_doc` compared, from what the sample keeps of it."""
     if not task.default_label:
         return Comparison(value=sample.score or 0.0, counts=sample.counts)
-    gold = cast(str, _gold(sample.doc, settings))
-    predicted = sample.answered or task.default_label
-    return Comparison(value=float(gold == predicted), gold=gold, predicted=predicted)
+    measure = measure_of(task, _profile(settings))
+    return measure.compare(_gold(sample.doc, settings), sample.answered or "")
 
 
 def _label_values(task: CblueTask, answers: Sequence[tuple[Answer, Answer]]) -> _Breakdown:

@@ -24,6 +24,7 @@ AnswerPair = tuple[Answer, Answer]
 def label_table(task: CblueTask, answers: Sequence[AnswerPair]) -> dict[str, LabelScore]:
     """Precision, recall and F1 of each label in gold or predictions, the most frequent first.
 
+    Single labels have to come as they were compared: an empty one as what it counts as.
     `support` is how many tuples of gold have the label.
     """
     rows = {}
@@ -48,7 +49,7 @@ def label_counts(
 
 def _by_label(task: CblueTask, answer: Answer) -> dict[str, set[tuple[str, ...]]]:
     if task.default_label:
-        return {cast(str, answer) or task.default_label: {()}}
+        return {cast(str, answer): {()}}
     if not (key := _LABEL_KEYS.get(task.family)):
         return {}
     grouped: dict[str, list[Item]] = {}

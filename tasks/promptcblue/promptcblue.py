@@ -82,21 +82,19 @@ def process_results(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str,
             "value": score.value,
             "counts": dict(score.counts),
             "gold": scoring.expected(doc),
-            "predicted": score.answered or task_named(doc["task_dataset"]).default_label,
+            "answered": score.answered or "",
         }
     }
 
 
 def corpus_score(items: Sequence[Mapping[str, Any]]) -> float:
     """The official main metric over all docs of a task."""
-    measure = measure_of(task_named(items[0]["task_dataset"]))
+    task = task_named(items[0]["task_dataset"])
+    measure = measure_of(task)
     comparisons = [
-        Comparison(
-            value=item["value"],
-            counts=item["counts"],
-            gold=item["gold"],
-            predicted=item["predicted"],
-        )
+        measure.compare(item["gold"], item["answered"])
+        if task.default_label
+        else Comparison(value=item["value"], counts=item["counts"])
         for item in items
     ]
     return measure.corpus(comparisons)[measure.main]
