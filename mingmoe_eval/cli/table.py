@@ -36,7 +36,7 @@ def table(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, one row each.")],
     format_: Annotated[Format, typer.Option("--format", help="Markup.")] = Format.markdown,
     layout: Annotated[
-        str, typer.Option(help="ming-nlp, ming-exams, pharmacist or generic (every task).")
+        str, typer.Option(help="ming-nlp, ming-exams, medcare, pharmacist or generic (every task).")
     ] = "generic",
     published: Annotated[
         str | None,

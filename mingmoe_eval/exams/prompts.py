@@ -199,6 +199,7 @@ def ceval_reasoning(doc: Doc) -> str:
 
 # The names that CMMLU and C-Eval themselves put into their headers.
 _SUBJECTS = {
+    "agronomy": "农学",
     "anatomy": "解剖学",
     "clinical_knowledge": "临床知识",
     "college_medicine": "大学医学",

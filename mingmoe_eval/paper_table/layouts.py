@@ -116,6 +116,17 @@ _PHARMACIST = (
     ),
 )
 
+# The columns of MedCare's first table that are tasks here; MMedBench's Chinese part is not.
+_MEDCARE = (
+    ("mcmle", "MCMLE", "mcmle"),
+    ("cmb_exam", "CMB", "cmb_exam"),
+    ("cmexam", "CMExam", "cmexam"),
+    ("cmmlu_ming", "CMMLU", "cmmlu_ming"),
+    ("ceval_ming", "C-Eval", "ceval_ming"),
+    ("pharmacist2023_pharmacy/total", "PLE Pharmacy", "pharmacist2023_pharmacy"),
+    ("pharmacist2023_tcm/total", "PLE TCM", "pharmacist2023_tcm"),
+)
+
 _OURS = "The choice and order of the columns are ours, not a paper's."
 
 
@@ -149,6 +160,15 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             columns=_with_average(
                 [Column(key=key, heading=heading, task=task) for key, heading, task in _EXAMS],
                 "exams/average",
+            ),
+        ),
+        "medcare": Layout(
+            name="medcare",
+            title="Chinese medical exams, as MedCare reports them",
+            remark="CMMLU is over the 1,354 questions with agronomy, C-Eval over 41 of its val "
+            "part. MedCare's average is over MMedBench's Chinese part too, and is left out.",
+            columns=tuple(
+                Column(key=key, heading=heading, task=task) for key, heading, task in _MEDCARE
             ),
         ),
         "pharmacist": Layout(
