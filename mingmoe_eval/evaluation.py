@@ -28,6 +28,7 @@ from mingmoe_eval.language_model import (
     UsageKey,
     refuse_incomplete,
 )
+from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.provenance import environment, task_provenance
 from mingmoe_eval.records import (
     JsonDict,
@@ -67,6 +68,7 @@ StartWorkers = Callable[["Checkpoint", Callable[[str], None]], "Backend"]
 """Gets workers that have a checkpoint loaded; told whom to tell of what happens to them."""
 
 
+@quiet_libraries()
 def evaluate(
     spec: RunSpec,
     *,
@@ -265,15 +267,16 @@ def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
     conditions.watch.task_started(task.name, docs)
     conditions.lm.take_usage()
     started = time.perf_counter()
-    raw = lm_eval_evaluate(
-        lm=conditions.lm,
-        task_dict={"tasks": {task.name: task.task}},
-        limit=limit,
-        bootstrap_iters=0,
-        log_samples=not task.is_ours,
-        apply_chat_template=conditions.chat,
-        fewshot_as_multiturn=conditions.chat,
-    )
+    with quiet_libraries():
+        raw = lm_eval_evaluate(
+            lm=conditions.lm,
+            task_dict={"tasks": {task.name: task.task}},
+            limit=limit,
+            bootstrap_iters=0,
+            log_samples=not task.is_ours,
+            apply_chat_template=conditions.chat,
+            fewshot_as_multiturn=conditions.chat,
+        )
     usage = conditions.lm.take_usage()
     seconds = time.perf_counter() - started
     if not task.is_ours:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mingmoe_eval.library_noise import quiet_libraries
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubSet:
@@ -30,10 +32,11 @@ def read_hub(hub: HubSet) -> tuple[list[dict[str, Any]], str | None]:
     """
     import datasets
 
-    commit = _newest_commit(hub.id)
-    files = {"data_files": hub.files} if hub.files else {}
-    data = datasets.load_dataset(hub.id, hub.config, split=hub.split, revision=commit, **files)
-    return list(data), commit
+    with quiet_libraries():
+        commit = _newest_commit(hub.id)
+        files = {"data_files": hub.files} if hub.files else {}
+        data = datasets.load_dataset(hub.id, hub.config, split=hub.split, revision=commit, **files)
+        return list(data), commit
 
 
 def _newest_commit(dataset_id: str) -> str | None:

@@ -19,6 +19,7 @@ LAYERS = [
         "hub",
         "language_model",
         "lazy_names",
+        "library_noise",
         "locations",
         "record_building",
         "record_files",

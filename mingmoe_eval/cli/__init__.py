@@ -6,20 +6,14 @@ pays for another's imports.
 
 import gc
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from mingmoe_eval import __version__
-from mingmoe_eval.errors import MingMoeError
-
-EXIT_DONE = 0
-EXIT_GATE_FAILED = 1
-EXIT_USER_MISTAKE = 2
-EXIT_UNDECIDED = 3
-EXIT_INCOMPLETE = 4
-EXIT_INTERRUPTED = 130
+from mingmoe_eval.cli.exits import EXIT_DONE, EXIT_USER_MISTAKE, explain, lasting_streams
+from mingmoe_eval.library_noise import quiet_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +47,6 @@ VERBS: dict[str, Verb] = {
 }
 
 
-# Which extra brings a package that the light install leaves out.
-EXTRAS = {
-    **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "safetensors"), "hf"),
-    **dict.fromkeys(("httpx2", "anyio"), "api"),
-    "nevergrad": "train",
-    "ray": "ray",
-    "vl_convert": "report",
-}
-
-
 # Importing torch, transformers and lm-eval makes millions of lasting objects: to look among them
 # for garbage after every few hundred new ones, as Python does, is a good part of the start.
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
@@ -72,13 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *gc.get_threshold()[1:])
     words = list(sys.argv[1:] if arguments is None else arguments)
-    status = EXIT_DONE
-    try:
-        status = _run(words)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader, such as `head`, has had enough: no mistake. Nor may the last flush fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with lasting_streams(), quiet_command():
+        try:
+            status = _run(words)
+            sys.stdout.flush()
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            status = explain(error)
     return status
 
 
@@ -107,24 +90,17 @@ def _call(name: str, arguments: list[str]) -> int:
         app.command(name=function.strip("_"))(getattr(module, function))
     if verb.verbs:
         app.callback(help=verb.summary.capitalize() + ".")(lambda: None)
+    # click's UsageError, which newer releases of typer bring themselves.
+    option_mistake = cast(type[typer.BadParameter], typer.BadParameter.__base__)
     try:
-        app(arguments, prog_name=f"mingmoe-eval {name}", standalone_mode=True)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    except MingMoeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Not in typer's standalone mode, which ends with 1 in several cases.
+        status = app(arguments, prog_name=f"mingmoe-eval {name}", standalone_mode=False)
+    except option_mistake as mistake:
+        mistake.show()
         return EXIT_USER_MISTAKE
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").split(".")[0])
-        if extra is None:
-            raise
-        print(
-            f"error: this needs {error.name}, which the light install leaves out: "
-            f"pip install 'mingmoe-eval[{extra}]'",
-            file=sys.stderr,
-        )
-        return EXIT_USER_MISTAKE
-    return EXIT_DONE
+    except typer.Abort as stop:  # what typer makes of an EOFError, and older releases of Ctrl-C
+        raise stop.__cause__ or KeyboardInterrupt from None
+    return status if isinstance(status, int) else EXIT_DONE
 
 
 def _help() -> str:
@@ -138,5 +114,6 @@ mingmoe-eval {__version__}: evaluate medical language models, MoLoRA checkpoints
 Verbs (each has --help):
 {verbs}
 
-Exit status: 0 done; 1 the regression gate failed; 2 a mistake that you can mend; 3 the regression
-gate could not decide (with --strict); 4 the run is incomplete; 130 interrupted."""
+Exit status: 0 done; 1 the regression gate failed, and nothing else; 2 a mistake that you can mend;
+3 the regression gate could not decide (with --strict); 4 the run is incomplete; 70 a bug of ours;
+130 interrupted."""

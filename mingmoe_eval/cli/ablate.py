@@ -29,11 +29,9 @@ def ablate(
     from mingmoe_eval.ablation import ablation_json, ablation_rows
     from mingmoe_eval.cli.comparison_printing import print_line, print_table
     from mingmoe_eval.cli.console import ConsoleWatch, write_json
-    from mingmoe_eval.cli.run import quieten_libraries
     from mingmoe_eval.molora.masking import read_masks
     from mingmoe_eval.run_store import load_run
 
-    quieten_libraries()
     trials = read_masks(experts)
     baseline = load_run(run)
     with ConsoleWatch() as watch:

@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import logging
-import os
 import shlex
 import sys
 import time
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mingmoe_eval.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED
+from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_INTERRUPTED
 from mingmoe_eval.engine.served_address import is_served, model_in_words, without_credentials
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.records import RunSpec
@@ -116,7 +114,6 @@ def run(
     """
     from mingmoe_eval.cli.run_places import opener
 
-    quieten_libraries()
     with opener(workers, ray_address, gpus_per_worker) as open_model:
         if resume is not None:
             spec = _spec_to_resume(resume, model, tasks)
@@ -191,7 +188,6 @@ def _run_as_asked(
 
 def _resident(spec: RunSpec, adapters: list[str]) -> "OpenModel":
     """Opens one adapter after the other on a base that is loaded once."""
-    quieten_libraries()
     from mingmoe_eval.evaluation import open_checkpoint
     from mingmoe_eval.molora import load_adapters
 
@@ -236,7 +232,6 @@ def _run(
     from mingmoe_eval.evaluation import evaluate
     from mingmoe_eval.run_store import summary
 
-    quieten_libraries()
     if json_to:
         refuse_unwritable(json_to)
     started = time.perf_counter()
@@ -320,11 +315,3 @@ def _dtype(text: str) -> str:
 def _default_name(model: str) -> str:
     last = model_in_words(model) or Path(model.rstrip("/")).name or Path(model).resolve().name
     return f"{last}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def quieten_libraries() -> None:
-    """Their progress bars and hints would cover ours; their errors still come through."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mingmoe_eval.cli import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USER_MISTAKE
+from mingmoe_eval.cli.exits import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USER_MISTAKE
 from mingmoe_eval.errors import MingMoeError, UsageError
 
 if TYPE_CHECKING:
@@ -96,4 +96,4 @@ def _status(error: BaseException | None) -> int:
         return int(error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    return EXIT_USER_MISTAKE if isinstance(error, MingMoeError | ModuleNotFoundError) else 1
+    return EXIT_USER_MISTAKE if isinstance(error, MingMoeError | ModuleNotFoundError) else EXIT_BUG

@@ -2,16 +2,15 @@
 
 import dataclasses
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
 
-from mingmoe_eval.cli import EXIT_INCOMPLETE, EXIT_USER_MISTAKE
+from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_USER_MISTAKE, explain, headline
 from mingmoe_eval.engine.served_address import is_served, model_in_words
-from mingmoe_eval.errors import MingMoeError, UsageError
+from mingmoe_eval.errors import UsageError
 from mingmoe_eval.records import RunSpec
 
 Plan = list[tuple[RunSpec, Path]]
@@ -60,25 +59,22 @@ def run_each(plan: Plan, run_one: Callable[[RunSpec, Path], bool]) -> None:
     Raises:
         typer.Exit: some failed, or are incomplete, or the user interrupted.
     """
-    whole, failed = True, []
+    whole, worst, failed = True, EXIT_USER_MISTAKE, []
     for number, (spec, folder) in enumerate(plan, start=1):
         print(f"model {number} of {len(plan)}: {spec.model}", file=sys.stderr)
         try:
             whole = run_one(spec, folder) and whole
         except typer.Exit:
             raise
-        except MingMoeError as error:
-            print(f"error: {error}", file=sys.stderr)
-            failed.append(f"{spec.model}: {error}")
         except ModuleNotFoundError:
             raise  # the same for all of them
-        except Exception as error:  # a bug, shown as such, must not cost the other models
-            traceback.print_exc()
-            failed.append(f"{spec.model}: {type(error).__name__}: {error}")
+        except Exception as error:  # not even a bug, shown as such, may cost the other models
+            worst = max(worst, explain(error))
+            failed.append(f"{spec.model}: {headline(error)}")
     if failed:
-        headline = f"{len(failed)} of {len(plan)} models failed:"
-        print("\n  ".join([headline, *(text.splitlines()[0] for text in failed)]), file=sys.stderr)
-        raise typer.Exit(EXIT_USER_MISTAKE)
+        summary = f"{len(failed)} of {len(plan)} models failed:"
+        print("\n  ".join([summary, *failed]), file=sys.stderr)
+        raise typer.Exit(worst)
     if not whole:
         raise typer.Exit(EXIT_INCOMPLETE)
 

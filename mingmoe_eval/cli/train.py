@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mingmoe_eval.cli import EXIT_INTERRUPTED
+from mingmoe_eval.cli.exits import EXIT_INTERRUPTED
 from mingmoe_eval.training.spec import (
     OBJECTIVES,
     AdapterShape,

@@ -20,6 +20,7 @@ from mingmoe_eval.errors import (
     offence_list,
 )
 from mingmoe_eval.exams.option_orders import OptionOrders
+from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.task_catalog import Selection, load_catalog
 
@@ -106,6 +107,7 @@ def _option_orders(selection: Selection, spec: RunSpec) -> dict[str, Any]:
     return {"permute_options": spec.permute_options, "limit": spec.limit}
 
 
+@quiet_libraries()
 def _load(manager: Any, name: str, settings: Mapping[str, Any], spec: RunSpec) -> HarnessTask:
     with _own_errors():
         task = manager.load([name])["tasks"][name]
@@ -167,6 +169,7 @@ def _count_examples(task: Any) -> int:
     return len(task.sampler.df)
 
 
+@quiet_libraries()
 def _foreign_tasks(names: tuple[str, ...], spec: RunSpec) -> list[HarnessTask]:
     """Tasks that come with lm-eval; its own index takes seconds, so it is read only for these."""
     if not names:
@@ -187,11 +190,31 @@ def _foreign_tasks(names: tuple[str, ...], spec: RunSpec) -> list[HarnessTask]:
     for name in names:
         if name not in manager.all_tasks:
             raise UnknownTaskError(name, known)
-    tasks = manager.load(list(names))["tasks"]
+    tasks = {key: task for name in names for key, task in _loaded(manager, name).items()}
     ready = [HarnessTask(name=name, task=task, settings={}) for name, task in tasks.items()]
     for task in ready:
         _set_shots(task, spec)
     return ready
+
+
+def _loaded(manager: Any, name: str) -> dict[str, Any]:
+    """One of lm-eval's own tasks, or those of a group of its own, with their data.
+
+    Raises:
+        DataError: whatever lm-eval, `datasets` and the task's own code run into meanwhile: without
+            a network that is the rule, and nothing of it is ours to mend.
+    """
+    with _own_errors():
+        try:
+            return dict(manager.load([name])["tasks"])
+        except MingMoeError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise DataError(
+                f"{name}, a task of lm-eval's own, cannot be loaded: {reason} (its data come from "
+                "the hub: a network is needed, or a copy in the local cache)"
+            ) from error
 
 
 def _together(faults: list[MingMoeError]) -> MingMoeError:

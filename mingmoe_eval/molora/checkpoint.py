@@ -1,11 +1,9 @@
 """Loads a model directory or hub id as the causal language model that it claims to be."""
 
-import contextlib
 import copy
 import logging
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,9 +17,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
+from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora.attaching import (
     ComputeDtypes,
     MergedPair,
@@ -43,6 +41,7 @@ logger = logging.getLogger("mingmoe_eval.molora")
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt")
 
 
+@quiet_libraries()
 def load_model(
     adapter: str | Path,
     base: str | Path | None = None,
@@ -76,6 +75,7 @@ def load_model(
     return apply_adapter(model, opened, reference_compat=reference_compat)
 
 
+@quiet_libraries()
 def apply_adapter(
     model: PreTrainedModel, opened: OpenCheckpoint, *, reference_compat: bool = False
 ) -> PreTrainedModel:
@@ -97,6 +97,7 @@ def apply_adapter(
     return cast(PreTrainedModel, model.eval())
 
 
+@quiet_libraries()
 def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint: its own if it has one, else its base's.
 
@@ -132,6 +133,7 @@ def describe_checkpoint(
     return describe(opened, reference_compat=reference_compat)
 
 
+@quiet_libraries()
 def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) -> PreTrainedModel:
     """The full weights that a checkpoint builds on, without its adapter.
 
@@ -146,17 +148,16 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
         config.quantization_config = own.quantization_config
     places = _device_map(device)
     try:
-        with _quiet_transformers():
-            model, report = AutoModelForCausalLM.from_pretrained(
-                opened.weights,
-                config=config,
-                dtype=_dtype(dtype, own, on_cpu=places is None),
-                device_map=places,
-                trust_remote_code=False,
-                output_loading_info=True,
-                # transformers would stop without saying which; `_refuse_holes` lists them.
-                ignore_mismatched_sizes=True,
-            )
+        model, report = AutoModelForCausalLM.from_pretrained(
+            opened.weights,
+            config=config,
+            dtype=_dtype(dtype, own, on_cpu=places is None),
+            device_map=places,
+            trust_remote_code=False,
+            output_loading_info=True,
+            # transformers would stop without saying which; `_refuse_holes` lists them.
+            ignore_mismatched_sizes=True,
+        )
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
         raise CheckpointError(
             f"the weights of {opened.weights} do not load as {type(opened.skeleton).__name__}: "
@@ -260,14 +261,3 @@ def _device_map(device: str) -> str | dict[str, str] | None:
         reason = re.split(r"[.\n]\s", str(error), maxsplit=1)[0]
         raise UsageError(f"the device {device!r} cannot be used here: {reason}") from error
     return {"": device}
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without transformers' own report of keys: we read it ourselves, and refuse."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from mingmoe_eval.errors import CheckpointError, offence_list
+from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora.config import (
     ADAPTER_CONFIG,
     MODEL_CONFIG,
@@ -84,6 +85,7 @@ class OpenCheckpoint:
         )
 
 
+@quiet_libraries()
 def open_checkpoint(
     adapter: str | Path, base: str | Path | None = None, *, reference_compat: bool = False
 ) -> OpenCheckpoint:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora.attaching import MergedPair
 from mingmoe_eval.molora.description import CheckpointDescription
 from mingmoe_eval.molora.layers import LowRankLinear
@@ -28,6 +29,7 @@ class Loaded:
     peft_effect: float | None = None
 
 
+@quiet_libraries()
 def probe(model: PreTrainedModel) -> float | None:
     """The most that a model's adapter moves any logit of a short probe; None without an adapter.
 

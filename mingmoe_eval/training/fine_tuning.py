@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora import load_model
 from mingmoe_eval.molora.config import MoLoraConfig
 from mingmoe_eval.molora.sources import transformers_config
@@ -44,6 +45,7 @@ class Material:
     plan: list[tuple[int, int]]
 
 
+@quiet_libraries()
 def train_adapter(
     spec: TrainingSpec,
     output: Path,

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora.attaching import attach_experts, attach_pair
 from mingmoe_eval.molora.layers import LinearExperts
 from mingmoe_eval.molora.sources import transformers_config
@@ -58,6 +59,7 @@ class MixtureSpec(CompositionSpec):
     schedule: Schedule = field(default_factory=lambda: Schedule(learning_rate=1e-3))
 
 
+@quiet_libraries()
 def compose_mixture(
     spec: MixtureSpec, output: Path, *, watch: TrainingWatch | None = None
 ) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import UsageError
+from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora.formats.ming import ATTENTION_STEM
 from mingmoe_eval.training.conversations import read_conversations
 from mingmoe_eval.training.encoding import EncodedStream, encode_stream, load_chat_tokenizer
@@ -75,6 +76,7 @@ class CompositionSpec:
             raise UsageError(f"--steps must be at least 1, not {self.steps}")
 
 
+@quiet_libraries()
 def compose_adapter(
     spec: CompositionSpec,
     output: Path,

@@ -1,0 +1,147 @@
+"""How the command ends: its exit statuses, what is said of an error, and streams that break.
+
+1 says that the regression gate failed, and nothing else may say it: Python would end with 1 after
+any exception, and a pipeline could not tell a worse model from a full disk.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TextIO
+
+from mingmoe_eval import __version__
+from mingmoe_eval.errors import MingMoeError, RunStoreError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
+EXIT_DONE = 0
+EXIT_GATE_FAILED = 1
+EXIT_USER_MISTAKE = 2
+EXIT_UNDECIDED = 3
+EXIT_INCOMPLETE = 4
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+EXIT_INTERRUPTED = 130
+
+# Which extra brings a package that the light install leaves out.
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "safetensors"), "hf"),
+    **dict.fromkeys(("httpx2", "anyio"), "api"),
+    "nevergrad": "train",
+    "ray": "ray",
+    "vl_convert": "report",
+}
+
+_OF_THE_MACHINE = {
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EIO", "ENAMETOOLONG"),
+        *("EMFILE", "ENFILE", "ENOMEM", "ELOOP", "ESTALE"),
+    )
+    if hasattr(errno, name)
+}
+"""What a disk or its owner refuses; other errors of the operating system are oversights of ours."""
+
+
+def explain(error: BaseException) -> int:
+    """Say on stderr what ended the command; returns the exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        print("\ninterrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if (mistake := _mistake(error)) is not None:
+        print(f"error: {mistake}", file=sys.stderr)
+        return EXIT_USER_MISTAKE
+    traceback.print_exception(error)
+    print(
+        f"error: this is a bug in mingmoe-eval {__version__}, and no mistake of yours: "
+        f"{headline(error)}. Please report it, with the lines above and the command. What was "
+        "saved before it is whole; a run goes on with `mingmoe-eval run --resume RUN`.",
+        file=sys.stderr,
+    )
+    return EXIT_BUG
+
+
+def headline(error: BaseException) -> str:
+    """An error's first line; of what may be a bug, its kind as well."""
+    if isinstance(error, MingMoeError):
+        return str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": ")
+
+
+def _mistake(error: BaseException) -> str | None:
+    """What the user can mend, in words; None for a bug."""
+    if isinstance(error, MingMoeError):
+        return str(error)
+    if isinstance(error, ImportError) and (name := (error.name or "").split(".")[0]):
+        if extra := EXTRAS.get(name):
+            if isinstance(error, ModuleNotFoundError):
+                return (
+                    f"this needs {error.name}, which the light install leaves out: "
+                    f"pip install 'mingmoe-eval[{extra}]'"
+                )
+            return f"the installation of {name} is damaged ({error}): install it again"
+        if isinstance(error, ModuleNotFoundError) and name != "mingmoe_eval":
+            return f"this needs {error.name}, which is not installed: pip install {name}"
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; free some space, or choose another place"
+    # torch's own, without importing torch to ask.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory ({headline(error)}): give less with --batch-size, or another --dtype"
+    return None
+
+
+@contextlib.contextmanager
+def lasting_streams() -> Iterator[None]:
+    """Within the block, a stdout or stderr that breaks does not break the work.
+
+    A reader that has had enough of stdout, such as `head`, is no mistake: what comes after goes
+    nowhere, the run is saved, and the exit status is what it would have been. What else keeps the
+    results from stdout, such as a full disk, the user hears of. stderr is talk.
+    """
+    # Where a stream is closed, the next file to be opened would take its place.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    before = sys.stdout, sys.stderr
+    sys.stdout = _lasting(sys.stdout, sys.__stdout__, 1)
+    sys.stderr = _lasting(sys.stderr, sys.__stderr__, 2)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+class _Lasting(io.FileIO):
+    """Writes to a descriptor for as long as that can be written, and then nowhere."""
+
+    def write(self, data: "Buffer", /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            # Whatever flushes later, such as Python at its end, must not fail again.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            if self.fileno() == 1 and not isinstance(error, BrokenPipeError):
+                raise RunStoreError(f"cannot write to stdout: {error.strerror}") from error
+            return memoryview(data).nbytes
+
+
+def _lasting(stream: TextIO, original: TextIO | None, descriptor: int) -> TextIO:
+    if stream is not original:
+        return stream  # a caller's own, in the same process
+    with contextlib.suppress(AttributeError):  # None where it is closed
+        stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Lasting(descriptor, "w", closefd=False)),
+        encoding=getattr(stream, "encoding", "utf-8"),
+        # A character that the terminal's encoding lacks is no reason to lose a table.
+        errors="backslashreplace",
+        line_buffering=getattr(stream, "line_buffering", descriptor == 2),
+        write_through=getattr(stream, "write_through", False),
+    )
