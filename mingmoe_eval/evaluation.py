@@ -311,7 +311,6 @@ def _fold(task: HarnessTask, samples: Sequence[Sample], seconds: float) -> TaskR
         samples,
         task.settings,
         unusable=len(getattr(task.docs, "unusable", ())),
-        version=str(task.settings.get("version", "")),
         num_fewshot=task.num_fewshot,
         notes=tuple(getattr(task.docs, "notes", ())),
         marks=tuple(getattr(task.docs, "marks", ())),

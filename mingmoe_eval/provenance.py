@@ -4,16 +4,13 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mingmoe_eval import __version__
-from mingmoe_eval.records import JsonDict, Sample, fingerprint
-
-_SETTINGS = ("form", "reading", "profile", "access")
-"""Of a task's metadata, what decides its numbers or who may see its docs."""
+from mingmoe_eval.records import JsonDict, Sample, TaskSettings, fingerprint
 
 _PACKAGES = ("lm_eval", "torch", "transformers", "peft", "datasets", "numpy", "scipy", "tokenizers")
 
@@ -31,18 +28,22 @@ def environment() -> JsonDict:
     }
 
 
-def task_provenance(docs: Any, samples: Sequence[Sample], settings: Mapping[str, Any]) -> JsonDict:
+def task_provenance(docs: Any, samples: Sequence[Sample], settings: TaskSettings) -> JsonDict:
     """What stands behind one task's numbers: its data, its prompts, its rules.
 
     Args:
         docs: The task's docs; ours carry `source`, where they came from.
         samples: The samples of the run; their prompts and ids are fingerprinted in order.
-        settings: The task's metadata.
+        settings: How the task is scored: what of it decides its numbers, or who may see its docs.
     """
     source = getattr(docs, "source", None)
-    kept = {key: settings[key] for key in _SETTINGS if key in settings}
-    if getattr(source, "kind", "") == "sample":
-        kept.pop("access", None)  # the bundled sample is ours to show
+    is_sample = getattr(source, "kind", "") == "sample"
+    decisive = {
+        "form": settings.form,
+        "reading": settings.reading,
+        "profile": settings.profile,
+        "access": "" if is_sample else settings.access,  # the bundled sample is ours to show
+    }
     return {
         "data_path": str(getattr(source, "path", "")) or None,
         "data_fingerprint": getattr(source, "fingerprint", None),
@@ -50,7 +51,7 @@ def task_provenance(docs: Any, samples: Sequence[Sample], settings: Mapping[str,
         "docs_fingerprint": fingerprint(sorted(sample.doc_id for sample in samples)),
         "prompts_fingerprint": fingerprint([sample.prompt_id for sample in samples]),
         "unusable": [str(row) for row in getattr(docs, "unusable", ())],
-        **kept,
+        **{name: value for name, value in decisive.items() if value},
     }
 
 

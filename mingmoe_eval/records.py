@@ -29,6 +29,53 @@ JsonDict = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSettings:
+    """How a task's replies are read and scored: the `metadata` of its YAML, as a run has it.
+
+    Attributes:
+        suite: Which scorer folds its samples; "" leaves lm-eval's own scoring in force.
+        version: Raised whenever a score could move.
+        form: How an exam asks: for the letters, by their log-likelihoods, or for reasoning first.
+        reading: A compatibility mode by which exam replies are read; None reads by our own rules.
+        profile: The official scorer's profile for PromptCBLUE; None is `official`.
+        macro_over: A tag over whose values an exam's accuracy is averaged too.
+        labels: The options are labels (yes, no, maybe), so that a macro-F1 belongs beside the
+            accuracy.
+        access: `registered` data may not be passed on: reports leave the docs out.
+        language: Of the questions.
+        description: One line for those who choose among tasks.
+        permute_options: Each question is asked under several option orders; a run decides on that.
+    """
+
+    suite: Literal["", "choice", "promptcblue"] = ""
+    version: float | str = ""
+    form: Literal["", "direct", "letters", "cot"] = ""
+    reading: str | None = None
+    profile: str | None = None
+    macro_over: str | None = None
+    labels: bool = False
+    access: Literal["", "registered"] = ""
+    language: str = ""
+    description: str = ""
+    permute_options: str | None = None
+
+    def in_run(
+        self, *, reading: str | None, profile: str | None, permute_options: str | None
+    ) -> Self:
+        """The same with what a run may change; None leaves what the definition says."""
+        return dataclasses.replace(
+            self,
+            reading=reading or self.reading,
+            profile=profile or self.profile,
+            permute_options=permute_options,
+        )
+
+    def to_json(self) -> JsonDict:
+        """What is set, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """What a user asked for: one model over some tasks. Names follow the command's flags.
 

@@ -6,14 +6,15 @@ from typing import Any
 from mingmoe_eval import scoring
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.provenance import environment
-from mingmoe_eval.records import RequestUsage, Response, Run, Sample, TaskResult
+from mingmoe_eval.records import RequestUsage, Response, Run, Sample, TaskResult, TaskSettings
 from mingmoe_eval.task_catalog import TaskCatalog, load_catalog
 
 
 def rescore(
     run: Run,
     *,
-    settings: Mapping[str, str] | None = None,
+    reading: str | None = None,
+    profile: str | None = None,
     name: str | None = None,
     refused: Callable[[str], None] = lambda text: None,
 ) -> Run:
@@ -21,8 +22,9 @@ def rescore(
 
     Args:
         run: The run whose responses are scored again.
-        settings: What differs from the tasks' own settings: `reading` (a compatibility mode) for
-            exams, `profile` for PromptCBLUE.
+        reading: The compatibility mode by which the replies of exams are read; default: each
+            task's own.
+        profile: The official scorer's profile for PromptCBLUE; default: each task's own.
         name: The new run's name.
         refused: Told of each group that cannot be folded, and why.
 
@@ -34,11 +36,13 @@ def rescore(
         raise UsageError(
             f"cannot rescore {', '.join(foreign)}: lm-eval's own tasks keep its scores"
         )
-    changes = dict(settings or {})
+    given = {"reading": reading, "profile": profile}
+    changes = {key: value for key, value in given.items() if value is not None}
     samples, results = {}, {}
     for task, old in run.samples.items():
-        own = {**catalog.definitions[task].metadata, **changes}
-        own["permute_options"] = run.spec.permute_options
+        own = catalog.definitions[task].settings.in_run(
+            reading=reading, profile=profile, permute_options=run.spec.permute_options
+        )
         samples[task] = scoring.distinct_ids([_again(sample, own) for sample in old])
         results[task] = _fold(run.results[task], samples[task], own)
     groups = [catalog.definitions[name] for name, r in run.results.items() if r.is_group]
@@ -58,7 +62,7 @@ def rescore(
     )
 
 
-def _again(sample: Sample, settings: Mapping[str, Any]) -> Sample:
+def _again(sample: Sample, settings: TaskSettings) -> Sample:
     usage = RequestUsage(
         prompt_tokens=sample.prompt_tokens,
         generated_tokens=sample.generated_tokens,
@@ -75,13 +79,12 @@ def _again(sample: Sample, settings: Mapping[str, Any]) -> Sample:
     )
 
 
-def _fold(old: TaskResult, samples: list[Sample], settings: Mapping[str, Any]) -> TaskResult:
+def _fold(old: TaskResult, samples: list[Sample], settings: TaskSettings) -> TaskResult:
     return scoring.fold_task(
         old.task,
         samples,
         settings,
         unusable=old.counts.unusable,
-        version=str(settings.get("version", "")),
         num_fewshot=old.num_fewshot,
         notes=old.notes,
         marks=old.marks,
@@ -101,5 +104,5 @@ def _provenance(run: Run, catalog: TaskCatalog, changes: Mapping[str, str]) -> d
 
 
 def _settings_of(catalog: TaskCatalog, task: str) -> tuple[str, ...]:
-    suite = catalog.definitions[task].suite
+    suite = catalog.definitions[task].settings.suite
     return {"choice": ("reading",), "promptcblue": ("profile",)}.get(suite, ())

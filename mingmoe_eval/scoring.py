@@ -18,6 +18,7 @@ from mingmoe_eval.records import (
     Sample,
     Score,
     TaskResult,
+    TaskSettings,
     fingerprint,
 )
 from mingmoe_eval.task_catalog import TaskCatalog, TaskDefinition
@@ -27,17 +28,15 @@ class Suite(Protocol):
     """What a suite's scorer offers; pure functions that never raise for any reply."""
 
     def score_doc(
-        self, doc: Mapping[str, Any], response: Response, settings: Mapping[str, Any]
+        self, doc: Mapping[str, Any], response: Response, settings: TaskSettings
     ) -> Score:
         """What one response earned."""
 
-    def fold(
-        self, samples: Sequence[Sample], settings: Mapping[str, Any]
-    ) -> dict[str, MetricValue]:
+    def fold(self, samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricValue]:
         """The metrics of one task; the main one also under the name `score`."""
 
     def breakdowns(
-        self, samples: Sequence[Sample], settings: Mapping[str, Any]
+        self, samples: Sequence[Sample], settings: TaskSettings
     ) -> dict[str, dict[str, MetricValue]]:
         """The main metric by tag and value."""
 
@@ -76,10 +75,10 @@ def make_sample(
     doc: Mapping[str, Any],
     prompt: str,
     response: Response,
-    settings: Mapping[str, Any],
+    settings: TaskSettings,
 ) -> Sample:
     """Score one response; one that cannot be scored becomes a failed sample that says why."""
-    suite = suite_named(str(settings["suite"]))
+    suite = suite_named(settings.suite)
     usage = response.usage
     facts: dict[str, Any] = {
         "task": task,
@@ -114,7 +113,7 @@ def make_sample(
 def fold_task(
     task: str,
     samples: Sequence[Sample],
-    settings: Mapping[str, Any],
+    settings: TaskSettings,
     *,
     unusable: int = 0,
     **facts: Any,
@@ -124,11 +123,11 @@ def fold_task(
     Args:
         task: The task's name.
         samples: All its samples, the failed ones too.
-        settings: The task's metadata: `suite`, `form` and so on.
+        settings: How the task is scored.
         unusable: Rows of the data that could not become docs.
         facts: Further fields of TaskResult, such as `notes` or `seconds`.
     """
-    suite = suite_named(str(settings["suite"]))
+    suite = suite_named(settings.suite)
     usable = [sample for sample in samples if sample.status != "failed"]
     return TaskResult(
         task=task,
@@ -137,7 +136,8 @@ def fold_task(
         counts=count(samples, unusable=unusable),
         breakdowns=suite.breakdowns(usable, settings) if usable else {},
         chance=suite.chance_level([sample.doc for sample in samples]),
-        suite=str(settings["suite"]),
+        version=str(settings.version),
+        suite=settings.suite,
         **facts,
     )
 
@@ -171,11 +171,11 @@ def fold_groups(
         try:
             folded[group.name] = fold_group(
                 group.name,
-                str(group.suite or catalog.definitions[leaves[0]].suite),
+                group.settings.suite or catalog.definitions[leaves[0]].settings.suite,
                 members,
                 {leaf: samples[leaf] for leaf in leaves},
                 weight_by_size=group.weight_by_size,
-                version=str(group.metadata.get("version", "")),
+                version=str(group.settings.version),
                 notes=(f"without {', '.join(absent)}",) if absent else (),
             )
         except DataError as error:
@@ -246,9 +246,9 @@ def failure_of(response: Response) -> str:
     return "" if response.finite else "log-likelihoods are not finite"
 
 
-def _question(doc: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
+def _question(doc: Mapping[str, Any], settings: TaskSettings) -> str | None:
     """What the orders of one question have in common; nothing where each is asked once."""
-    if not settings.get("permute_options"):
+    if not settings.permute_options:
         return None
     return str(doc.get("variant_of") or doc["id"])
 

@@ -4,18 +4,21 @@ The YAML files are read here without lm-eval, whose import alone takes seconds a
 passes over a file that does not parse: there, a typo shows as "task not found".
 """
 
+import difflib
 import fnmatch
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from mingmoe_eval.errors import DataError, UnknownTaskError, offence_list
 from mingmoe_eval.locations import tasks_dir
+from mingmoe_eval.records import TaskSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,22 +27,16 @@ class TaskDefinition:
 
     name: str
     path: Path
-    description: str = ""
     output_type: str = ""
     num_fewshot: int | None = None
     members: tuple[str, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    settings: TaskSettings = field(default_factory=TaskSettings)
     weight_by_size: bool = False
 
     @property
     def is_group(self) -> bool:
         """True for a group over other tasks."""
         return bool(self.members)
-
-    @property
-    def suite(self) -> str:
-        """Which scorer folds its samples: `choice` or `promptcblue`."""
-        return str(self.metadata.get("suite", ""))
 
 
 @dataclass(frozen=True)
@@ -148,17 +145,35 @@ def _definition(path: Path) -> TaskDefinition:
         raise ValueError("neither `task:` nor `group:` names it")
     members = tuple(config["task"]) if isinstance(config.get("task"), list) else ()
     aggregate = config.get("aggregate_metric_list") or [{}]
-    metadata = config.get("metadata") or {}
     return TaskDefinition(
         name=name,
         path=path,
-        description=str(metadata.get("description", "")),
         output_type=str(config.get("output_type", "")),
         num_fewshot=config.get("num_fewshot"),
         members=members,
-        metadata=metadata,
+        settings=_settings(config.get("metadata") or {}),
         weight_by_size=bool(aggregate[0].get("weight_by_size", False)),
     )
+
+
+def _settings(metadata: Any) -> TaskSettings:
+    """A definition's `metadata`, every key known and every value of its type.
+
+    Without a suite the task is lm-eval's to score, and its metadata are its author's own.
+    """
+    if not isinstance(metadata, dict):
+        raise ValueError("metadata: not a mapping")
+    known = {f.name for f in fields(TaskSettings)} - {"permute_options"}
+    unknown = [key for key in metadata if key not in known]
+    misspelt = [key for key in unknown if difflib.get_close_matches(str(key), ["suite"])]
+    if unknown and ("suite" in metadata or misspelt):
+        listed = ", ".join(f"metadata.{key}" for key in unknown)
+        raise ValueError(f"{listed}: no such setting; there are {', '.join(sorted(known))}")
+    try:
+        return msgspec.convert({k: v for k, v in metadata.items() if k in known}, TaskSettings)
+    except msgspec.ValidationError as error:
+        what, _, key = str(error).partition(" - at `$")
+        raise ValueError(f"metadata{key.rstrip('`')}: {what}") from error
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mingmoe_eval.comparison.output import comparison_json, comparison_markdown
 from mingmoe_eval.errors import IncomparableRunsError, UsageError
 from mingmoe_eval.metrics.paired_tests import bonett_price, mcnemar_exact
 from mingmoe_eval.promptcblue import scoring as promptcblue
-from mingmoe_eval.records import MetricValue, Response, Sample
+from mingmoe_eval.records import MetricValue, Response, Sample, TaskSettings
 
 RIGHT = [1.0] * 60 + [0.0] * 40
 
@@ -204,7 +204,7 @@ def cblue_run(name, dataset, targets, replies, choices=None):
             "task_dataset": dataset,
             "sample_id": f"test-{number}",
         }
-        score = promptcblue.score_doc(doc, Response(text=reply), {})
+        score = promptcblue.score_doc(doc, Response(text=reply), TaskSettings())
         samples.append(
             Sample(
                 task=task,
@@ -220,7 +220,7 @@ def cblue_run(name, dataset, targets, replies, choices=None):
                 counts=score.counts,
             )
         )
-    metrics = promptcblue.fold(samples, {})
+    metrics = promptcblue.fold(samples, TaskSettings())
     run = make_run(name, {task: samples})
     result = make_result(samples, metrics=metrics, suite="promptcblue")
     return dataclasses.replace(run, results={task: result})

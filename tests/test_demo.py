@@ -118,7 +118,7 @@ def test_the_checkpoints_are_made_again_in_the_form_in_which_they_are_shipped(tm
 
 def test_the_demo_shows_exams_and_promptcblue_tasks_taught_and_not_taught():
     catalog = load_catalog()
-    suites = {catalog.definitions[task.name].suite for task in TASKS}
+    suites = {catalog.definitions[task.name].settings.suite for task in TASKS}
     assert suites == {"choice", "promptcblue"}
     assert {task.taught == "no" for task in TASKS} == {True, False}
 

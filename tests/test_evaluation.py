@@ -187,7 +187,7 @@ def test_rescoring_with_the_same_settings_changes_nothing():
 def test_rescoring_in_a_compatibility_mode_reads_silence_as_that_script_does():
     run = run_with(always("..."))
     assert run.results["usmle"].main.value == 0
-    again = rescore(run, settings={"reading": "huatuo2"})
+    again = rescore(run, reading="huatuo2")
     share_of_b = sum(sample.doc["answer"] == "B" for sample in run.samples["usmle"])
     assert again.results["usmle"].main.value == share_of_b / len(run.samples["usmle"])
     assert again.provenance["tasks"]["usmle"]["reading"] == "huatuo2"

@@ -11,7 +11,7 @@ from mingmoe_eval.exams.scoring import (
     score_doc,
 )
 from mingmoe_eval.metrics.uncertainty import share
-from mingmoe_eval.records import Response, Sample
+from mingmoe_eval.records import Response, Sample, TaskSettings
 from mingmoe_eval.scoring import fold_task
 
 OPTIONS = {"A": "青霉素", "B": "多巴胺", "C": "肾上腺素", "D": "阿托品"}
@@ -29,7 +29,7 @@ def doc(key="B", options=OPTIONS, **fields):
 
 def sample(key, reply, settings=None, *, status=None, tags=None, cluster=None, options=OPTIONS):
     asked = doc(key, options)
-    score = score_doc(asked, Response(text=reply), settings or {})
+    score = score_doc(asked, Response(text=reply), settings or TaskSettings())
     if status is None:
         status = "unanswered" if score.answered is None else "scored"
     return Sample(
@@ -63,27 +63,31 @@ def sample(key, reply, settings=None, *, status=None, tags=None, cluster=None, o
     ],
 )
 def test_only_the_whole_right_set_scores(key, reply, value, answered, overlap):
-    score = score_doc(doc(key), Response(text=reply), {"suite": "choice", "form": "direct"})
+    score = score_doc(doc(key), Response(text=reply), TaskSettings(suite="choice", form="direct"))
     assert (score.value, score.answered, score.counts["overlap"]) == (value, answered, overlap)
 
 
 def test_the_score_says_how_the_reply_was_read():
-    assert score_doc(doc(), Response(text="故选B"), {}).reading == "an answer cue"
-    assert score_doc(doc(), Response(text="对不起"), {}).reading == "a refusal"
+    assert score_doc(doc(), Response(text="故选B"), TaskSettings()).reading == "an answer cue"
+    assert score_doc(doc(), Response(text="对不起"), TaskSettings()).reading == "a refusal"
 
 
 def test_yes_no_and_maybe_are_read_by_their_text():
     labels = {"A": "yes", "B": "no", "C": "maybe"}
     replies = ["yes", "No, it did not.", "The answer is maybe."]
-    scores = [score_doc(doc("A", labels), Response(text=reply), {}) for reply in replies]
+    scores = [
+        score_doc(doc("A", labels), Response(text=reply), TaskSettings()) for reply in replies
+    ]
     assert [score.answered for score in scores] == ["A", "B", "C"]
 
 
 def test_log_likelihoods_choose_a_letter_in_option_order():
     options = {"A": "头痛", "B": "发热", "D": "咳嗽"}
-    score = score_doc(doc("D", options), Response(log_likelihoods=(-3.0, -2.0, -1.0)), {})
+    score = score_doc(
+        doc("D", options), Response(log_likelihoods=(-3.0, -2.0, -1.0)), TaskSettings()
+    )
     assert (score.value, score.answered, score.reading) == (1.0, "D", "highest log-likelihood")
-    tie = score_doc(doc("D", options), Response(log_likelihoods=(-3.0, -1.0, -1.0)), {})
+    tie = score_doc(doc("D", options), Response(log_likelihoods=(-3.0, -1.0, -1.0)), TaskSettings())
     assert (tie.answered, tie.reading) == ("B", "tie, first letter taken")
 
 
@@ -97,7 +101,7 @@ def test_log_likelihoods_choose_a_letter_in_option_order():
     ],
 )
 def test_log_likelihoods_that_are_not_all_there_give_no_letter(response):
-    score = score_doc(doc("A"), response, {"form": "letters"})
+    score = score_doc(doc("A"), response, TaskSettings(form="letters"))
     assert (score.value, score.answered) == (0.0, None)
 
 
@@ -111,7 +115,7 @@ def test_log_likelihoods_that_are_not_all_there_give_no_letter(response):
     ],
 )
 def test_a_compatibility_mode_reads_and_compares_as_its_script(mode, key, reply, value, answered):
-    score = score_doc(doc(key), Response(text=reply), {"reading": mode})
+    score = score_doc(doc(key), Response(text=reply), TaskSettings(reading=mode))
     assert (score.value, score.answered, score.reading) == (value, answered, f"as {mode} reads it")
 
 
@@ -122,7 +126,7 @@ def test_unanswered_docs_are_wrong_and_failed_ones_are_left_out():
         sample("B", "不清楚"),
         sample("B", "B", status="failed"),
     ]
-    metrics = fold(samples, {})
+    metrics = fold(samples, TaskSettings())
     assert metrics["acc"] == metrics["score"] == share(1, 3)
     assert metrics["answered"] == share(2, 3)
     assert set(metrics) == {"acc", "score", "answered"}
@@ -136,19 +140,19 @@ def test_single_and_multiple_answers_are_told_apart_where_there_are_both():
         sample("AC", "A"),
         sample("AD", "A"),
     ]
-    metrics = fold(samples, {})
+    metrics = fold(samples, TaskSettings())
     assert metrics["acc"] == share(2, 5)
     assert metrics["acc_single"] == share(1, 2)
     assert metrics["acc_multiple"] == share(1, 3)
     assert metrics["any_overlap"] == share(4, 5)
-    assert "acc_multiple" not in fold(samples[2:], {})
+    assert "acc_multiple" not in fold(samples[2:], TaskSettings())
 
 
 def test_docs_that_share_a_case_widen_the_interval():
     alone = [sample("B", reply) for reply in "BBBCCC"]
     together = [sample("B", reply, cluster=reply) for reply in "BBBCCC"]
-    assert fold(alone, {})["acc"].interval == share(3, 6).interval
-    assert fold(together, {})["acc"].interval == pytest.approx(share(1, 2).interval)
+    assert fold(alone, TaskSettings())["acc"].interval == share(3, 6).interval
+    assert fold(together, TaskSettings())["acc"].interval == pytest.approx(share(1, 2).interval)
 
 
 def test_a_macro_accuracy_is_folded_over_the_tag_that_the_task_names():
@@ -156,7 +160,7 @@ def test_a_macro_accuracy_is_folded_over_the_tag_that_the_task_names():
         *(sample("B", "B", tags={"exam_class": "nursing"}) for _ in range(3)),
         sample("B", "C", tags={"exam_class": "pharmacy"}),
     ]
-    assert fold(samples, {"macro_over": "exam_class"})["macro_exam_class"].value == 0.5
+    assert fold(samples, TaskSettings(macro_over="exam_class"))["macro_exam_class"].value == 0.5
 
 
 def test_labels_get_a_macro_f1():
@@ -166,24 +170,27 @@ def test_labels_get_a_macro_f1():
         for key, reply in [("A", "yes"), ("A", "no"), ("B", "no"), ("C", "?")]
     ]
     # yes: 2*1/(1+2); no: 2*1/(2+1); maybe: 0
-    assert fold(samples, {"labels": True})["macro_f1"].value == pytest.approx((2 / 3 + 2 / 3) / 3)
+    assert fold(samples, TaskSettings(labels=True))["macro_f1"].value == pytest.approx(
+        (2 / 3 + 2 / 3) / 3
+    )
 
 
 def test_the_better_of_head_and_tail_is_taken_over_the_whole_task():
-    settings = {"reading": "o1-best-of-head-tail"}
+    settings = TaskSettings(reading="o1-best-of-head-tail")
     samples = [sample("A", reply, settings) for reply in ["A，然后 B", "A，然后 C", "B，然后 A"]]
     assert fold(samples, settings)["acc"] == share(2, 3)
 
 
 def test_a_task_without_usable_samples_has_no_number():
-    metrics = fold([sample("B", "B", status="failed")], {"labels": True, "macro_over": "x"})
+    metrics = fold([sample("B", "B", status="failed")], TaskSettings(labels=True, macro_over="x"))
     assert all(math.isnan(metric.value) and metric.n == 0 for metric in metrics.values())
 
 
 def test_a_group_is_averaged_over_its_members_or_pooled_over_their_questions():
     samples = {"one": [sample("B", "B")] * 3, "two": [sample("B", "C")]}
     members = {
-        name: fold_task(name, listed, {"suite": "choice"}) for name, listed in samples.items()
+        name: fold_task(name, listed, TaskSettings(suite="choice"))
+        for name, listed in samples.items()
     }
     macro = fold_group(members, samples)
     assert macro["score"] == macro["macro"]
@@ -198,7 +205,7 @@ def test_breakdowns_show_tags_that_differ():
         sample("B", "B", tags={"track": "traditional", "year": "2023"}),
         sample("B", "C", tags={"track": "traditional", "year": "2023"}, status="failed"),
     ]
-    tables = breakdowns(samples, {})
+    tables = breakdowns(samples, TaskSettings())
     assert tables == {"track": {"western": share(1, 2), "traditional": share(1, 1)}}
 
 

@@ -263,7 +263,7 @@ def manager():
 LEAVES = [
     name
     for name, definition in load_catalog(TASKS).definitions.items()
-    if definition.suite == "choice" and not definition.is_group
+    if definition.settings.suite == "choice" and not definition.is_group
 ]
 
 

@@ -13,11 +13,11 @@ from mingmoe_eval.errors import DataError
 from mingmoe_eval.promptcblue import scoring
 from mingmoe_eval.promptcblue.catalogue import TASKS
 from mingmoe_eval.promptcblue.scorer import score_files
-from mingmoe_eval.records import Counts, MetricValue, Response, Sample, TaskResult
+from mingmoe_eval.records import Counts, MetricValue, Response, Sample, TaskResult, TaskSettings
 from mingmoe_eval.scoring import fold_task, make_sample
 
 FOLDER = HERE / "synthetic"
-SUITE = {"suite": "promptcblue"}
+SUITE = TaskSettings(suite="promptcblue")
 RECORDS = read_lines(FOLDER / "records.jsonl")
 
 
@@ -31,7 +31,12 @@ def samples_of(variant, **more):
         name = doc["task_dataset"]
         text = replies[name, doc["sample_id"]]
         sample = make_sample(
-            name, len(made[name]), doc, doc["input"], Response(text=text), {**SUITE, **more}
+            name,
+            len(made[name]),
+            doc,
+            doc["input"],
+            Response(text=text),
+            dataclasses.replace(SUITE, **more),
         )
         # What a rescore has is what was on disk.
         made[name].append(Sample.from_json(json.loads(json.dumps(sample.to_json()))))
@@ -49,7 +54,7 @@ def test_folding_samples_gives_the_numbers_of_the_file_scorer_to_the_last_bit(va
     results = {}
     for name, samples in samples_of(variant, profile=profile).items():
         task = TASKS[name]
-        result = fold_task(task.lm_eval_name, samples, {**SUITE, "profile": profile})
+        result = fold_task(task.lm_eval_name, samples, dataclasses.replace(SUITE, profile=profile))
         assert result.metrics["score"].value == card.scores[task.score_key]
         low, high = result.main.interval
         assert low <= result.main.value <= high
@@ -125,12 +130,12 @@ def test_a_failed_sample_does_not_count():
 
 def test_an_empty_reply_is_unanswered_and_stands_for_the_default_label():
     doc = next(d for d in RECORDS if d["task_dataset"] == "KUAKE-IR" and d["target"] == "相关")
-    score = scoring.score_doc(doc, Response(text=" \n"), {})
+    score = scoring.score_doc(doc, Response(text=" \n"), SUITE)
     assert (score.answered, score.value, score.reading) == (None, 1.0, "empty output")
 
 
 def test_the_names_that_comparisons_rely_on():
-    names = {name: set(scoring.fold(s, {})) for name, s in samples_of("gold").items()}
+    names = {name: set(scoring.fold(s, SUITE)) for name, s in samples_of("gold").items()}
     assert {"score", "f1", "precision", "recall", "malformed"} == names["CMeEE-V2"]
     assert {"score", "macro_f1", "accuracy"} < names["CHIP-CTC"]
     assert {"score", "weighted_f1", "accuracy"} < names["KUAKE-QTR"]
@@ -161,7 +166,7 @@ def ner_samples(reply):
 
 def test_breakdowns_show_each_type_by_sets_and_by_bio_tags():
     reply = "头\n疾病实体：肺炎，哮喘\n药物实体：青霉素\n身体部位实体：肺"
-    tables = scoring.breakdowns(ner_samples(reply), {})
+    tables = scoring.breakdowns(ner_samples(reply), SUITE)
     by_label = {kind: row.value for kind, row in tables["label"].items()}
     # 哮喘 is invented: precision 1/2, recall 1.
     assert by_label == pytest.approx({"疾病": 2 / 3, "药物": 1.0, "身体部位": 0.0})
@@ -172,7 +177,7 @@ def test_breakdowns_show_each_type_by_sets_and_by_bio_tags():
 
 
 def test_breakdowns_name_what_is_malformed():
-    tables = scoring.breakdowns(ner_samples("疾病实体:肺炎\n手术实体：无"), {})
+    tables = scoring.breakdowns(ner_samples("疾病实体:肺炎\n手术实体：无"), SUITE)
     assert {kind: row.value for kind, row in tables["malformed"].items()} == {
         "half-width colon after the type": 1.0,
         "type that was not offered": 1.0,
@@ -180,7 +185,7 @@ def test_breakdowns_name_what_is_malformed():
 
 
 def test_a_report_is_broken_down_by_section():
-    tables = scoring.breakdowns(samples_of("gold")["IMCS-V2-MRG"], {})
+    tables = scoring.breakdowns(samples_of("gold")["IMCS-V2-MRG"], SUITE)
     assert list(tables["section"]) == ["主诉", "现病史", "辅助检查", "既往史", "诊断", "建议"]
     assert all(row.value == pytest.approx(1, abs=1e-8) for row in tables["section"].values())
 
@@ -188,7 +193,7 @@ def test_a_report_is_broken_down_by_section():
 @pytest.mark.parametrize("folder", [f for f in SETS if f.is_dir()], ids=str)
 def test_gold_itself_is_well_formed(folder):
     for doc in read_lines(folder / "records.jsonl"):
-        score = scoring.score_doc(doc, Response(text=doc["target"]), {})
+        score = scoring.score_doc(doc, Response(text=doc["target"]), SUITE)
         assert score.reading == "well-formed"
 
 
@@ -198,7 +203,12 @@ def test_no_reply_makes_the_scorer_raise(text):
     for doc in {d["task_dataset"]: d for d in RECORDS}.values():
         for profile in ("official", "legacy", "lenient"):
             sample = make_sample(
-                "t", 0, doc, doc["input"], Response(text=text), {**SUITE, "profile": profile}
+                "t",
+                0,
+                doc,
+                doc["input"],
+                Response(text=text),
+                dataclasses.replace(SUITE, profile=profile),
             )
             assert 0 <= sample.score <= 1
 

@@ -20,11 +20,11 @@ from mingmoe_eval.exams.option_orders import (
 from mingmoe_eval.exams.robustness import breakdowns, metrics
 from mingmoe_eval.exams.scoring import fold
 from mingmoe_eval.metrics.uncertainty import clustered_share, wilson_interval
-from mingmoe_eval.records import Response, RunSpec
+from mingmoe_eval.records import Response, RunSpec, TaskSettings
 from mingmoe_eval.rescoring import rescore
 from mingmoe_eval.scoring import fold_group, fold_task, make_sample
 
-SETTINGS = {"suite": "choice", "form": "direct", "permute_options": "cyclic"}
+SETTINGS = TaskSettings(suite="choice", form="direct", permute_options="cyclic")
 SPEC = RunSpec(model="scripted", tasks=("usmle",), sample=True, permute_options="cyclic")
 
 

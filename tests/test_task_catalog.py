@@ -1,6 +1,7 @@
 import pytest
 
 from mingmoe_eval.errors import DataError, UnknownTaskError
+from mingmoe_eval.records import TaskSettings
 from mingmoe_eval.task_catalog import load_catalog
 
 FILES = {
@@ -26,7 +27,11 @@ def names(definitions):
 
 def test_a_definition_inherits_what_it_includes(folder):
     task = load_catalog(folder).definitions["exam_a"]
-    assert (task.output_type, task.suite, task.is_group) == ("generate_until", "choice", False)
+    assert (task.output_type, task.settings.suite, task.is_group) == (
+        "generate_until",
+        "choice",
+        False,
+    )
 
 
 def test_a_group_selects_its_leaves_and_the_groups_below_it_first(folder):
@@ -62,12 +67,38 @@ def test_a_name_of_lm_evals_own_passes_on_only_where_that_is_allowed(folder):
         ("hole.yaml", "group: hole\ntask: [nowhere]\n", "'nowhere' is not defined"),
         ("list.yaml", "- task: x\n", "not a mapping"),
         ("lost.yaml", "include: gone.yaml\ntask: x\n", "gone.yaml"),
+        (
+            "key.yaml",
+            "task: x\nmetadata: {suite: choice, readin: ming}\n",
+            r"key.yaml: metadata.readin: no such setting; there are access, .*, reading, ",
+        ),
+        ("order.yaml", "task: x\nmetadata: {suite: choice, permute_options: all}\n", "permute_opt"),
+        ("siute.yaml", "task: x\nmetadata: {siute: choice}\n", "metadata.siute: no such"),
+        ("suite.yaml", "task: x\nmetadata: {suite: chioce}\n", "metadata.suite: .*'chioce'"),
+        (
+            "label.yaml",
+            "task: x\nmetadata: {suite: choice, labels: 'yes'}\n",
+            "metadata.labels: Expected `bool`, got `str`",
+        ),
+        ("flat.yaml", "task: x\nmetadata: 1.0\n", "flat.yaml: metadata: not a mapping"),
     ],
 )
 def test_a_faulty_definition_is_an_error_and_never_a_missing_task(folder, file, text, message):
     (folder / file).write_text(text)
     with pytest.raises(DataError, match=message):
         load_catalog(folder)
+
+
+def test_settings_are_typed_and_a_foreign_tasks_metadata_are_its_own(folder):
+    (folder / "c.yaml").write_text(
+        "task: c\nmetadata: {suite: choice, version: 1.0, form: letters, labels: true}\n"
+    )
+    (folder / "d.yaml").write_text("task: d\nmetadata: {version: 2, homepage: x}\n")
+    definitions = load_catalog(folder).definitions
+    assert definitions["c"].settings == TaskSettings(
+        suite="choice", version=1.0, form="letters", labels=True
+    )
+    assert definitions["d"].settings == TaskSettings(version=2)
 
 
 def test_every_fault_is_listed_at_once(folder):

@@ -34,15 +34,14 @@ def rescore(
     from mingmoe_eval.rescoring import rescore as rescore_run
     from mingmoe_eval.run_store import load_run, save_run, summary
 
-    given = {"reading": reading, "profile": profile}
-    settings = {key: value for key, value in given.items() if value is not None}
     if reading not in (None, DEFAULT):
         compat_mode(reading)
     if profile is not None:
         profile_named(profile)
     rescored = rescore_run(
         load_run(run),
-        settings=settings,
+        reading=reading,
+        profile=profile,
         name=name,
         refused=lambda text: print(f"note: {text}", file=sys.stderr),
     )

@@ -35,17 +35,17 @@ def tasks(
 def _summary(definition: TaskDefinition) -> str:
     if definition.is_group:
         return f"group: {', '.join(definition.members)}"
-    form = definition.metadata.get("form", "")
+    form = definition.settings.form
     return "; ".join(
-        part for part in (definition.description, f"form {form}" if form else "") if part
+        part for part in (definition.settings.description, f"form {form}" if form else "") if part
     )
 
 
 def _as_json(definition: TaskDefinition) -> dict[str, object]:
     return {
         "name": definition.name,
-        "description": definition.description,
+        "description": definition.settings.description,
         "members": list(definition.members),
         "output_type": definition.output_type,
-        "metadata": dict(definition.metadata),
+        "metadata": definition.settings.to_json(),
     }

@@ -1,9 +1,7 @@
 """The suite `choice`: from replies to letters to accuracies.
 
-A doc is what `exams.records.Question.to_doc` gives. Settings: `form` (`direct`, `letters`, `cot`),
-`reading` (`default`, or a compatibility mode of `metrics.answer_reading`), `macro_over: TAG` for an
-accuracy averaged over the values of a tag, `labels: true` for tasks whose options are labels (yes,
-no, maybe), where a macro-F1 belongs beside the accuracy.
+A doc is what `exams.records.Question.to_doc` gives. `reading` is `default`, or a compatibility mode
+of `metrics.answer_reading`.
 """
 
 from collections import defaultdict
@@ -24,18 +22,18 @@ from mingmoe_eval.metrics.choice_accuracy import (
     overlaps,
 )
 from mingmoe_eval.metrics.uncertainty import mean_of_parts
-from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult
+from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult, TaskSettings
 
 _NOT_STATED = "not stated"
 
 
-def score_doc(doc: Mapping[str, Any], response: Response, settings: Mapping[str, Any]) -> Score:
+def score_doc(doc: Mapping[str, Any], response: Response, settings: TaskSettings) -> Score:
     """1 when exactly the right letters were answered, else 0; never raises for any reply.
 
     Of log-likelihoods that are not finite no letter is made: callers fail such a doc
     (`Response.finite`), and without that it counts as unanswered.
     """
-    if response.log_likelihoods is not None or settings.get("form") == "letters":
+    if response.log_likelihoods is not None or settings.form == "letters":
         return _score_likelihoods(doc, response)
     mode = _mode(settings)
     text = response.text or ""
@@ -60,7 +58,7 @@ def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(chance_of(len(doc["options"]), single=doc["single"]) for doc in docs) / len(docs)
 
 
-def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, MetricValue]:
+def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricValue]:
     """Accuracy over the samples that did not fail, also by single- and multiple-answer questions.
 
     `answered` is the share of docs with an answer; `any_overlap` the share with at least one right
@@ -77,15 +75,15 @@ def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, Me
         metrics["acc_single"] = _accuracy([s for s in usable if s.doc["single"]])
         metrics["acc_multiple"] = _accuracy([s for s in usable if not s.doc["single"]])
     metrics["answered"] = accuracy([sample.answered is not None for sample in usable])
-    if tag := settings.get("macro_over"):
-        metrics[f"macro_{tag}"] = _macro_over(usable, str(tag))
-    if settings.get("labels") and usable:
+    if tag := settings.macro_over:
+        metrics[f"macro_{tag}"] = _macro_over(usable, tag)
+    if settings.labels and usable:
         metrics["macro_f1"] = macro_f1([(s.answered, s.expected) for s in usable])
     return {**metrics, **robustness.metrics(samples)}
 
 
 def breakdowns(
-    samples: Sequence[Sample], settings: Mapping[str, Any]
+    samples: Sequence[Sample], settings: TaskSettings
 ) -> dict[str, dict[str, MetricValue]]:
     """Accuracy by each tag that has two values or more, and by the type of question."""
     tables: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
@@ -118,8 +116,8 @@ def fold_group(
     }
 
 
-def _mode(settings: Mapping[str, Any]) -> str:
-    return str(settings.get("reading") or DEFAULT)
+def _mode(settings: TaskSettings) -> str:
+    return settings.reading or DEFAULT
 
 
 def _usable(samples: Sequence[Sample]) -> list[Sample]:

@@ -6,7 +6,7 @@ both are set here.
 
 import difflib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,17 +21,17 @@ from mingmoe_eval.errors import (
 )
 from mingmoe_eval.exams.option_orders import OptionOrders
 from mingmoe_eval.library_noise import quiet_libraries
-from mingmoe_eval.records import RunSpec
+from mingmoe_eval.records import RunSpec, TaskSettings
 from mingmoe_eval.task_catalog import Selection, load_catalog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HarnessTask:
-    """One lm-eval task with its data loaded; `settings` is its definition's metadata."""
+    """One lm-eval task with its data loaded; `settings` say how it is scored."""
 
     name: str
     task: Any
-    settings: Mapping[str, Any]
+    settings: TaskSettings
 
     @property
     def docs(self) -> Any:
@@ -46,7 +46,7 @@ class HarnessTask:
     @property
     def is_ours(self) -> bool:
         """False for a task that comes with lm-eval."""
-        return bool(self.settings.get("suite"))
+        return bool(self.settings.suite)
 
 
 def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], tuple[str, ...]]:
@@ -72,7 +72,9 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
     faults: list[MingMoeError] = []
     for definition in selection.leaves:
         try:
-            settings = {**definition.metadata, "permute_options": spec.permute_options}
+            settings = definition.settings.in_run(
+                reading=None, profile=None, permute_options=spec.permute_options
+            )
             loaded.append(_load(ours, definition.name, settings, spec))
         except MissingDataError as error:
             passed_over.append(definition.name)
@@ -96,7 +98,9 @@ def _option_orders(selection: Selection, spec: RunSpec) -> dict[str, Any]:
     if spec.permute_options is None:
         return {}
     OptionOrders.named(spec.permute_options)
-    without = [d.name for d in selection.leaves if d.suite != "choice"] + [*selection.foreign]
+    without = [d.name for d in selection.leaves if d.settings.suite != "choice"] + [
+        *selection.foreign
+    ]
     if without:
         raise UsageError(
             offence_list(
@@ -108,7 +112,7 @@ def _option_orders(selection: Selection, spec: RunSpec) -> dict[str, Any]:
 
 
 @quiet_libraries()
-def _load(manager: Any, name: str, settings: Mapping[str, Any], spec: RunSpec) -> HarnessTask:
+def _load(manager: Any, name: str, settings: TaskSettings, spec: RunSpec) -> HarnessTask:
     with _own_errors():
         task = manager.load([name])["tasks"][name]
     # lm-eval's own scoring is for its own command: samples are scored from responses, once.
@@ -191,7 +195,8 @@ def _foreign_tasks(names: tuple[str, ...], spec: RunSpec) -> list[HarnessTask]:
         if name not in manager.all_tasks:
             raise UnknownTaskError(name, known)
     tasks = {key: task for name in names for key, task in _loaded(manager, name).items()}
-    ready = [HarnessTask(name=name, task=task, settings={}) for name, task in tasks.items()]
+    its_own = TaskSettings()  # no suite: its own scoring stays in force
+    ready = [HarnessTask(name=name, task=task, settings=its_own) for name, task in tasks.items()]
     for task in ready:
         _set_shots(task, spec)
     return ready

@@ -8,14 +8,21 @@ from typing import Any
 from mingmoe_eval import scoring
 from mingmoe_eval.overlap.search import SearchRules, search
 from mingmoe_eval.overlap.texts import Item, TrainingText, item_of
-from mingmoe_eval.records import JsonDict, MetricValue, Run, Sample, TaskResult, fingerprint
+from mingmoe_eval.records import (
+    JsonDict,
+    MetricValue,
+    Run,
+    Sample,
+    TaskResult,
+    TaskSettings,
+    fingerprint,
+)
 from mingmoe_eval.task_catalog import load_catalog
 
 _SCHEMA_VERSION = 1
 
 Doc = Mapping[str, Any]
 
-_SETTINGS_OF_A_RUN = ("reading", "profile")
 _SIDES = ("all", "unseen", "seen")
 
 
@@ -179,8 +186,15 @@ def _results(
     return {**results, **scoring.fold_groups(catalog, ready, results, kept, refused=refused)}
 
 
-def _settings(run: Run, task: str) -> dict[str, object]:
+def _settings(run: Run, task: str) -> TaskSettings:
     """The task's settings as the run, perhaps a rescored one, had them."""
     of_run = run.provenance.get("tasks", {}).get(task, {})
-    own = {key: of_run[key] for key in _SETTINGS_OF_A_RUN if key in of_run}
-    return {**load_catalog().definitions[task].metadata, **own}
+    return (
+        load_catalog()
+        .definitions[task]
+        .settings.in_run(
+            reading=of_run.get("reading"),
+            profile=of_run.get("profile"),
+            permute_options=run.spec.permute_options,
+        )
+    )

@@ -1,7 +1,7 @@
 """The suite `promptcblue`: from responses to samples to the official numbers and the tables behind.
 
 A doc is a PromptCBLUE record: input, target, answer_choices, task_type, task_dataset, sample_id.
-Settings: `profile` (default `official`) says how texts are read.
+`profile` (default `official`) says how texts are read.
 """
 
 import json
@@ -22,7 +22,7 @@ from mingmoe_eval.promptcblue.measures import (
 )
 from mingmoe_eval.promptcblue.parsing import Profile, default_label, parse_answer, profile_named
 from mingmoe_eval.promptcblue.tables import AnswerPair, label_intervals, label_table, tag_view
-from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult
+from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult, TaskSettings
 
 _RESAMPLES = 10_000
 _METHOD = "percentile bootstrap over docs, 10,000 draws"
@@ -32,7 +32,7 @@ _GUESSES = 20_000
 _Breakdown = dict[str, MetricValue]
 
 
-def score_doc(doc: Mapping[str, Any], response: Response, settings: Mapping[str, Any]) -> Score:
+def score_doc(doc: Mapping[str, Any], response: Response, settings: TaskSettings) -> Score:
     """What one response earned; never raises for any reply.
 
     `answered` is the parsed answer (JSON, or the label or text itself), None for an empty reply:
@@ -53,7 +53,7 @@ def score_doc(doc: Mapping[str, Any], response: Response, settings: Mapping[str,
 
 def expected(doc: Mapping[str, Any]) -> str:
     """The gold label where there is one, as the official scorer compares it; else the gold text."""
-    gold = _gold(doc, {}) if _task(doc).default_label else doc["target"]
+    gold = _gold(doc, TaskSettings()) if _task(doc).default_label else doc["target"]
     return str(gold)
 
 
@@ -84,7 +84,7 @@ def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
     if not (task := task_named(docs[0]["task_dataset"])).default_label:
         return None
     measure = measure_of(task)
-    golds = [_gold(doc, {}) for doc in docs]
+    golds = [_gold(doc, TaskSettings()) for doc in docs]
     choices = [
         [parse_answer(task, choice, _choices(doc)) for choice in _choices(doc)] for doc in docs
     ]
@@ -102,7 +102,7 @@ def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
     return math.fsum(values) / rounds
 
 
-def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, MetricValue]:
+def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricValue]:
     """The metrics of one task, from its scored samples, the main one also as `score`.
 
     The main metric carries an interval over docs; `malformed` is the share of responses of which
@@ -124,7 +124,7 @@ def fold(samples: Sequence[Sample], settings: Mapping[str, Any]) -> dict[str, Me
 
 
 def breakdowns(
-    samples: Sequence[Sample], settings: Mapping[str, Any]
+    samples: Sequence[Sample], settings: TaskSettings
 ) -> dict[str, dict[str, MetricValue]]:
     """Tables behind the main metric, by what they are split by.
 
@@ -195,11 +195,11 @@ def _choices(doc: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(doc.get("answer_choices") or ())
 
 
-def _profile(settings: Mapping[str, Any]) -> Profile:
-    return profile_named(str(settings.get("profile") or "official"))
+def _profile(settings: TaskSettings) -> Profile:
+    return profile_named(settings.profile or "official")
 
 
-def _gold(doc: Mapping[str, Any], settings: Mapping[str, Any]) -> Answer:
+def _gold(doc: Mapping[str, Any], settings: TaskSettings) -> Answer:
     return parse_answer(_task(doc), str(doc["target"]), _choices(doc), _profile(settings))
 
 
@@ -207,7 +207,7 @@ def _as_text(answer: Answer) -> str:
     return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
 
-def _predicted(sample: Sample, task: CblueTask, settings: Mapping[str, Any]) -> Answer:
+def _predicted(sample: Sample, task: CblueTask, settings: TaskSettings) -> Answer:
     """The parsed answer again, from what the sample keeps of it."""
     if sample.answered is None:
         return parse_answer(task, "", _choices(sample.doc), _profile(settings))
@@ -216,7 +216,7 @@ def _predicted(sample: Sample, task: CblueTask, settings: Mapping[str, Any]) -> 
     return cast(Answer, json.loads(sample.answered))
 
 
-def _comparison(sample: Sample, task: CblueTask, settings: Mapping[str, Any]) -> Comparison:
+def _comparison(sample: Sample, task: CblueTask, settings: TaskSettings) -> Comparison:
     """What `score_doc` compared, from what the sample keeps of it."""
     if not task.default_label:
         return Comparison(value=sample.score or 0.0, counts=sample.counts)

@@ -18,7 +18,7 @@ from mingmoe_eval.exams.benchmarks import BENCHMARKS, Benchmark, Part
 from mingmoe_eval.exams.conversion import convert, join_key, rows_of_exam
 from mingmoe_eval.exams.option_orders import OptionOrders, can_be_reordered, with_orders
 from mingmoe_eval.exams.records import docs_of, stem_key
-from mingmoe_eval.records import Response
+from mingmoe_eval.records import Response, TaskSettings
 
 logger = logging.getLogger(__name__)
 
@@ -207,5 +207,6 @@ def process_likelihoods(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[
 def _metrics(doc: Mapping[str, Any], response: Response, form: str) -> dict[str, float]:
     if not response.finite:
         return {"acc": math.nan, "score": math.nan}
-    value = scoring.score_doc(doc, response, {"suite": "choice", "form": form}).value
+    settings = TaskSettings(suite="choice", form=form)
+    value = scoring.score_doc(doc, response, settings).value
     return {"acc": value, "score": value}

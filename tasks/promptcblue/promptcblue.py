@@ -16,7 +16,7 @@ from mingmoe_eval.promptcblue.catalogue import Answer, CblueTask, task_named
 from mingmoe_eval.promptcblue.doc_records import docs_of
 from mingmoe_eval.promptcblue.measures import Comparison, measure_of
 from mingmoe_eval.promptcblue.submission import read_sheet
-from mingmoe_eval.records import Response
+from mingmoe_eval.records import Response, TaskSettings
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _notes(task: CblueTask, split: str, source: Source, docs: Sequence[Any]) -> 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
     """What one reply adds to the corpus metric."""
-    score = scoring.score_doc(doc, Response(text=str(results[0])), {})
+    score = scoring.score_doc(doc, Response(text=str(results[0])), TaskSettings())
     return {
         "score": {
             "task_dataset": doc["task_dataset"],
