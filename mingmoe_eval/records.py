@@ -309,7 +309,7 @@ class TaskResult:
         }
         values["members"] = as_tuple(values.get("members"))
         values["notes"] = as_tuple(values.get("notes"))
-        values["marks"] = as_tuple(values.get("marks"))
+        values["marks"] = as_tuple(values.get("marks", ()))
         result = build(cls, values)
         if result.main_metric not in result.metrics:
             raise RunStoreError(f"{result.task} lacks its main metric, {result.main_metric!r}")

@@ -74,7 +74,7 @@ def label_samples(name, golds, replies, profile="official"):
         }
         for number, gold in enumerate(golds)
     ]
-    settings = {**SUITE, "profile": profile}
+    settings = dataclasses.replace(SUITE, profile=profile)
     return [
         make_sample("t", i, doc, doc["input"], Response(text=reply), settings)
         for i, (doc, reply) in enumerate(zip(docs, replies, strict=True))
@@ -113,7 +113,7 @@ def test_an_empty_reply_to_qtr_counts_as_another_label_for_the_evaluator_of_may_
         assert [sample.score for sample in samples] == correct
         # The last sample's score is 0 under either default: it cannot tell them apart.
         assert [scoring.compared_label(sample) for sample in samples[:2]] == labels[:2]
-        settings = {**SUITE, "profile": profile}
+        settings = dataclasses.replace(SUITE, profile=profile)
         result = fold_task("t", samples, settings)
         report = classification_report(golds, labels, output_dict=True, zero_division=0)
         expected = report["weighted avg"]["f1-score"]
