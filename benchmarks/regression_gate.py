@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from mingmoe_eval.comparison import TaskComparison
-from mingmoe_eval.metrics.corpus_counts import micro_f1_counts
-from mingmoe_eval.metrics.paired_difference import count_difference, right_wrong_difference
-from mingmoe_eval.metrics.paired_tests import bonett_price
+from mingmoe_eval.metrics.metric import tabulate_sides
+from mingmoe_eval.metrics.paired import bonett_price, count_difference, right_wrong_difference
+from mingmoe_eval.metrics.resampling import paired_counts
+from mingmoe_eval.metrics.tuple_f1 import MICRO_F1
 from mingmoe_eval.records import Counts, MetricValue, Run, RunSpec, Sample, TaskResult
 from mingmoe_eval.regression_gate import Tolerances, decide, judge
 from mingmoe_eval.regression_gate.judgement import SIGNALS_SHARE
@@ -262,8 +263,9 @@ def extraction_docs(rng: np.random.Generator, docs: int):
     sides = []
     for _ in range(2):
         found = rng.binomial(gold, skill)
-        sides.append(np.column_stack([found, rng.poisson(1.0, docs), gold - found]).astype(float))
-    return micro_f1_counts(*sides)
+        counts = np.column_stack([found, rng.poisson(1.0, docs), gold - found])
+        sides.append([{"": row} for row in counts.tolist()])
+    return paired_counts(*tabulate_sides(sides), MICRO_F1)
 
 
 def runs_of(flips: Sequence[Flips]) -> tuple[Run, Run]:

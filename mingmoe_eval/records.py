@@ -25,6 +25,12 @@ Finish = Literal["stop", "length", "none"]
 Status = Literal["scored", "unanswered", "failed"]
 """A failed sample has no score and is left out; an unanswered one is wrong, and counted."""
 
+Unit = Literal["share", "number", "unknown"]
+"""A share lies between 0 and 1; an unknown unit is never taken for a share."""
+
+Better = Literal["higher", "lower", "neither", "unknown"]
+"""Which values of a metric are the better ones; `neither` and `unknown` are never marked best."""
+
 JsonDict = dict[str, Any]
 
 
@@ -221,12 +227,25 @@ _SAMPLE_FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricValue:
-    """One number with its doubt: a fraction, its interval, and how many docs stand behind it."""
+    """One number with its doubt, and what is needed to read it.
+
+    Attributes:
+        value: The number; a share is a fraction of one.
+        n: How many docs stand behind it.
+        interval: Its 95 % interval; None where none is known.
+        interval_method: How the interval was made.
+        metric: The name of the metric that it is a value of; "" in runs that did not say.
+        unit: `share` is shown in %, anything else as it is.
+        better: Which direction is the better one, if any is known to be.
+    """
 
     value: float
     n: int
     interval: tuple[float, float] | None = None
     interval_method: str = ""
+    metric: str = ""
+    unit: Unit = "share"
+    better: Better = "higher"
 
     def to_json(self) -> JsonDict:
         """A plain dict that `from_json` reads back."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from mingmoe_eval.errors import DataError
+from mingmoe_eval.metrics.metric import ClassMean, Counted, Metric, Scored, mean_of_sums
+from mingmoe_eval.metrics.resampling import Mean
 from mingmoe_eval.records import (
     Counts,
     MetricValue,
@@ -26,6 +28,10 @@ from mingmoe_eval.task_catalog import TaskCatalog, TaskDefinition
 
 class Suite(Protocol):
     """What a suite's scorer offers; pure functions that never raise for any reply."""
+
+    @property
+    def METRICS(self) -> Mapping[str, Metric]:
+        """The metrics of the suite that are made from samples, by name."""
 
     def score_doc(
         self, doc: Mapping[str, Any], response: Response, settings: TaskSettings
@@ -67,6 +73,47 @@ def suite_named(name: str) -> Suite:
 
         return cast(Suite, promptcblue)
     raise DataError(f"no suite named {name!r}; the suites are 'choice' and 'promptcblue'")
+
+
+def metric_of(result: TaskResult) -> Metric:
+    """The main metric of a result, to be made again from samples.
+
+    Of a task whose scorer is not ours, and of a number that names no metric of its suite, it is the
+    mean of the samples' own scores, in the unit and direction that the number itself states.
+    """
+    if result.suite:
+        metrics = suite_named(result.suite).METRICS
+        # Runs from before numbers named their metric have it beside `score`, under its own name.
+        names = (result.main.metric, *(name for name in metrics if name in result.metrics))
+        for name in names:
+            if name in metrics and (name == result.main.metric or _is_main(result, name)):
+                return metrics[name]
+    return mean_of_scores(result.main)
+
+
+def mean_of_scores(stated: MetricValue) -> Metric:
+    """The mean of what each doc earned by itself, in the unit and direction of a stated number."""
+    name = stated.metric or "score"
+
+    def count_score(scored: Scored) -> Counted:
+        # A doc of which less is better has no score; its number lies among its counts.
+        earned = scored.counts[name] if scored.score is None else scored.score
+        return {"": (earned, 1.0)}
+
+    return Metric(
+        name=name,
+        title=name,
+        count=count_score,
+        value=ClassMean(mean_of_sums),
+        resampling=Mean(),
+        unit=stated.unit,
+        better=stated.better,
+        range=(0.0, 1.0) if stated.unit == "share" else (-math.inf, math.inf),
+    )
+
+
+def _is_main(result: TaskResult, name: str) -> bool:
+    return not result.main.metric and result.metrics[name] == result.main
 
 
 def make_sample(

@@ -6,15 +6,23 @@ from sklearn.metrics import f1_score
 from statsmodels.stats.proportion import proportion_confint
 
 from mingmoe_eval.metrics.choice_accuracy import (
-    accuracy,
+    ACCURACY,
     chance_of,
     exact_match,
     likeliest,
-    macro_accuracy,
-    macro_f1,
     overlaps,
 )
-from mingmoe_eval.metrics.uncertainty import share
+from mingmoe_eval.metrics.label_f1 import MACRO_F1, count_label
+from mingmoe_eval.metrics.metric import one_of
+from mingmoe_eval.metrics.uncertainty import mean_of_parts, share
+
+
+def accuracy(rights, clusters=None):
+    return ACCURACY.of([one_of(right) for right in rights], clusters)
+
+
+def macro_f1(pairs):
+    return MACRO_F1.of([count_label(key, said) for said, key in pairs])
 
 
 @pytest.mark.parametrize(
@@ -48,7 +56,7 @@ def test_log_likelihoods_that_are_not_finite_or_not_one_a_letter_are_refused(val
 def test_docs_on_their_own_get_wilsons_interval():
     rights = [True] * 30 + [False] * 10
     metric = accuracy(rights, [None] * 40)
-    assert metric == share(30, 40)
+    assert metric == ACCURACY.stamped(share(30, 40))
     assert metric.interval == pytest.approx(proportion_confint(30, 40, method="wilson"))
 
 
@@ -77,7 +85,8 @@ def test_no_docs_have_no_accuracy():
 
 
 def test_the_macro_accuracy_weighs_parts_and_not_docs():
-    metric = macro_accuracy({"anatomy": [True] * 9 + [False], "genetics": [False, False]})
+    parts = {"anatomy": [True] * 9 + [False], "genetics": [False, False]}
+    metric = mean_of_parts([accuracy(rights) for rights in parts.values()])
     assert metric.value == pytest.approx(0.45)
     assert metric.n == 12
 

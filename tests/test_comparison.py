@@ -11,7 +11,7 @@ from mingmoe_eval.comparison import KINDS, compare, kinds_named
 from mingmoe_eval.comparison.comparability import pair_samples
 from mingmoe_eval.comparison.output import comparison_json, comparison_markdown
 from mingmoe_eval.errors import IncomparableRunsError, UsageError
-from mingmoe_eval.metrics.paired_tests import bonett_price, mcnemar_exact
+from mingmoe_eval.metrics.paired import bonett_price, mcnemar_exact
 from mingmoe_eval.promptcblue import scoring as promptcblue
 from mingmoe_eval.records import MetricValue, Response, Sample, TaskSettings
 
@@ -175,7 +175,7 @@ def test_swapping_the_runs_mirrors_the_numbers():
     forward, backward = there.tasks["usmle"].paired, back.tasks["usmle"].paired
     assert forward.difference == -backward.difference
     assert forward.interval == pytest.approx([-end for end in reversed(backward.interval)])
-    assert forward.tails.worse == backward.tails.better
+    assert forward.tails.lower == backward.tails.higher
 
 
 def test_a_metric_that_samples_cannot_rebuild_is_named():

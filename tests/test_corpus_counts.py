@@ -3,13 +3,37 @@
 import numpy as np
 import pytest
 
-from mingmoe_eval.metrics.corpus_counts import (
-    label_f1_counts,
-    micro_f1_counts,
-    pooled_mean_counts,
-)
-from mingmoe_eval.metrics.paired_difference import count_difference
-from mingmoe_eval.metrics.paired_tests import paired_bootstrap, swap_permutation
+from mingmoe_eval.metrics.draws import paired_bootstrap, swap_permutation
+from mingmoe_eval.metrics.label_f1 import count_label, label_metrics
+from mingmoe_eval.metrics.metric import tabulate_sides
+from mingmoe_eval.metrics.paired import count_difference
+from mingmoe_eval.metrics.resampling import paired_counts
+from mingmoe_eval.metrics.tuple_f1 import MICRO_F1
+from mingmoe_eval.promptcblue.measures import SECTION_ROUGE
+
+
+def counts_of(metric, *sides):
+    """Both sides' rows of one class, as a function of summed counts."""
+    tables = tabulate_sides([[{"": row} for row in side] for side in sides])
+    return paired_counts(*tables, metric)
+
+
+def micro_f1_counts(*sides):
+    return counts_of(MICRO_F1, *sides)
+
+
+def pooled_mean_counts(*sides):
+    return counts_of(SECTION_ROUGE, *sides)
+
+
+def label_tables(gold, *sides):
+    return tabulate_sides(
+        [[count_label(g, s) for g, s in zip(gold, said, strict=True)] for said in sides]
+    )
+
+
+def label_f1_counts(gold, before, after, *, average):
+    return paired_counts(*label_tables(gold, before, after), label_metrics(average)[2])
 
 
 def draw_labels(seed, docs, wrong):
@@ -77,13 +101,13 @@ def test_permuted_micro_f1_equals_scipy():
         alternative="less",
     )
     mine = swap_permutation(micro_f1_counts(before, after), rng=np.random.default_rng(0))
-    assert mine.worse == pytest.approx(theirs.pvalue, abs=1e-12)
+    assert mine.lower == pytest.approx(theirs.pvalue, abs=1e-12)
 
 
 def test_bootstrapped_label_f1_equals_scikit_learn_on_the_same_draws():
     from sklearn.metrics import f1_score
 
-    from mingmoe_eval.metrics.doc_resampling import draws
+    from mingmoe_eval.metrics.draws import draws
 
     gold, before = draw_labels(1, 60, 0.2)
     _, after = draw_labels(2, 60, 0.5)
@@ -114,7 +138,7 @@ def test_equal_models_are_called_different_as_often_as_alpha_says():
     found, covered, trials = 0, 0, 400
     for _ in range(trials):
         paired = count_difference(simulate(rng, 150), clusters=None, level=0.9, rng=rng)
-        found += paired.tails.worse < 0.05
+        found += paired.tails.lower < 0.05
         covered += paired.interval[0] <= 0 <= paired.interval[1]
     # Three standard errors of a share of 400: 0.033 at 0.05, 0.045 at 0.9.
     assert found / trials == pytest.approx(0.05, abs=0.033)
@@ -128,6 +152,33 @@ def test_many_invented_labels_stay_affordable():
     before = [f"invented {i}" for i in range(1060)]
     after = [f"invented {i % 700}" for i in range(1060)]
     started = time.process_time()
-    counts = label_f1_counts(gold, before, after, average="macro")
-    count_difference(counts, clusters=None, level=0.95, rng=np.random.default_rng(0))
+    metric = label_metrics("macro")[2]
+    tables = label_tables(gold, before, after)
+    metric.resampling.difference(*tables, metric, level=0.95, rng=np.random.default_rng(0))
     assert time.process_time() - started < 20
+
+
+def test_a_difference_of_macro_f1_lies_between_its_bounds_and_follows_the_jackknife():
+    from sklearn.metrics import f1_score
+
+    gold, after = draw_labels(2, 120, 0.1)
+    before = [f"I think {i}" for i in range(120)]
+    metric = label_metrics("macro")[2]
+    paired = metric.resampling.difference(
+        *label_tables(gold, before, after), metric, level=0.95, rng=np.random.default_rng(0)
+    )
+
+    def difference(kept):
+        g, b, a = (np.array(labels)[kept] for labels in (gold, before, after))
+        return f1_score(g, a, average="macro", zero_division=0) - f1_score(
+            g, b, average="macro", zero_division=0
+        )
+
+    every = np.arange(120)
+    left_out = np.array([difference(np.delete(every, i)) for i in every])
+    error = np.sqrt(119 / 120 * ((left_out - left_out.mean()) ** 2).sum())
+    assert paired.difference == pytest.approx(difference(every), abs=1e-12)
+    assert paired.standard_error == pytest.approx(error, rel=1e-9)
+    low, high = paired.interval
+    assert low < paired.difference < high <= 1
+    assert paired.interval_method == "jackknife over docs"

@@ -10,7 +10,9 @@ from mingmoe_eval.exams.scoring import (
     fold_group,
     score_doc,
 )
-from mingmoe_eval.metrics.uncertainty import share
+from mingmoe_eval.metrics.choice_accuracy import ACCURACY, ANSWERED, ANY_OVERLAP
+from mingmoe_eval.metrics.metric import Metric
+from mingmoe_eval.metrics.uncertainty import share as plain_share
 from mingmoe_eval.records import Response, Sample, TaskSettings
 from mingmoe_eval.scoring import fold_task
 
@@ -48,6 +50,10 @@ def sample(key, reply, settings=None, *, status=None, tags=None, cluster=None, o
         tags=tags or {},
         cluster=cluster,
     )
+
+
+def share(successes: int, n: int, metric: Metric = ACCURACY):
+    return metric.stamped(plain_share(successes, n))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +134,7 @@ def test_unanswered_docs_are_wrong_and_failed_ones_are_left_out():
     ]
     metrics = fold(samples, TaskSettings())
     assert metrics["acc"] == metrics["score"] == share(1, 3)
-    assert metrics["answered"] == share(2, 3)
+    assert metrics["answered"] == share(2, 3, ANSWERED)
     assert set(metrics) == {"acc", "score", "answered"}
 
 
@@ -144,7 +150,8 @@ def test_single_and_multiple_answers_are_told_apart_where_there_are_both():
     assert metrics["acc"] == share(2, 5)
     assert metrics["acc_single"] == share(1, 2)
     assert metrics["acc_multiple"] == share(1, 3)
-    assert metrics["any_overlap"] == share(4, 5)
+    assert metrics["any_overlap"] == share(4, 5, ANY_OVERLAP)
+    assert metrics["any_overlap"].better == "neither"  # to tick every option overlaps always
     assert "acc_multiple" not in fold(samples[2:], TaskSettings())
 
 

@@ -117,7 +117,7 @@ def test_counts_of_any_two_texts_are_possible_ones(text, gold, task):
         meant = parse_answer(task, gold, CHOICES, profile)
         for one, other in ((meant, said), (said, said)):
             comparison = measure_of(task).compare(one, other)
-            assert 0 <= comparison.value <= 1
+            assert 0 <= comparison.score <= 1
             assert all(math.isfinite(n) and n >= 0 for n in comparison.counts.values())
     assert at_once(lambda: describe(task, text, CHOICES))
 

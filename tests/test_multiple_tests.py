@@ -2,8 +2,12 @@ import math
 
 import pytest
 
-from mingmoe_eval.metrics.multiple_tests import holm_adjusted, holm_levels
-from mingmoe_eval.metrics.power import docs_to_settle, minimum_detectable
+from mingmoe_eval.metrics.significance import (
+    docs_to_settle,
+    holm_adjusted,
+    holm_levels,
+    minimum_detectable,
+)
 
 
 def test_holm_by_hand():

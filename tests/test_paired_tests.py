@@ -6,21 +6,17 @@ import math
 import numpy as np
 import pytest
 
-from mingmoe_eval.metrics.paired_difference import (
+from mingmoe_eval.metrics.draws import PairedCounts, paired_bootstrap, swap_permutation
+from mingmoe_eval.metrics.paired import (
+    bonett_price,
     cluster_robust_error,
     count_difference,
+    mcnemar_exact,
     right_wrong_difference,
     score_difference,
     smallest_error,
 )
-from mingmoe_eval.metrics.paired_tests import (
-    PairedCounts,
-    bonett_price,
-    mcnemar_exact,
-    normal_quantile,
-    paired_bootstrap,
-    swap_permutation,
-)
+from mingmoe_eval.metrics.uncertainty import normal_quantile
 
 
 def rng():
@@ -42,8 +38,8 @@ def means(baseline, candidate):
 
 def test_five_docs_lost_and_none_gained_is_one_chance_in_32():
     tails = mcnemar_exact(5, 0)
-    assert tails.worse == pytest.approx(1 / 32)
-    assert tails.better == 1
+    assert tails.lower == pytest.approx(1 / 32)
+    assert tails.higher == 1
     assert tails.two_sided == pytest.approx(1 / 16)
 
 
@@ -64,8 +60,8 @@ def test_one_sided_mcnemar_is_the_binomial_tail(lost, gained):
     from scipy.stats import binom
 
     tails = mcnemar_exact(lost, gained)
-    assert tails.worse == pytest.approx(binom.cdf(gained, lost + gained, 0.5))
-    assert tails.better == pytest.approx(binom.sf(gained - 1, lost + gained, 0.5))
+    assert tails.lower == pytest.approx(binom.cdf(gained, lost + gained, 0.5))
+    assert tails.higher == pytest.approx(binom.sf(gained - 1, lost + gained, 0.5))
 
 
 # Bonett-Price
@@ -121,7 +117,7 @@ def test_few_docs_are_permuted_exactly_as_scipy_does():
 
     before, after = rng().random(8), rng().random(8)[::-1].copy()
     tails = swap_permutation(means(before, after), rng=rng())
-    for chance, alternative in ((tails.worse, "less"), (tails.better, "greater")):
+    for chance, alternative in ((tails.lower, "less"), (tails.higher, "greater")):
         theirs = permutation_test(
             (after, before),
             lambda x, y: np.mean(x) - np.mean(y),
@@ -141,13 +137,13 @@ def test_many_docs_are_permuted_as_the_normal_approximation_says():
     change = after - before
     chance = norm.cdf(change.mean() / math.sqrt((change**2).mean() / 2000))
     tails = swap_permutation(means(before, after), rng=rng())
-    assert tails.worse == pytest.approx(chance, abs=0.015)
-    assert tails.worse + tails.better == pytest.approx(1, abs=0.002)
+    assert tails.lower == pytest.approx(chance, abs=0.015)
+    assert tails.lower + tails.higher == pytest.approx(1, abs=0.002)
 
 
 def test_the_smallest_chance_is_never_zero():
     tails = swap_permutation(means(np.ones(100), np.zeros(100)), rng=rng(), permutations=999)
-    assert tails.worse == 1 / 1000
+    assert tails.lower == 1 / 1000
 
 
 def test_equal_answer_sheets_are_no_evidence():
@@ -166,7 +162,7 @@ def test_swapping_clusters_is_flipping_their_signs():
         for f in itertools.product((1, -1), repeat=3)
     ]
     expected = sum(total <= sum(sums) for total in flips) / 8
-    assert swap_permutation(counts, rng=rng()).worse == pytest.approx(expected)
+    assert swap_permutation(counts, rng=rng()).lower == pytest.approx(expected)
 
 
 def test_bootstrap_spread_is_the_paired_standard_error():
@@ -255,8 +251,8 @@ def test_docs_that_flip_together_widen_the_interval():
     assert together.test == "cluster sign flip"
     assert together.interval_method == "cluster-robust t"
     assert together.standard_error > 1.5 * alone.standard_error
-    assert alone.tails.worse == 1 / 2**12
-    assert together.tails.worse == 1 / 2**3
+    assert alone.tails.lower == 1 / 2**12
+    assert together.tails.lower == 1 / 2**3
 
 
 def test_clusters_are_the_units_of_corpus_metrics_too():

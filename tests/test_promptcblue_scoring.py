@@ -12,6 +12,7 @@ from sklearn.metrics import classification_report
 from mingmoe_eval.errors import DataError
 from mingmoe_eval.promptcblue import scoring
 from mingmoe_eval.promptcblue.catalogue import TASKS
+from mingmoe_eval.promptcblue.measures import compared_label
 from mingmoe_eval.promptcblue.scorer import score_files
 from mingmoe_eval.records import Counts, MetricValue, Response, Sample, TaskResult, TaskSettings
 from mingmoe_eval.scoring import fold_task, make_sample
@@ -93,7 +94,7 @@ def test_labels_lose_the_nuls_at_their_end_as_in_scikit_learns_arrays(name, aver
     report = classification_report(golds, replies, output_dict=True, zero_division=0)
     expected = report[f"{average} avg"]["f1-score"]
     assert fold_task("t", samples, SUITE).main.value == pytest.approx(expected, abs=1e-12)
-    labels = [scoring.compared_label(sample) for sample in samples]
+    labels = [compared_label(sample) for sample in samples]
     assert labels == [first, first, f"\0{second}", second, "", f"{second}\0。"]
     by_label = fold_task("t", samples, SUITE).breakdowns["label"]
     assert by_label[first].value == pytest.approx(2 * 2 / (3 + 2))
@@ -112,7 +113,7 @@ def test_an_empty_reply_to_qtr_counts_as_another_label_for_the_evaluator_of_may_
         samples = label_samples(name, golds, replies, profile)
         assert [sample.score for sample in samples] == correct
         # The last sample's score is 0 under either default: it cannot tell them apart.
-        assert [scoring.compared_label(sample) for sample in samples[:2]] == labels[:2]
+        assert [compared_label(sample) for sample in samples[:2]] == labels[:2]
         settings = dataclasses.replace(SUITE, profile=profile)
         result = fold_task("t", samples, settings)
         report = classification_report(golds, labels, output_dict=True, zero_division=0)

@@ -111,7 +111,7 @@ def test_holm_protects_many_tasks_from_one_chance_find():
     verdict = judge(baseline, candidate, margin=0.005)
     assert outcomes(verdict)["usmle"] == "undecided"
     assert verdict.tasks[0].p_worse == pytest.approx(
-        6 * verdict.tasks[0].comparison.paired.tails.worse
+        6 * verdict.tasks[0].comparison.paired.tails.lower
     )
 
 

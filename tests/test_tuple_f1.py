@@ -1,9 +1,12 @@
 """Micro F1 over tuples, against hand calculations."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
-from mingmoe_eval.metrics.tuple_f1 import TupleCounts, compare_sets, doc_f1, resampled_f1
+from mingmoe_eval.metrics.metric import tabulate
+from mingmoe_eval.metrics.tuple_f1 import MICRO_F1, TupleCounts, compare_sets, doc_f1
 
 
 def test_counts_are_over_sets():
@@ -25,10 +28,23 @@ def test_one_doc_without_gold_and_without_answer_reads_as_right():
     assert doc_f1(TupleCounts(0, 1, 0)) == 0
 
 
+def resampled_f1(docs, *, resamples):
+    table = tabulate([{"": astuple(doc)} for doc in docs])
+    return MICRO_F1.value(table.resampled(resamples).reshape(resamples, 1, 3))
+
+
+def test_the_f1_of_a_table_is_that_of_its_counts_to_the_last_bit():
+    generator = np.random.default_rng(8)
+    for _ in range(200):
+        counts = TupleCounts(*map(int, generator.integers(0, 50, 3)))
+        f1 = MICRO_F1.of([{"": astuple(counts)}]).value
+        assert f1 == counts.precision_recall_f1[2]
+
+
 def test_resampling_recomputes_the_corpus_metric():
     generator = np.random.default_rng(3)
     docs = [TupleCounts(*map(int, generator.integers(0, 5, 3))) for _ in range(40)]
-    fast = resampled_f1(docs, np.random.default_rng(1), resamples=4000)
+    fast = resampled_f1(docs, resamples=4000)
     slow = []
     for _ in range(4000):
         drawn = [docs[i] for i in generator.integers(0, 40, 40)]
@@ -39,5 +55,5 @@ def test_resampling_recomputes_the_corpus_metric():
 
 
 def test_docs_that_are_alike_have_no_spread():
-    same = resampled_f1([TupleCounts(3, 1, 3)] * 5, np.random.default_rng(0), resamples=100)
+    same = resampled_f1([TupleCounts(3, 1, 3)] * 5, resamples=100)
     assert same == pytest.approx(np.full(100, 0.6))

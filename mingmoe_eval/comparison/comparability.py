@@ -49,11 +49,6 @@ class Pair:
     baseline: Sample
     candidate: Sample
 
-    @property
-    def scored(self) -> bool:
-        """False where either side failed: such a doc says nothing about the models."""
-        return self.baseline.score is not None and self.candidate.score is not None
-
 
 def kinds_named(words: Iterable[str]) -> frozenset[str]:
     """What `--allow` was given, each time one kind or several by comma."""

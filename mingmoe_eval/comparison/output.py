@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from mingmoe_eval.comparison.comparability import Difference
-from mingmoe_eval.comparison.findings import Comparison, Flip, GroupComparison, TaskComparison
+from mingmoe_eval.comparison.pairwise import Comparison, Flip, GroupComparison, TaskComparison
 from mingmoe_eval.records import JsonDict
 
 
@@ -50,8 +50,8 @@ def task_json(task: TaskComparison) -> JsonDict:
         "interval_method": paired.interval_method,
         "test": paired.test,
         "p_value": task.p_value,
-        "p_worse": paired.tails.worse,
-        "p_better": paired.tails.better,
+        "p_worse": task.p_worse,
+        "p_better": task.p_better,
         "p_adjusted": task.p_adjusted,
         "alpha_left": task.alpha_left,
         "minimum_detectable": task.minimum_detectable,

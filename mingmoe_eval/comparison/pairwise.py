@@ -1,4 +1,8 @@
-"""Two runs over the same docs, paired and tested task by task."""
+"""Two runs over the same docs, paired and tested task by task.
+
+What is made again from the samples, with which test and which interval, and in which direction it
+is better, the task's main metric says.
+"""
 
 import math
 import zlib
@@ -8,29 +12,127 @@ from dataclasses import dataclass
 import numpy as np
 
 from mingmoe_eval.comparison.comparability import (
+    Difference,
     Pair,
     check_comparable,
     pair_samples,
     shared_tasks,
 )
-from mingmoe_eval.comparison.corpus import corpus_counts
-from mingmoe_eval.comparison.findings import Comparison, Flip, GroupComparison, TaskComparison
 from mingmoe_eval.errors import IncomparableRunsError, UsageError
-from mingmoe_eval.metrics.multiple_tests import holm_adjusted, holm_levels
-from mingmoe_eval.metrics.paired_difference import (
-    Clusters,
-    PairedDifference,
-    count_difference,
-    score_difference,
-)
-from mingmoe_eval.metrics.paired_tests import Floats, normal_quantile
-from mingmoe_eval.metrics.power import minimum_detectable
-from mingmoe_eval.records import Run, TaskResult
+from mingmoe_eval.metrics.metric import Metric, tabulate_sides
+from mingmoe_eval.metrics.paired import PairedDifference
+from mingmoe_eval.metrics.significance import holm_adjusted, holm_levels, minimum_detectable
+from mingmoe_eval.metrics.uncertainty import two_sided_z
+from mingmoe_eval.records import Better, Run, Sample, TaskResult, Unit
+from mingmoe_eval.scoring import metric_of
 
 SEED = 20_240_501
 """Of permutations and resamples, with the task's name: the same runs give the same numbers."""
 
 _ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flip:
+    """A doc whose score changed: from wrong to right or back, or by any amount where graded."""
+
+    doc_id: str
+    baseline_position: int
+    candidate_position: int
+    change: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskComparison:
+    """One leaf task in both runs.
+
+    Attributes:
+        task: The task's name.
+        docs: How many docs were paired and scored on both sides.
+        clusters: How many clusters they come in, or None where docs stand alone.
+        paired: The difference of the main metric, with interval and chances.
+        p_adjusted: The two-sided p-value after Holm's procedure over the leaf tasks.
+        alpha_left: The two-sided level at which Holm's procedure tests this task.
+        minimum_detectable: The smallest true difference that the docs show at that level with a
+            power of 80 %.
+        unit: Of the main metric, as of every number here.
+        better: Which direction of it is the better one.
+        gained: Docs that the candidate answers better, the largest change first.
+        lost: Docs that it answers worse, the largest change first.
+        failed: Paired docs left out because one of the sides failed.
+        notes: What the number must not be read without.
+    """
+
+    task: str
+    docs: int
+    clusters: int | None
+    paired: PairedDifference
+    p_adjusted: float
+    alpha_left: float
+    minimum_detectable: float
+    unit: Unit = "share"
+    better: Better = "higher"
+    gained: tuple[Flip, ...] = ()
+    lost: tuple[Flip, ...] = ()
+    failed: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def p_worse(self) -> float:
+        """One-sided, for "the candidate is worse"; 1 where no direction is known to be."""
+        tails = self.paired.tails
+        return {"higher": tails.lower, "lower": tails.higher}.get(self.better, 1.0)
+
+    @property
+    def p_better(self) -> float:
+        """One-sided, for "the candidate is better"; 1 where no direction is known to be."""
+        tails = self.paired.tails
+        return {"higher": tails.higher, "lower": tails.lower}.get(self.better, 1.0)
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, not adjusted for the number of tasks."""
+        return self.paired.tails.two_sided
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupComparison:
+    """A group's main metric in both runs; never tested, since its members are.
+
+    The interval rests on the members' errors and holds where the group is a plain or a
+    size-weighted mean of them; else there is none.
+    """
+
+    task: str
+    members: tuple[str, ...]
+    baseline: float
+    candidate: float
+    interval: tuple[float, float] | None
+    unit: Unit = "share"
+    better: Better = "higher"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A candidate against a baseline.
+
+    Attributes:
+        baseline: The baseline's name.
+        candidate: The candidate's name.
+        alpha: The two-sided error rate over all leaf tasks; intervals are at 1 - alpha.
+        tasks: Leaf task -> its comparison.
+        groups: Group -> its two values.
+        allowed: Differences besides the model that were overridden.
+        marks: Why the numbers are not the benchmark's; empty when they are.
+    """
+
+    baseline: str
+    candidate: str
+    alpha: float
+    tasks: Mapping[str, TaskComparison]
+    groups: Mapping[str, GroupComparison]
+    allowed: tuple[Difference, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 def compare(
@@ -79,6 +181,7 @@ class _Untested:
     """A task's comparison before its p-value has met those of the other tasks."""
 
     task: str
+    metric: Metric
     pairs: Sequence[Pair]
     clusters: int | None
     paired: PairedDifference
@@ -89,46 +192,36 @@ class _Untested:
 def _compare_task(
     task: str, baseline: Run, candidate: Run, *, level: float, seed: int
 ) -> _Untested:
+    metric = metric_of(baseline.leaves[task])
     all_pairs = pair_samples(baseline.samples.get(task, ()), candidate.samples.get(task, ()))
-    pairs = [pair for pair in all_pairs if pair.scored]
+    pairs = [p for p in all_pairs if _says(p.baseline, metric) and _says(p.candidate, metric)]
     if not pairs:
         raise IncomparableRunsError(
             f"{task}: {baseline.name} and {candidate.name} have no scored doc in common"
         )
-    clusters = _clusters(pairs)
+    before, after = tabulate_sides(
+        [
+            [metric.count(pair.baseline) for pair in pairs],
+            [metric.count(pair.candidate) for pair in pairs],
+        ],
+        clusters=[pair.baseline.cluster for pair in pairs],
+    )
     rng = np.random.default_rng([seed, zlib.crc32(task.encode("utf-8", "surrogatepass"))])
-    counts = corpus_counts(baseline.leaves[task], pairs)
-    if counts is not None:
-        paired = count_difference(counts, clusters=clusters, level=level, rng=rng)
-    else:
-        before, after = _scores(pairs)
-        paired = score_difference(before, after, clusters=clusters, level=level, rng=rng)
+    paired = metric.resampling.difference(before, after, metric, level=level, rng=rng)
     return _Untested(
         task=task,
+        metric=metric,
         pairs=pairs,
-        clusters=None if clusters is None else int(clusters.max()) + 1,
+        clusters=before.units if before.clustered else None,
         paired=paired,
         failed=len(all_pairs) - len(pairs),
         notes=tuple(_notes(task, baseline, candidate, len(pairs), paired)),
     )
 
 
-def _scores(pairs: Sequence[Pair]) -> tuple[Floats, Floats]:
-    """The scores of both sides, [docs] each."""
-    both = np.array([(p.baseline.score, p.candidate.score) for p in pairs], dtype=np.float64)
-    return both[:, 0], both[:, 1]
-
-
-def _clusters(pairs: Sequence[Pair]) -> Clusters | None:
-    """The number of each doc's cluster, or None where no two docs share one."""
-    names = [
-        ("doc", str(index)) if pair.baseline.cluster is None else ("cluster", pair.baseline.cluster)
-        for index, pair in enumerate(pairs)
-    ]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    if len(numbers) == len(pairs):
-        return None
-    return np.array([numbers[name] for name in names], dtype=np.int64)
+def _says(sample: Sample, metric: Metric) -> bool:
+    """Whether a sample says anything of a metric; a failed one says nothing about the model."""
+    return sample.score is not None or (sample.status != "failed" and metric.name in sample.counts)
 
 
 def _notes(
@@ -152,14 +245,16 @@ def _with_holm(untested: Sequence[_Untested], alpha: float) -> list[TaskComparis
     return [
         TaskComparison(
             task=one.task,
+            unit=one.metric.unit,
+            better=one.metric.better,
             docs=len(one.pairs),
             clusters=one.clusters,
             paired=one.paired,
             p_adjusted=p_adjusted,
             alpha_left=level,
             minimum_detectable=minimum_detectable(one.paired.standard_error, alpha=level / 2),
-            gained=_flips(one.pairs, sign=1),
-            lost=_flips(one.pairs, sign=-1),
+            gained=_flips(one, sign=1),
+            lost=_flips(one, sign=-1),
             failed=one.failed,
             notes=one.notes,
         )
@@ -167,20 +262,25 @@ def _with_holm(untested: Sequence[_Untested], alpha: float) -> list[TaskComparis
     ]
 
 
-def _flips(pairs: Sequence[Pair], *, sign: int) -> tuple[Flip, ...]:
-    """Docs whose score changed in one direction, the largest change first."""
+def _flips(one: _Untested, *, sign: int) -> tuple[Flip, ...]:
+    """Docs whose score changed for the better (1) or the worse (-1), the largest change first."""
+    direction = -sign if one.metric.better == "lower" else sign
     flips = [
         Flip(
             doc_id=pair.baseline.doc_id,
             baseline_position=pair.baseline.position,
             candidate_position=pair.candidate.position,
-            change=(pair.candidate.score or 0.0) - (pair.baseline.score or 0.0),
+            change=_earned(pair.candidate, one.metric) - _earned(pair.baseline, one.metric),
         )
-        for pair in pairs
-        if pair.candidate.score != pair.baseline.score
+        for pair in one.pairs
     ]
-    chosen = [flip for flip in flips if flip.change * sign > 0]
+    chosen = [flip for flip in flips if flip.change * direction > 0]
     return tuple(sorted(chosen, key=lambda flip: -abs(flip.change)))
+
+
+def _earned(sample: Sample, metric: Metric) -> float:
+    """What a doc earned by itself."""
+    return sample.counts[metric.name] if sample.score is None else sample.score
 
 
 def _compare_groups(
@@ -192,6 +292,8 @@ def _compare_groups(
             members=result.members,
             baseline=result.main.value,
             candidate=candidate.results[name].main.value,
+            unit=result.main.unit,
+            better=result.main.better,
             interval=_group_interval(result, candidate.results[name], tasks, level=level),
         )
         for name, result in baseline.results.items()
@@ -216,7 +318,7 @@ def _group_interval(
     for sizes in (np.ones(len(members)), np.array([float(m.docs) for m in members])):
         weights = sizes / sizes.sum()
         if np.allclose(weights @ sides, reported, rtol=0, atol=_ROUNDING):
-            reach = normal_quantile((1 + level) / 2) * float(np.linalg.norm(weights * errors))
+            reach = two_sided_z(level) * float(np.linalg.norm(weights * errors))
             change = reported[1] - reported[0]
             return change - reach, change + reach
     return None

@@ -9,21 +9,21 @@ stay. Near 0 it can only err upwards.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from string import ascii_uppercase
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mingmoe_eval.exams.option_orders import chosen_options, question_id
-from mingmoe_eval.metrics.choice_accuracy import accuracy
-from mingmoe_eval.metrics.doc_resampling import percentile_interval, resampled_sums
+from mingmoe_eval.metrics.choice_accuracy import ACCURACY
+from mingmoe_eval.metrics.draws import Floats, percentile_interval
+from mingmoe_eval.metrics.metric import Counted, CountTable, Metric, Scored, one_of
+from mingmoe_eval.metrics.resampling import Bootstrap, Interval
 from mingmoe_eval.records import MetricValue, Sample
 
 METRICS = ("robust_accuracy", "consistency", "same_answer", "position_bias")
 OWN_ORDER = "own"
-
-_RESAMPLES = 2_000
 
 
 def metrics(samples: Sequence[Sample]) -> dict[str, MetricValue]:
@@ -35,13 +35,13 @@ def metrics(samples: Sequence[Sample]) -> dict[str, MetricValue]:
     if not questions:
         return {}
     asked = [sample for orders in questions for sample in orders]
-    values = (
-        _accuracy(asked),
-        _share(questions, _always_right),
-        _share(questions, _always_same),
-        _position_bias(questions),
-    )
-    return dict(zip(METRICS, values, strict=True))
+    clusters = [orders[0].doc.get("cluster") for orders in questions]
+    return {
+        "robust_accuracy": ROBUST_ACCURACY.fold(asked, _clusters(asked)),
+        "consistency": CONSISTENCY.of([one_of(_always_right(q)) for q in questions], clusters),
+        "same_answer": SAME_ANSWER.of([one_of(_always_same(q)) for q in questions], clusters),
+        "position_bias": POSITION_BIAS.of([_letters(q) for q in questions]),
+    }
 
 
 def breakdowns(samples: Sequence[Sample]) -> dict[str, dict[str, MetricValue]]:
@@ -85,53 +85,78 @@ def _always_same(orders: Sequence[Sample]) -> bool:
     return len(chosen) == 1 and None not in chosen
 
 
-def _share(
-    questions: Sequence[Sequence[Sample]], holds: Callable[[Sequence[Sample]], bool]
-) -> MetricValue:
-    clusters = [orders[0].doc.get("cluster") for orders in questions]
-    return accuracy([holds(orders) for orders in questions], clusters)
-
-
-def _position_bias(questions: Sequence[Sequence[Sample]]) -> MetricValue:
-    columns = np.array([_letter_counts(orders) for orders in questions], dtype=np.float64)
-    excess = _excess(columns.sum(axis=0))
-    drawn = _excess(resampled_sums(columns, np.random.default_rng(0), resamples=_RESAMPLES))
-    value = _distance(excess)
-    low, high = percentile_interval(_distance(drawn))
-    # Resampled distances err upwards, and would deny that a model has no bias at all. By the
-    # triangle inequality the true one is no further from ours than all letters' errors together.
-    _, error = percentile_interval(_distance(drawn - excess))
-    return MetricValue(
-        value=float(value),
-        n=len(questions),
-        interval=(max(0.0, min(low, float(value) - error)), high),
-        interval_method="bootstrap over questions",
-    )
-
-
-def _letter_counts(orders: Sequence[Sample]) -> list[int]:
-    """[2 * 26]: how often each letter was answered, and how often it was in the key."""
+def _letters(orders: Sequence[Sample]) -> Counted:
+    """Letter -> how often a question has it answered, and how often in its key."""
     answered = "".join(sample.answered or "" for sample in orders)
     expected = "".join(sample.expected for sample in orders if sample.answered)
-    return [text.count(letter) for text in (answered, expected) for letter in ascii_uppercase]
-
-
-def _excess(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each letter's share of the answers less its share of the key, [..., 2 * 26] to [..., 26]."""
-    shares = []
-    for counts in np.split(sums, 2, axis=-1):
-        total = counts.sum(axis=-1, keepdims=True)
-        shares.append(np.divide(counts, total, out=np.zeros_like(counts), where=total > 0))
-    return np.asarray(shares[0] - shares[1])
-
-
-def _distance(excess: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Total variation: half the sum over letters, [..., 26] to [...]."""
-    return np.asarray(np.abs(excess).sum(axis=-1) / 2)
+    return {
+        letter: (answered.count(letter), expected.count(letter))
+        for letter in sorted({*answered, *expected})
+    } or {"": (0, 0)}
 
 
 def _accuracy(samples: Sequence[Sample]) -> MetricValue:
-    clusters = [
+    return ACCURACY.fold(samples, _clusters(samples))
+
+
+def _clusters(samples: Sequence[Sample]) -> list[tuple[str, Any]]:
+    """A question is one cluster, or its case is."""
+    return [
         (sample.task, sample.doc.get("cluster") or question_id(sample.doc)) for sample in samples
     ]
-    return accuracy([sample.score == 1.0 for sample in samples], clusters)
+
+
+def _excess(totals: Floats) -> Floats:
+    """Each letter's share of the answers less its share of the key, [..., letters].
+
+    0 throughout where there is no answer.
+    """
+    sums = totals.sum(axis=-2, keepdims=True)
+    shares = np.divide(totals, sums, out=np.zeros_like(totals), where=sums > 0)
+    return np.asarray(shares[..., 0] - shares[..., 1])
+
+
+def _distance(excess: Floats) -> Floats:
+    """Total variation: half the sum over letters, [..., letters] to [...]."""
+    return np.asarray(np.abs(excess).sum(axis=-1) / 2)
+
+
+class _OfADistance(Bootstrap):
+    """Draws of a distance, whose percentiles would deny that a model has no bias at all."""
+
+    def interval(
+        self, table: CountTable, metric: Metric, *, level: float = 0.95
+    ) -> tuple[Interval | None, str]:
+        """Percentiles, with the lower end further down.
+
+        Resampled distances err upwards. By the triangle inequality the true one is no further from
+        ours than all letters' errors together.
+        """
+        excess = _excess(table.totals)
+        drawn = _excess(table.resampled(self.resamples).reshape(-1, *table.totals.shape))
+        low, high = percentile_interval(_distance(drawn), level)
+        _, error = percentile_interval(_distance(drawn - excess), level)
+        lower = max(0.0, min(low, float(_distance(excess)) - error))
+        return (lower, high), "bootstrap over questions"
+
+
+def _count_nothing(scored: Scored) -> Counted:
+    raise TypeError("counted by question, whose orders lie in several samples")
+
+
+ROBUST_ACCURACY = replace(ACCURACY, name="robust_accuracy", title="accuracy over all orders")
+
+CONSISTENCY = replace(
+    ACCURACY, name="consistency", title="right in every order", count=_count_nothing, chance=None
+)
+
+SAME_ANSWER = replace(CONSISTENCY, name="same_answer", title="the same option in every order")
+
+POSITION_BIAS = Metric(
+    name="position_bias",
+    title="position bias",
+    count=_count_nothing,
+    value=lambda totals: _distance(_excess(totals)),
+    resampling=_OfADistance(2_000),
+    better="lower",
+)

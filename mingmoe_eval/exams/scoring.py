@@ -13,16 +13,20 @@ from mingmoe_eval.metrics.answer_reading import DEFAULT, compat_mode, read_answe
 from mingmoe_eval.metrics.answer_reading.compat.o1 import NAME as O1
 from mingmoe_eval.metrics.answer_reading.compat.o1 import head_and_tail
 from mingmoe_eval.metrics.choice_accuracy import (
-    accuracy,
-    chance_of,
+    ACCURACY,
+    ANSWERED,
+    ANY_OVERLAP,
     exact_match,
+    guessing_level,
     likeliest,
-    macro_accuracy,
-    macro_f1,
     overlaps,
 )
+from mingmoe_eval.metrics.label_f1 import MACRO_F1
+from mingmoe_eval.metrics.metric import one_of
 from mingmoe_eval.metrics.uncertainty import mean_of_parts
 from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult, TaskSettings
+
+METRICS = {metric.name: metric for metric in (ACCURACY, ANY_OVERLAP, ANSWERED, MACRO_F1)}
 
 _NOT_STATED = "not stated"
 
@@ -53,9 +57,7 @@ def expected(doc: Mapping[str, Any]) -> str:
 
 def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
     """What uniform guesses score: one of n letters, or one of 2^n - 1 sets where several can be."""
-    if not docs:
-        return None
-    return sum(chance_of(len(doc["options"]), single=doc["single"]) for doc in docs) / len(docs)
+    return guessing_level(docs)
 
 
 def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricValue]:
@@ -70,15 +72,15 @@ def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricV
     metrics = {"score": right, "acc": right}
     kinds = {sample.doc["single"] for sample in usable}
     if False in kinds:
-        metrics["any_overlap"] = accuracy([bool(s.counts["overlap"]) for s in usable])
+        metrics["any_overlap"] = ANY_OVERLAP.fold(usable)
     if len(kinds) > 1:
         metrics["acc_single"] = _accuracy([s for s in usable if s.doc["single"]])
         metrics["acc_multiple"] = _accuracy([s for s in usable if not s.doc["single"]])
-    metrics["answered"] = accuracy([sample.answered is not None for sample in usable])
+    metrics["answered"] = ANSWERED.fold(usable)
     if tag := settings.macro_over:
         metrics[f"macro_{tag}"] = _macro_over(usable, tag)
     if settings.labels and usable:
-        metrics["macro_f1"] = macro_f1([(s.answered, s.expected) for s in usable])
+        metrics["macro_f1"] = MACRO_F1.fold(usable, [s.cluster for s in usable])
     return {**metrics, **robustness.metrics(samples)}
 
 
@@ -132,15 +134,17 @@ def _own(samples: Sequence[Sample]) -> list[Sample]:
 def _better_of_head_and_tail(samples: Sequence[Sample]) -> MetricValue:
     """HuatuoGPT-o1 reports whichever of first and last letter is more often right."""
     both = [head_and_tail(sample.answered, sample.expected) for sample in samples]
-    head, tail = (accuracy([pair[i] for pair in both]) for i in (0, 1))
+    head, tail = (ACCURACY.of([one_of(pair[i]) for pair in both]) for i in (0, 1))
     return max(head, tail, key=lambda metric: metric.value)
 
 
 def _macro_over(samples: Sequence[Sample], tag: str) -> MetricValue:
-    parts: dict[str, list[bool]] = defaultdict(list)
+    """The plain mean of the parts' accuracies, each part weighing the same whatever its size."""
+    parts: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
-        parts[str(sample.tags.get(tag) or _NOT_STATED)].append(sample.score == 1.0)
-    return macro_accuracy(parts) if parts else accuracy([])
+        parts[str(sample.tags.get(tag) or _NOT_STATED)].append(sample)
+    accuracies = [ACCURACY.fold(part) for part in parts.values()]
+    return mean_of_parts(accuracies) if accuracies else ACCURACY.fold([])
 
 
 def _score_likelihoods(doc: Mapping[str, Any], response: Response) -> Score:
@@ -162,4 +166,4 @@ def _score(doc: Mapping[str, Any], answered: str | None, right: bool, rule: str)
 
 
 def _accuracy(samples: Sequence[Sample]) -> MetricValue:
-    return accuracy([s.score == 1.0 for s in samples], [s.cluster for s in samples])
+    return ACCURACY.fold(samples, [s.cluster for s in samples])

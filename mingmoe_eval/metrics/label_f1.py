@@ -1,14 +1,14 @@
 """Precision, recall and F1 of single labels, over the classes seen in gold or prediction."""
 
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+
+from mingmoe_eval.metrics.draws import Floats
+from mingmoe_eval.metrics.metric import ClassMean, Counted, Metric, Scored, ratio
+from mingmoe_eval.metrics.resampling import Jackknife
 
 Average = Literal["macro", "weighted"]
 """macro: unweighted mean over the classes. weighted: by how often each is the gold label."""
@@ -24,101 +24,69 @@ class LabelScore:
     support: int
 
 
-def label_table(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, LabelScore]:
-    """Scores of each class, sorted by label.
+def count_label(expected: str, answered: str | None) -> Counted:
+    """Which classes a doc touches, each with (right, gold, answered).
 
-    The classes are the union of the strings on both sides, as scikit-learn's report has it when it
-    is given no list: every invented label adds a class with F1 0.
+    The classes are the strings on both sides, as scikit-learn's report has it when it is given no
+    list: every invented label adds a class with F1 0. None is no label, so that an unanswered doc
+    is a miss of its gold label and nothing else.
     """
-    hits = Counter(g for g, p in zip(gold, predicted, strict=True) if g == p)
-    golds, answers = Counter(gold), Counter(predicted)
-    return {
-        label: _label_score(hits[label], golds[label], answers[label])
-        for label in sorted(golds.keys() | answers.keys())
-    }
+    if answered is None:
+        return {expected: (0, 1, 0)}
+    if answered == expected:
+        return {expected: (1, 1, 1)}
+    return {expected: (0, 1, 0), answered: (0, 0, 1)}
 
 
-def averaged(table: Mapping[str, LabelScore], average: Average) -> tuple[float, float, float]:
-    """Precision, recall and F1 over all classes."""
-    rows = list(table.values())
-    weights = [row.support if average == "weighted" else 1 for row in rows]
-    total = sum(weights) or 1
-
-    def mean(values: Sequence[float]) -> float:
-        return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / total
-
-    return (
-        mean([row.precision for row in rows]),
-        mean([row.recall for row in rows]),
-        mean([row.f1 for row in rows]),
-    )
+def count_sample(scored: Scored) -> Counted:
+    """What a doc's gold and answer add."""
+    return count_label(scored.expected, scored.answered)
 
 
-def resampled_f1(
-    gold: Sequence[str],
-    predicted: Sequence[str],
-    average: Average,
-    rng: "np.random.Generator",
-    *,
-    resamples: int,
-) -> "NDArray[np.float64]":
-    """Averaged F1 of docs drawn with replacement.
-
-    The union of classes is made again in every draw: a class that was not drawn does not count.
-    Docs with the same gold and predicted label are alike, so a draw is a multinomial over the
-    distinct pairs.
-
-    Returns:
-        One F1 for each of the `resamples` draws.
-    """
-    import numpy as np
-
-    pairs = Counter(zip(gold, predicted, strict=True))
-    labels = {label: i for i, label in enumerate(sorted({*gold, *predicted}))}
-    rows = np.arange(len(pairs))
-    is_gold, is_answer = (np.zeros((len(pairs), len(labels)), np.float32) for _ in range(2))
-    is_gold[rows, [labels[g] for g, _ in pairs]] = 1
-    is_answer[rows, [labels[p] for _, p in pairs]] = 1
-    shares = np.array(list(pairs.values())) / len(gold)
-    chunk = max(1, _MOST_CELLS // max(len(pairs), len(labels)))
-    drawn = (
-        rng.multinomial(len(gold), shares, size=min(chunk, resamples - start)).astype(np.float32)
-        for start in range(0, resamples, chunk)
-    )
-    return np.concatenate([_f1_of_draws(d, is_gold, is_answer, average) for d in drawn])
-
-
-_MOST_CELLS = 4_000_000
-"""Numbers in the largest array of one chunk of draws: 16 MB each."""
-
-
-def _label_score(hits: int, gold: int, answers: int) -> LabelScore:
-    precision = hits / answers if answers else 0.0
-    recall = hits / gold if gold else 0.0
-    both = precision + recall
-    return LabelScore(precision, recall, 2 * precision * recall / both if both else 0.0, gold)
-
-
-def _f1_of_draws(
-    drawn: "NDArray[np.float32]",
-    is_gold: "NDArray[np.float32]",
-    is_answer: "NDArray[np.float32]",
-    average: Average,
-) -> "NDArray[np.float64]":
-    """Averaged F1 of each draw.
+def label_metrics(
+    average: Average, count: Callable[[Scored], Counted] = count_sample
+) -> tuple[Metric, Metric, Metric]:
+    """Averaged precision, recall and F1, named after the average.
 
     Args:
-        drawn: How often each pair was drawn, (draws, pairs).
-        is_gold: Which label is a pair's gold, one-hot, (pairs, labels).
-        is_answer: Which label is a pair's prediction, one-hot, (pairs, labels).
         average: How the classes are averaged.
+        count: What a doc adds; by default an unanswered doc has no label.
     """
-    import numpy as np
+    weight = _present if average == "macro" else _support
 
-    support = drawn @ is_gold
-    seen = support + drawn @ is_answer  # F1 = 2 TP / (gold + predicted)
-    hits = 2 * (drawn @ (is_gold * is_answer))
-    # Counts are exact in single precision, their ratio is not.
-    f1 = np.divide(hits, seen, out=np.zeros(hits.shape), where=seen > 0, dtype=np.float64)
-    weights = support if average == "weighted" else (seen > 0)
-    return np.asarray((f1 * weights).sum(axis=1, dtype=np.float64) / weights.sum(axis=1))
+    def metric(name: str, of_class: Callable[[Floats], Floats]) -> Metric:
+        return Metric(
+            name=f"{average}_{name.lower()}",
+            title=f"{average} {name}",
+            count=count,
+            value=ClassMean(of_class, weight),
+            resampling=Jackknife(),
+        )
+
+    return metric("precision", _precision), metric("recall", _recall), metric("F1", _f1)
+
+
+def _precision(totals: Floats) -> Floats:
+    return ratio(totals[..., 0], totals[..., 2])
+
+
+def _recall(totals: Floats) -> Floats:
+    return ratio(totals[..., 0], totals[..., 1])
+
+
+def _f1(totals: Floats) -> Floats:
+    # Not 2 hits / (gold + answered), the same number: the official last bit is of this form.
+    precision, recall = _precision(totals), _recall(totals)
+    return ratio(2 * precision * recall, precision + recall)
+
+
+def _present(totals: Floats) -> Floats:
+    """1 for a class that is there on either side: in a part of the docs, others may not be."""
+    return np.asarray(totals[..., 1] + totals[..., 2] > 0, dtype=np.float64)
+
+
+def _support(totals: Floats) -> Floats:
+    return totals[..., 1]
+
+
+MACRO_F1 = label_metrics("macro")[2]

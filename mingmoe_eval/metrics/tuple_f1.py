@@ -1,12 +1,11 @@
-"""Micro-averaged precision, recall and F1 over sets of tuples, and its spread over docs."""
+"""Micro-averaged precision, recall and F1 over sets of tuples."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from mingmoe_eval.metrics.draws import Floats
+from mingmoe_eval.metrics.metric import ClassMean, Counted, Metric, Scored, ratio
+from mingmoe_eval.metrics.resampling import Bootstrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +48,35 @@ def doc_f1(counts: TupleCounts) -> float:
     return 1.0 if nothing else counts.precision_recall_f1[2]
 
 
-def resampled_f1(
-    docs: Sequence[TupleCounts], rng: "np.random.Generator", *, resamples: int
-) -> "NDArray[np.float64]":
-    """Micro F1 of docs drawn with replacement, from their counts alone.
-
-    Returns:
-        One F1 for each of the `resamples` draws of len(docs) docs.
-    """
-    import numpy as np
-
-    from mingmoe_eval.metrics.doc_resampling import resampled_sums
-
-    columns = np.array([(d.found, d.invented, d.missed) for d in docs], dtype=np.float64)
-    return f1_of_sums(resampled_sums(columns, rng, resamples=resamples))
+def count_tuples(scored: Scored) -> Counted:
+    """What a doc's tuples add: (found, invented, missed)."""
+    counts = scored.counts
+    return {"": (counts["tp"], counts["fp"], counts["fn"])}
 
 
-def f1_of_sums(sums: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """Micro F1 from sums of (found, invented, missed), [..., 3]; 0 where nothing is there.
+def _precision(totals: Floats) -> Floats:
+    return ratio(totals[..., 0], totals[..., 0] + totals[..., 1])
 
-    F1 = 2 TP / (2 TP + FP + FN): the same number as 2PR / (P + R), with one division.
-    """
-    import numpy as np
 
-    found, invented, missed = np.moveaxis(sums, -1, 0)
-    tuples = 2 * found + invented + missed
-    f1: NDArray[np.float64] = np.divide(
-        2 * found, tuples, out=np.zeros_like(found), where=tuples > 0
+def _recall(totals: Floats) -> Floats:
+    return ratio(totals[..., 0], totals[..., 0] + totals[..., 2])
+
+
+def _f1(totals: Floats) -> Floats:
+    precision, recall = _precision(totals), _recall(totals)
+    return ratio(2 * precision * recall, precision + recall)
+
+
+def _micro(name: str, title: str, of_class: Callable[[Floats], Floats]) -> Metric:
+    return Metric(
+        name=name,
+        title=f"micro {title}",
+        count=count_tuples,
+        value=ClassMean(of_class),
+        resampling=Bootstrap(),
     )
-    return f1
+
+
+PRECISION = _micro("precision", "precision", _precision)
+RECALL = _micro("recall", "recall", _recall)
+MICRO_F1 = _micro("f1", "F1", _f1)

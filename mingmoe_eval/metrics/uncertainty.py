@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 from mingmoe_eval.records import MetricValue
@@ -20,7 +21,7 @@ def share(successes: int, n: int, *, level: float = 0.95) -> MetricValue:
 
 
 def clustered_share(
-    rights: Sequence[bool], clusters: Sequence[Hashable], *, level: float = 0.95
+    rights: Sequence[float], clusters: Sequence[Hashable], *, level: float = 0.95
 ) -> MetricValue:
     """A share of docs that come in clusters: Wilson's interval at the effective number of docs.
 
@@ -45,7 +46,7 @@ def wilson_interval(successes: float, n: float, *, level: float = 0.95) -> tuple
 
     centre = (p + z^2/2n) / (1 + z^2/n); half = z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n)
     """
-    z = _z(level)
+    z = two_sided_z(level)
     p = successes / n
     shrink = 1 + z * z / n
     centre = (p + z * z / (2 * n)) / shrink
@@ -65,7 +66,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> MetricValu
     if n == 1:
         return MetricValue(value=mean, n=1)
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    half = _z(level) * math.sqrt(variance / n)
+    half = two_sided_z(level) * math.sqrt(variance / n)
     return MetricValue(
         value=mean, n=n, interval=(mean - half, mean + half), interval_method="normal"
     )
@@ -80,7 +81,7 @@ def clustered_mean(
     2.2); with every doc a cluster of its own this is the plain formula with n in place of n - 1.
     """
     mean = math.fsum(values) / len(values)
-    half = _z(level) * math.sqrt(_clustered_variance(values, clusters))
+    half = two_sided_z(level) * math.sqrt(_clustered_variance(values, clusters))
     return MetricValue(
         value=mean,
         n=len(values),
@@ -97,18 +98,24 @@ def mean_of_parts(parts: Sequence[MetricValue]) -> MetricValue:
     low = mean - sqrt(sum (value_i - low_i)^2) / k, high = mean + sqrt(sum (high_i - value_i)^2) / k
     """
     k = len(parts)
-    value = math.fsum(part.value for part in parts) / k
-    n = sum(part.n for part in parts)
+    units, directions = {part.unit for part in parts}, {part.better for part in parts}
+    mean = MetricValue(
+        value=math.fsum(part.value for part in parts) / k,
+        n=sum(part.n for part in parts),
+        metric="mean",
+        # A mean of percentages and perplexities is neither.
+        unit=units.pop() if len(units) == 1 else "unknown",
+        better=directions.pop() if len(directions) == 1 else "unknown",
+    )
     intervals = [part.interval for part in parts if part.interval]
     if len(intervals) < k:
-        return MetricValue(value=value, n=n)
+        return mean
     pairs = list(zip(parts, intervals, strict=True))
     below = math.sqrt(math.fsum((part.value - low) ** 2 for part, (low, _) in pairs)) / k
     above = math.sqrt(math.fsum((high - part.value) ** 2 for part, (_, high) in pairs)) / k
-    return MetricValue(
-        value=value,
-        n=n,
-        interval=(value - below, value + above),
+    return replace(
+        mean,
+        interval=(mean.value - below, mean.value + above),
         interval_method="MOVER, parts taken for independent",
     )
 
@@ -139,5 +146,11 @@ def _clustered_variance(values: Sequence[float], clusters: Sequence[Hashable]) -
     return math.fsum(total * total for total in sums.values()) / len(values) ** 2
 
 
-def _z(level: float) -> float:
-    return NormalDist().inv_cdf((1 + level) / 2)
+def two_sided_z(level: float) -> float:
+    """How many standard errors a two-sided normal interval reaches to either side."""
+    return normal_quantile((1 + level) / 2)
+
+
+def normal_quantile(probability: float) -> float:
+    """The standard normal value below which `probability` lies."""
+    return NormalDist().inv_cdf(probability)

@@ -1,26 +1,35 @@
-"""The three official metrics, each from what is kept of a doc: tuples, labels, ROUGE.
+"""The official metrics, each from what is kept of a doc: tuples, labels, ROUGE.
 
 A `Comparison` is all that a corpus metric needs of one doc, so the file scorer, a run and a rescore
 fold the same numbers in the same order and agree to the last bit.
 """
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import cast
 
-from mingmoe_eval.metrics import label_f1, tuple_f1
-from mingmoe_eval.metrics.doc_resampling import percentile_interval
+from mingmoe_eval.metrics.choice_accuracy import ACCURACY
+from mingmoe_eval.metrics.draws import Floats
+from mingmoe_eval.metrics.label_f1 import count_label, label_metrics
+from mingmoe_eval.metrics.metric import (
+    ClassMean,
+    Counted,
+    Metric,
+    Scored,
+    mean_of_sums,
+    one_of,
+    ratio,
+    total_of,
+)
+from mingmoe_eval.metrics.resampling import Bootstrap, Jackknife, Mean
 from mingmoe_eval.metrics.rouge import rouge
-from mingmoe_eval.metrics.tuple_f1 import TupleCounts
-from mingmoe_eval.metrics.uncertainty import wilson_interval
-from mingmoe_eval.promptcblue.catalogue import Answer, CblueTask, Item
+from mingmoe_eval.metrics.tuple_f1 import MICRO_F1, PRECISION, RECALL, compare_sets, doc_f1
+from mingmoe_eval.promptcblue.catalogue import Answer, CblueTask, Item, task_named
+from mingmoe_eval.promptcblue.malformed import WELL_FORMED
 from mingmoe_eval.promptcblue.parsing import Profile, default_label
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from mingmoe_eval.records import Sample
 
 SECTION = "rougeL:"
 """What a report section's name follows in the counts of a doc."""
@@ -28,48 +37,46 @@ SECTION = "rougeL:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What one doc adds to its task's metrics: sums, or two labels; `value` is its own score."""
+    """What one doc adds to its task's metrics: sums, or two labels; `score` is its own."""
 
-    value: float
+    score: float
     counts: Mapping[str, float] = field(default_factory=dict)
-    gold: str = ""
-    predicted: str = ""
+    expected: str = ""
+    answered: str = ""
+    reading: str = ""
 
 
-class Measure(Protocol):
-    """One way to compare answers and to fold the comparisons."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """How the tasks of one official metric are scored.
 
-    @property
-    def main(self) -> str:
-        """The name of the main metric among those that `corpus` gives."""
+    Attributes:
+        main: The metric that is the task's score.
+        metrics: It and its companions, as the official report lists them, then ours.
+        official_names: What the official report calls the metrics: official name -> ours.
+        compare: Hold one doc's answer against its gold.
+    """
 
-    @property
-    def official_names(self) -> Mapping[str, str]:
-        """What the official report calls the metrics: official name -> ours."""
+    main: Metric
+    metrics: tuple[Metric, ...]
+    official_names: Mapping[str, str]
+    compare: Callable[[Answer, Answer], Comparison]
 
-    def compare(self, gold: Answer, predicted: Answer) -> Comparison:
-        """Hold one doc's answer against its gold."""
-
-    def corpus(self, comparisons: Sequence[Comparison]) -> dict[str, float]:
-        """The metrics over all docs."""
-
-    def resampled(
-        self, comparisons: Sequence[Comparison], rng: "np.random.Generator", *, resamples: int
-    ) -> "NDArray[np.float64]":
-        """The main metric of docs drawn with replacement, once a draw."""
+    def corpus(self, comparisons: Sequence[Scored]) -> dict[str, float]:
+        """The metrics over all docs, without their intervals."""
+        totals: dict[Callable[[Scored], Counted], Floats] = {}
+        for count in dict.fromkeys(metric.count for metric in self.metrics):
+            totals[count] = total_of([count(one) for one in comparisons])
+        return {metric.name: float(metric.value(totals[metric.count])) for metric in self.metrics}
 
 
 def measure_of(task: CblueTask, profile: Profile = "official") -> Measure:
     """The official metric of a task; the profile says what an empty label counts as."""
-    match task.metric:
-        case "micro_f1":
-            return MicroF1()
-        case "macro_f1":
-            return MacroF1(default_label(task, profile))
-        case "weighted_f1":
-            return WeightedF1(default_label(task, profile))
-        case "rouge_l":
-            return RougeL()
+    measure = _MEASURES[task.metric]
+    if not task.default_label:
+        return measure
+    compare = partial(_compare_labels, instead_of_none=default_label(task, profile))
+    return replace(measure, compare=compare)
 
 
 def answer_tuples(items: Sequence[Item]) -> set[tuple[str, ...]]:
@@ -81,151 +88,47 @@ def answer_tuples(items: Sequence[Item]) -> set[tuple[str, ...]]:
     return {tuple(json.dumps(item[key]) for key in sorted(item)) for item in items}
 
 
-class MicroF1:
-    """Micro F1 over sets of tuples: the seven structured tasks."""
-
-    main = "f1"
-    official_names = {"precision": "precision", "recall": "recall", "f1": "f1"}  # noqa: RUF012
-
-    def compare(self, gold: Answer, predicted: Answer) -> Comparison:
-        """Count the tuples found, invented and missed as tp, fp, fn."""
-        counts = tuple_f1.compare_sets(_tuples(gold), _tuples(predicted))
-        return Comparison(
-            value=tuple_f1.doc_f1(counts),
-            counts={"tp": counts.found, "fp": counts.invented, "fn": counts.missed},
-        )
-
-    def corpus(self, comparisons: Sequence[Comparison]) -> dict[str, float]:
-        """Precision, recall and F1 from the summed counts."""
-        total = sum(map(_tuple_counts, comparisons), TupleCounts())
-        return dict(zip(("precision", "recall", "f1"), total.precision_recall_f1, strict=True))
-
-    def resampled(
-        self, comparisons: Sequence[Comparison], rng: "np.random.Generator", *, resamples: int
-    ) -> "NDArray[np.float64]":
-        """Micro F1, once a draw."""
-        return tuple_f1.resampled_f1(
-            [_tuple_counts(c) for c in comparisons], rng, resamples=resamples
-        )
+def _compare_tuples(gold: Answer, predicted: Answer) -> Comparison:
+    """Count the tuples found, invented and missed as tp, fp, fn."""
+    counts = compare_sets(
+        answer_tuples(cast(list[Item], gold)), answer_tuples(cast(list[Item], predicted))
+    )
+    return Comparison(
+        score=doc_f1(counts),
+        counts={"tp": counts.found, "fp": counts.invented, "fn": counts.missed},
+    )
 
 
-class _LabelF1:
-    """F1 over single labels; an empty answer counts as the task's default label."""
-
-    average: label_f1.Average
-    prefix: str
-
-    def __init__(self, default_label: str) -> None:
-        self.default_label = default_label
-        self.main = f"{self.prefix}f1"
-
-    def compare(self, gold: Answer, predicted: Answer) -> Comparison:
-        """Keep both labels; the doc's own score is whether they are the same string."""
-        # The evaluator hands the labels to scikit-learn, where numpy's arrays drop the NULs at a
-        # string's end. The default label comes before that: NULs alone are a class without a name.
-        expected, answered = (
-            label.rstrip("\0")
-            for label in (cast(str, gold), cast(str, predicted) or self.default_label)
-        )
-        return Comparison(value=float(expected == answered), gold=expected, predicted=answered)
-
-    def corpus(self, comparisons: Sequence[Comparison]) -> dict[str, float]:
-        """Averaged precision, recall and F1, and plain accuracy, which no official report has."""
-        table = label_f1.label_table(*_labels(comparisons))
-        values = label_f1.averaged(table, self.average)
-        names = (f"{self.prefix}{name}" for name in ("precision", "recall", "f1"))
-        accuracy = math.fsum(c.value for c in comparisons) / max(len(comparisons), 1)
-        return {**dict(zip(names, values, strict=True)), "accuracy": accuracy}
-
-    def resampled(
-        self, comparisons: Sequence[Comparison], rng: "np.random.Generator", *, resamples: int
-    ) -> "NDArray[np.float64]":
-        """Averaged F1, once a draw."""
-        gold, predicted = _labels(comparisons)
-        return label_f1.resampled_f1(gold, predicted, self.average, rng, resamples=resamples)
+def _compare_labels(gold: Answer, predicted: Answer, *, instead_of_none: str = "") -> Comparison:
+    """Keep both labels; the doc's own score is whether they are the same string."""
+    # The evaluator hands the labels to scikit-learn, where numpy's arrays drop the NULs at a
+    # string's end. The default label comes before that: NULs alone are a class without a name.
+    expected, answered = (
+        label.rstrip("\0") for label in (cast(str, gold), cast(str, predicted) or instead_of_none)
+    )
+    return Comparison(score=float(expected == answered), expected=expected, answered=answered)
 
 
-class MacroF1(_LabelF1):
-    """Unweighted mean over the classes seen: IMCS-V2-DAC, CHIP-CTC, KUAKE-QIC."""
+def _compare_texts(gold: Answer, predicted: Answer) -> Comparison:
+    """Sum the ROUGE values of the doc's pairs, and count the pairs.
 
-    average = "macro"
-    prefix = "macro_"
-    official_names: Mapping[str, str] = {
-        "macro-precision": "macro_precision",
-        "macro-recall": "macro_recall",
-        "macro-f1": "macro_f1",
+    MedDG has one pair a doc, IMCS-V2-MRG one a gold section: a section missing in the prediction
+    counts as empty; one that gold lacks is not looked at.
+    """
+    pairs = {name: rouge(*texts) for name, texts in _pairs(gold, predicted).items()}
+    values = pairs.values()
+    sums = {
+        "rouge1": sum(v.rouge1 for v in values),
+        "rouge2": sum(v.rouge2 for v in values),
+        "rougeL": sum(v.rouge_l for v in values),
+        "rougeL_precision": sum(v.rouge_l_precision for v in values),
+        "rougeL_recall": sum(v.rouge_l_recall for v in values),
     }
-
-
-class WeightedF1(_LabelF1):
-    """Mean weighted by gold support, officially called Micro-F1: CHIP-STS, KUAKE-IR, -QQR, -QTR."""
-
-    average = "weighted"
-    prefix = "weighted_"
-    official_names: Mapping[str, str] = {
-        "precision": "weighted_precision",
-        "recall": "weighted_recall",
-        "f1": "weighted_f1",
-    }
-
-
-class RougeL:
-    """ROUGE, averaged over pairs: MedDG (one pair a doc), IMCS-V2-MRG (one a gold section)."""
-
-    main = "rougeL"
-    official_names: Mapping[str, str] = {n: n for n in ("rouge1", "rouge2", "rougeL")}
-
-    def compare(self, gold: Answer, predicted: Answer) -> Comparison:
-        """Sum the values of the doc's pairs, and count the pairs.
-
-        A section missing in the prediction counts as empty; one that gold lacks is not looked at.
-        """
-        pairs = {name: rouge(*texts) for name, texts in _pairs(gold, predicted).items()}
-        values = pairs.values()
-        sums = {
-            "rouge1": sum(v.rouge1 for v in values),
-            "rouge2": sum(v.rouge2 for v in values),
-            "rougeL": sum(v.rouge_l for v in values),
-            "rougeL_precision": sum(v.rouge_l_precision for v in values),
-            "rougeL_recall": sum(v.rouge_l_recall for v in values),
-        }
-        sections = {f"{SECTION}{name}": v.rouge_l for name, v in pairs.items() if name}
-        return Comparison(
-            value=sums["rougeL"] / max(len(pairs), 1),
-            counts={"pairs": len(pairs), **sums, **sections},
-        )
-
-    def corpus(self, comparisons: Sequence[Comparison]) -> dict[str, float]:
-        """Means over all pairs of all docs."""
-        pairs = sum(c.counts["pairs"] for c in comparisons)
-        names = ("rouge1", "rouge2", "rougeL", "rougeL_precision", "rougeL_recall")
-        return {name: sum(c.counts[name] for c in comparisons) / max(pairs, 1) for name in names}
-
-    def resampled(
-        self, comparisons: Sequence[Comparison], rng: "np.random.Generator", *, resamples: int
-    ) -> "NDArray[np.float64]":
-        """ROUGE-L F, once a draw: docs are drawn, and a doc's pairs stay together."""
-        import numpy as np
-
-        from mingmoe_eval.metrics.doc_resampling import resampled_sums
-
-        columns = np.array([(c.counts["rougeL"], c.counts["pairs"]) for c in comparisons])
-        total, pairs = resampled_sums(columns, rng, resamples=resamples).T
-        means: NDArray[np.float64] = total / np.maximum(pairs, 1)
-        return means
-
-
-def _tuples(answer: Answer) -> set[tuple[str, ...]]:
-    return answer_tuples(cast(list[Item], answer))
-
-
-def _tuple_counts(comparison: Comparison) -> TupleCounts:
-    counts = comparison.counts
-    return TupleCounts(int(counts["tp"]), int(counts["fp"]), int(counts["fn"]))
-
-
-def _labels(comparisons: Sequence[Comparison]) -> tuple[list[str], list[str]]:
-    return [c.gold for c in comparisons], [c.predicted for c in comparisons]
+    sections = {f"{SECTION}{name}": v.rouge_l for name, v in pairs.items() if name}
+    return Comparison(
+        score=sums["rougeL"] / max(len(pairs), 1),
+        counts={"pairs": len(pairs), **sums, **sections},
+    )
 
 
 def _pairs(gold: Answer, predicted: Answer) -> dict[str, tuple[str, str]]:
@@ -237,20 +140,120 @@ def _pairs(gold: Answer, predicted: Answer) -> dict[str, tuple[str, str]]:
     return {name: (said.get(name, "").strip(), text.strip()) for name, text in sections.items()}
 
 
-def main_interval(
-    measure: Measure, comparisons: Sequence[Comparison], *, resamples: int, seed: int = 0
-) -> tuple[float, float]:
-    """The main metric's 95 % interval over docs drawn with replacement.
+def _count_labels(scored: Scored) -> Counted:
+    answered = compared_label(scored) if isinstance(scored, Sample) else scored.answered
+    return count_label(scored.expected, answered)
 
-    Where no doc has a hit, or every doc is perfect, all draws are alike and would claim certainty:
-    the bound is then Wilson's for as many docs, which grows with how few they are.
+
+def compared_label(sample: Sample) -> str:
+    """The label that a sample of a label task counts as, its reply read under any profile.
+
+    A sample keeps no label of an empty reply; where the official default would be right, the score
+    tells which profile's default it counted as. Where both are wrong the official one is taken.
     """
-    import numpy as np
+    if sample.answered:
+        return sample.answered.rstrip("\0")  # as `_compare_labels` does
+    task = task_named(str(sample.doc["task_dataset"]))
+    official = default_label(task, "official")
+    was_official = (sample.score == 1.0) == (sample.expected == official)
+    return official if was_official else default_label(task, "legacy")
 
-    rng = np.random.default_rng(seed)
-    low, high = percentile_interval(measure.resampled(comparisons, rng, resamples=resamples))
-    if low == high and low == 0.0:
-        return wilson_interval(0, len(comparisons))
-    if low == high and low > 1 - 1e-6:  # ROUGE-L of equal texts is 0.999999995
-        return wilson_interval(len(comparisons), len(comparisons))
-    return low, high
+
+_ROUGE = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeL_precision": "ROUGE-L precision",
+    "rougeL_recall": "ROUGE-L recall",
+}
+
+
+def _count_rouge(scored: Scored) -> Counted:
+    """(pairs, then the sums in the order of `_ROUGE`): a doc's pairs stay together."""
+    return {"": [scored.counts["pairs"], *(scored.counts[name] for name in _ROUGE)]}
+
+
+def _rouge_metric(place: int, name: str, title: str) -> Metric:
+    def mean_over_pairs(totals: Floats) -> Floats:
+        return ratio(totals[..., place], totals[..., 0])
+
+    return Metric(
+        name=name,
+        title=title,
+        count=_count_rouge,
+        value=ClassMean(mean_over_pairs),
+        resampling=Bootstrap(),
+    )
+
+
+def _count_malformed(scored: Scored) -> Counted:
+    return one_of(scored.reading != WELL_FORMED)
+
+
+def _count_right(scored: Scored) -> Counted:
+    return one_of(scored.score == 1.0)
+
+
+MALFORMED = Metric(
+    name="malformed",
+    title="malformed",
+    count=_count_malformed,
+    value=ClassMean(mean_of_sums),
+    resampling=Mean(),
+    better="lower",
+)
+
+_RIGHT = replace(ACCURACY, name="accuracy", count=_count_right, chance=None)
+"""No official report has it."""
+
+LABEL_F1 = replace(MICRO_F1, title="F1 of one label", resampling=Jackknife())
+"""Of tuples with one label, in the table of a task's labels; a draw would often have none."""
+
+SECTION_ROUGE = Metric(
+    name="rougeL",
+    title="ROUGE-L of one section",
+    count=_count_rouge,
+    value=ClassMean(mean_of_sums),
+    resampling=Mean(),
+)
+
+_TUPLES = (PRECISION, RECALL, MICRO_F1)
+_MACRO, _WEIGHTED = label_metrics("macro", _count_labels), label_metrics("weighted", _count_labels)
+_TEXTS = tuple(_rouge_metric(n + 1, *names) for n, names in enumerate(_ROUGE.items()))
+
+_MEASURES: dict[str, Measure] = {
+    # The seven structured tasks.
+    "micro_f1": Measure(
+        main=MICRO_F1,
+        metrics=_TUPLES,
+        official_names={metric.name: metric.name for metric in _TUPLES},
+        compare=_compare_tuples,
+    ),
+    # IMCS-V2-DAC, CHIP-CTC, KUAKE-QIC.
+    "macro_f1": Measure(
+        main=_MACRO[2],
+        metrics=(*_MACRO, _RIGHT),
+        official_names={metric.name.replace("_", "-"): metric.name for metric in _MACRO},
+        compare=_compare_labels,
+    ),
+    # CHIP-STS, KUAKE-IR, -QQR, -QTR: weighted by gold support, officially called Micro-F1.
+    "weighted_f1": Measure(
+        main=_WEIGHTED[2],
+        metrics=(*_WEIGHTED, _RIGHT),
+        official_names={metric.name.removeprefix("weighted_"): metric.name for metric in _WEIGHTED},
+        compare=_compare_labels,
+    ),
+    # MedDG, IMCS-V2-MRG.
+    "rouge_l": Measure(
+        main=_TEXTS[2],
+        metrics=_TEXTS,
+        official_names={metric.name: metric.name for metric in _TEXTS[:3]},
+        compare=_compare_texts,
+    ),
+}
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (*(m for measure in _MEASURES.values() for m in measure.metrics), MALFORMED)
+}
+"""Every metric of the suite, by name."""

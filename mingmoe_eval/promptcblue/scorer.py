@@ -5,13 +5,15 @@ Unlike the official one, it also says everything that is wrong with a submission
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from mingmoe_eval.metrics.metric import Metric
+from mingmoe_eval.metrics.resampling import Bootstrap
 from mingmoe_eval.promptcblue.catalogue import TASKS, Answer, CblueTask
 from mingmoe_eval.promptcblue.malformed import WELL_FORMED, describe, most_frequent
-from mingmoe_eval.promptcblue.measures import main_interval, measure_of
+from mingmoe_eval.promptcblue.measures import measure_of
 from mingmoe_eval.promptcblue.parsing import Profile, parse_answer
 from mingmoe_eval.promptcblue.submission import (
     AnswerSheet,
@@ -122,21 +124,27 @@ def _scored(
         measure = measure_of(task, profile)
         comparisons = [measure.compare(gold, said) for gold, said in answers]
         if task.default_label:
-            answers = [(one.gold, one.predicted) for one in comparisons]
+            answers = [(one.expected, one.answered) for one in comparisons]
         metrics = measure.corpus(comparisons)
-        scores[task.score_key] = metrics[measure.main]
+        scores[task.score_key] = metrics[measure.main.name]
         named = {official: metrics.pop(own) for official, own in measure.official_names.items()}
         detail[task.name] = {
             **named,
             **metrics,
             "n": len(comparisons),
-            "interval": main_interval(measure, comparisons, resamples=_RESAMPLES),
+            "interval": _quicker(measure.main).fold(comparisons).interval,
             "by_label": {k: asdict(row) for k, row in label_table(task, answers).items()},
             "malformed": _malformed([said for _, said in pairs[task.name]]),
         }
     if len(tasks) == len(TASKS):
         scores["score"] = math.fsum(scores.values()) / len(TASKS)
     return Scorecard(profile=profile, scores=scores, detail=detail, notes=tuple(notes))
+
+
+def _quicker(metric: Metric) -> Metric:
+    if isinstance(metric.resampling, Bootstrap):
+        return replace(metric, resampling=Bootstrap(_RESAMPLES))
+    return metric
 
 
 def _refused(

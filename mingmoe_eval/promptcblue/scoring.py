@@ -7,25 +7,30 @@ A doc is a PromptCBLUE record: input, target, answer_choices, task_type, task_da
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, cast
 
 from mingmoe_eval.errors import DataError
+from mingmoe_eval.metrics.metric import Counted, fold_together, tabulate, total_of
 from mingmoe_eval.metrics.uncertainty import mean_of_parts, share
 from mingmoe_eval.promptcblue.catalogue import TASKS, Answer, CblueTask, Family, task_named
-from mingmoe_eval.promptcblue.malformed import WELL_FORMED, describe, most_frequent
+from mingmoe_eval.promptcblue.malformed import describe, most_frequent
 from mingmoe_eval.promptcblue.measures import (
+    LABEL_F1,
+    MALFORMED,
+    METRICS,
     SECTION,
+    SECTION_ROUGE,
     Comparison,
-    main_interval,
     measure_of,
 )
-from mingmoe_eval.promptcblue.parsing import Profile, default_label, parse_answer, profile_named
-from mingmoe_eval.promptcblue.tables import AnswerPair, label_intervals, label_table, tag_view
+from mingmoe_eval.promptcblue.parsing import Profile, parse_answer, profile_named
+from mingmoe_eval.promptcblue.tables import AnswerPair, count_by_label, label_table, tag_view
 from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult, TaskSettings
 
-_RESAMPLES = 10_000
-_METHOD = "percentile bootstrap over docs, 10,000 draws"
+__all__ = ["METRICS", "breakdowns", "chance_level", "expected", "fold", "fold_group", "score_doc"]
+
 _GUESSES = 20_000
 """So many in all: small samples are guessed at often, large ones a few times."""
 
@@ -44,7 +49,7 @@ def score_doc(doc: Mapping[str, Any], response: Response, settings: TaskSettings
     answer = parse_answer(task, text, choices, profile)
     comparison = measure_of(task, profile).compare(_gold(doc, settings), answer)
     return Score(
-        value=comparison.value,
+        value=comparison.score,
         answered=_as_text(answer) if text.strip() else None,
         reading=describe(task, text, choices),
         counts=comparison.counts,
@@ -55,20 +60,6 @@ def expected(doc: Mapping[str, Any]) -> str:
     """The gold label where there is one, as the official scorer compares it; else the gold text."""
     gold = _gold(doc, TaskSettings()) if _task(doc).default_label else doc["target"]
     return str(gold)
-
-
-def compared_label(sample: Sample) -> str:
-    """The label that a sample of a label task counts as, its reply read under any profile.
-
-    A sample keeps no label of an empty reply; where the official default would be right, the score
-    tells which profile's default it counted as. Where both are wrong the official one is taken.
-    """
-    if sample.answered:
-        return sample.answered.rstrip("\0")  # as `measures` compares it
-    task = _task(sample.doc)
-    official = default_label(task, "official")
-    was_official = (sample.score == 1.0) == (sample.expected == official)
-    return official if was_official else default_label(task, "legacy")
 
 
 def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
@@ -90,37 +81,24 @@ def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
     ]
     rng = Random(0)
     rounds = max(20, _GUESSES // len(docs))
-    values = [
-        measure.corpus(
-            [
-                measure.compare(gold, rng.choice(options))
-                for gold, options in zip(golds, choices, strict=True)
-            ]
-        )[measure.main]
-        for _ in range(rounds)
-    ]
+    values = []
+    for _ in range(rounds):
+        guesses = (rng.choice(options) for options in choices)
+        guessed = [measure.compare(*pair) for pair in zip(golds, guesses, strict=True)]
+        values.append(measure.main.value(total_of([measure.main.count(one) for one in guessed])))
     return math.fsum(values) / rounds
 
 
 def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricValue]:
     """The metrics of one task, from its scored samples, the main one also as `score`.
 
-    The main metric carries an interval over docs; `malformed` is the share of responses of which
-    the official parser loses something.
+    `malformed` is the share of responses of which the official parser loses something.
     """
-    task = _task(samples[0].doc)
-    measure = measure_of(task, _profile(settings))
-    comparisons = [_comparison(sample, task, settings) for sample in samples]
-    n = len(samples)
-    metrics = {k: MetricValue(value=v, n=n) for k, v in measure.corpus(comparisons).items()}
-    main = MetricValue(
-        value=metrics[measure.main].value,
-        n=n,
-        interval=main_interval(measure, comparisons, resamples=_RESAMPLES),
-        interval_method=_METHOD,
-    )
-    malformed = sum(sample.reading != WELL_FORMED for sample in samples)
-    return {"score": main, **metrics, measure.main: main, "malformed": share(malformed, n)}
+    measure = measure_of(_task(samples[0].doc), _profile(settings))
+    comparisons = [_comparison(sample, settings) for sample in samples]
+    clusters = [sample.cluster for sample in samples]
+    metrics = fold_together([*measure.metrics, MALFORMED], comparisons, clusters)
+    return {"score": metrics[measure.main.name], **metrics}
 
 
 def breakdowns(
@@ -135,8 +113,8 @@ def breakdowns(
     task = _task(samples[0].doc)
     answers: list[AnswerPair]
     if task.default_label:
-        compared = [_comparison(sample, task, settings) for sample in samples]
-        answers = [(one.gold, one.predicted) for one in compared]
+        compared = [_comparison(sample, settings) for sample in samples]
+        answers = [(one.expected, one.answered) for one in compared]
     else:
         answers = [(_gold(s.doc, settings), _predicted(s, task, settings)) for s in samples]
     tables: dict[str, _Breakdown] = {
@@ -144,7 +122,7 @@ def breakdowns(
         "tag": _tag_values(task, samples, answers),
         "section": _section_values(samples),
         "malformed": {
-            kind: share(count, len(samples))
+            kind: MALFORMED.stamped(share(count, len(samples)))
             for kind, count in most_frequent(sample.reading for sample in samples)
         },
     }
@@ -216,24 +194,21 @@ def _predicted(sample: Sample, task: CblueTask, settings: TaskSettings) -> Answe
     return cast(Answer, json.loads(sample.answered))
 
 
-def _comparison(sample: Sample, task: CblueTask, settings: TaskSettings) -> Comparison:
+def _comparison(sample: Sample, settings: TaskSettings) -> Comparison:
     """What `score_doc` compared, from what the sample keeps of it."""
+    task = _task(sample.doc)
     if not task.default_label:
-        return Comparison(value=sample.score or 0.0, counts=sample.counts)
+        return Comparison(score=sample.score or 0.0, counts=sample.counts, reading=sample.reading)
     measure = measure_of(task, _profile(settings))
-    return measure.compare(_gold(sample.doc, settings), sample.answered or "")
+    compared = measure.compare(_gold(sample.doc, settings), sample.answered or "")
+    return replace(compared, reading=sample.reading)
 
 
 def _label_values(task: CblueTask, answers: Sequence[tuple[Answer, Answer]]) -> _Breakdown:
-    intervals = label_intervals(task, answers, resamples=1_000)
+    table = label_table(task, answers)
+    intervals = LABEL_F1.by_class(tabulate(count_by_label(task, answers)))
     return {
-        label or "(empty)": MetricValue(
-            value=row.f1,
-            n=row.support,
-            interval=intervals[label],
-            interval_method="percentile bootstrap over docs, 1,000 draws",
-        )
-        for label, row in label_table(task, answers).items()
+        label or "(empty)": replace(intervals[label], n=row.support) for label, row in table.items()
     }
 
 
@@ -243,13 +218,16 @@ def _tag_values(
     if task.family != "ner":
         return {}
     rows = tag_view([str(sample.doc["input"]) for sample in samples], answers)
-    return {kind: MetricValue(value=row.f1, n=row.support) for kind, row in rows.items()}
+    return {
+        kind: LABEL_F1.stamped(MetricValue(value=row.f1, n=row.support))
+        for kind, row in rows.items()
+    }
 
 
 def _section_values(samples: Sequence[Sample]) -> _Breakdown:
-    values: dict[str, list[float]] = {}
+    values: dict[str, list[Counted]] = {}
     for sample in samples:
         for name, value in sample.counts.items():
             if name.startswith(SECTION):
-                values.setdefault(name.removeprefix(SECTION), []).append(value)
-    return {k: MetricValue(value=math.fsum(v) / len(v), n=len(v)) for k, v in values.items()}
+                values.setdefault(name.removeprefix(SECTION), []).append({"": (value, 1.0)})
+    return {name: SECTION_ROUGE.of(counted) for name, counted in values.items()}

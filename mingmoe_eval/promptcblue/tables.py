@@ -1,11 +1,11 @@
 """One task by label: entity types, relations, statuses or classes, each with its own F1."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import Any, cast
 
-from mingmoe_eval.metrics.doc_resampling import percentile_interval, resampled_sums
 from mingmoe_eval.metrics.label_f1 import LabelScore
-from mingmoe_eval.metrics.tuple_f1 import TupleCounts, compare_sets, f1_of_sums
+from mingmoe_eval.metrics.tuple_f1 import TupleCounts, compare_sets
 from mingmoe_eval.promptcblue.catalogue import Answer, CblueTask, Family, Item
 from mingmoe_eval.promptcblue.measures import answer_tuples
 
@@ -27,24 +27,31 @@ def label_table(task: CblueTask, answers: Sequence[AnswerPair]) -> dict[str, Lab
     Single labels have to come as they were compared: an empty one as what it counts as.
     `support` is how many tuples of gold have the label.
     """
-    rows = {}
-    for label, by_doc in label_counts(task, answers).items():
-        total = sum(by_doc.values(), TupleCounts())
-        rows[label] = LabelScore(*total.precision_recall_f1, total.found + total.missed)
+    totals: dict[str, TupleCounts] = {}
+    for doc in count_by_label(task, answers):
+        for label, counts in doc.items():
+            totals[label] = totals.get(label, TupleCounts()) + TupleCounts(*counts)
+    rows = {
+        label: LabelScore(*total.precision_recall_f1, total.found + total.missed)
+        for label, total in totals.items()
+    }
     return dict(sorted(rows.items(), key=lambda row: (-row[1].support, row[0])))
 
 
-def label_counts(
+def count_by_label(
     task: CblueTask, answers: Sequence[AnswerPair]
-) -> dict[str, dict[int, TupleCounts]]:
-    """For each label, the counts of every doc (by position) that has it on either side."""
-    counts: dict[str, dict[int, TupleCounts]] = {}
-    for position, (gold, said) in enumerate(answers):
+) -> list[dict[str, tuple[int, int, int]]]:
+    """Doc by doc, the tuples found, invented and missed of each label that is on either side."""
+    counted = []
+    for gold, said in answers:
         wanted, answered = _by_label(task, gold), _by_label(task, said)
-        for label in wanted.keys() | answered.keys():
-            compared = compare_sets(wanted.get(label, ()), answered.get(label, ()))
-            counts.setdefault(label, {})[position] = compared
-    return counts
+        counted.append(
+            {
+                label: astuple(compare_sets(wanted.get(label, ()), answered.get(label, ())))
+                for label in wanted.keys() | answered.keys()
+            }
+        )
+    return counted
 
 
 def _by_label(task: CblueTask, answer: Answer) -> dict[str, set[tuple[str, ...]]]:
@@ -56,25 +63,6 @@ def _by_label(task: CblueTask, answer: Answer) -> dict[str, set[tuple[str, ...]]
     for item in cast(list[Item], answer):
         grouped.setdefault(str(item.get(key, "")), []).append(item)
     return {label: answer_tuples(items) for label, items in grouped.items()}
-
-
-def label_intervals(
-    task: CblueTask, answers: Sequence[AnswerPair], *, resamples: int, seed: int = 0
-) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each label's F1, all labels over the same draws of docs."""
-    import numpy as np
-
-    counts = label_counts(task, answers)
-    if not counts:
-        return {}
-    columns = np.zeros((len(answers), len(counts), 3))
-    for index, by_doc in enumerate(counts.values()):
-        for position, doc in by_doc.items():
-            columns[position, index] = doc.found, doc.invented, doc.missed
-    rng = np.random.default_rng(seed)
-    drawn = resampled_sums(columns.reshape(len(answers), -1), rng, resamples=resamples)
-    f1 = f1_of_sums(drawn.reshape(resamples, len(counts), 3))
-    return {label: percentile_interval(f1[:, index]) for index, label in enumerate(counts)}
 
 
 def tag_view(

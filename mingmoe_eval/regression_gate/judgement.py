@@ -6,8 +6,12 @@ from dataclasses import replace
 from mingmoe_eval.comparison import Comparison, Difference, TaskComparison, compare
 from mingmoe_eval.comparison.comparability import shared_tasks
 from mingmoe_eval.errors import IncomparableRunsError, UsageError, offence_list
-from mingmoe_eval.metrics.multiple_tests import holm_adjusted, holm_levels
-from mingmoe_eval.metrics.power import docs_to_settle, minimum_detectable
+from mingmoe_eval.metrics.significance import (
+    docs_to_settle,
+    holm_adjusted,
+    holm_levels,
+    minimum_detectable,
+)
 from mingmoe_eval.records import Run
 from mingmoe_eval.regression_gate.signals import (
     Finding,
@@ -99,8 +103,8 @@ def decide(
         margin: The largest difference that counts as none.
         alpha: The one-sided error rate over all of them.
     """
-    worse = [comparison.paired.tails.worse for comparison in comparisons]
-    better = [comparison.paired.tails.better for comparison in comparisons]
+    worse = [comparison.p_worse for comparison in comparisons]
+    better = [comparison.p_better for comparison in comparisons]
     return [
         TaskVerdict(
             outcome=_outcome(comparison, p_worse, p_better, margin=margin, alpha=alpha),

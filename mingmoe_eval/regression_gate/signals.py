@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mingmoe_eval.comparison.comparability import Pair, pair_samples, shared_tasks
-from mingmoe_eval.metrics.paired_tests import mcnemar_exact
+from mingmoe_eval.metrics.paired import mcnemar_exact
 from mingmoe_eval.records import Run, Sample
 
 GROSS_SHARE, GROSS_DOCS = 0.1, 5
@@ -129,7 +129,7 @@ class Rise:
     @property
     def chance(self) -> float:
         """How likely chance alone gives such a rise, or a larger one (exact McNemar)."""
-        return mcnemar_exact(self.mended, self.broken).better
+        return mcnemar_exact(self.mended, self.broken).higher
 
     def __str__(self) -> str:
         return f"{self.kind} docs rose from {self.before} to {self.after} of {self.docs}"

@@ -94,7 +94,7 @@ def corpus_score(items: Sequence[Mapping[str, Any]]) -> float:
     comparisons = [
         measure.compare(item["gold"], item["answered"])
         if task.default_label
-        else Comparison(value=item["value"], counts=item["counts"])
+        else Comparison(score=item["value"], counts=item["counts"])
         for item in items
     ]
-    return measure.corpus(comparisons)[measure.main]
+    return measure.corpus(comparisons)[measure.main.name]

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from mingmoe_eval.metrics.doc_resampling import draws, percentile_interval, resampled_sums
+from mingmoe_eval.metrics.draws import draws, percentile_interval, resampled_sums
 
 
 def test_every_draw_has_as_many_docs_as_there_are():

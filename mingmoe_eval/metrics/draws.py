@@ -1,19 +1,16 @@
-"""Paired tests and intervals: two models that answered the same docs.
+"""Docs drawn and swapped at random: what intervals of sums and tests of two models are made from.
 
-Sides are called baseline and candidate, a difference is always candidate minus baseline, and
-every chance is one-sided in a named direction. A *unit* is what is exchangeable: a doc, or a
-cluster of docs that share a stem or a case, whose counts are summed first.
+A *unit* is what is exchangeable: a doc, or a cluster of docs that share a stem or a case, whose
+counts are summed first. Every chance is one-sided, in a named direction of the difference,
+candidate minus baseline.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from mingmoe_eval.metrics.doc_resampling import draws
 
 Floats = NDArray[np.float64]
 Value = Callable[[Floats], Floats]
@@ -24,20 +21,20 @@ BOOTSTRAPS = (2_000, 5_000)
 """Fewest and most: an end of the interval wanders by 0.05 and 0.03 standard errors with these."""
 
 _CELLS = 40_000_000  # resamples times units: past 8,000 docs the resamples become fewer
-_CELLS_AT_ONCE = 4_000_000  # about 32 MB of float64 for a block of weights
+_MOST_CELLS = 4_000_000  # in one block of draws: about 32 MB, whatever the number of docs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tails:
     """How likely chance alone gives a difference this low, or this high, without a true one."""
 
-    worse: float
-    better: float
+    lower: float
+    higher: float
 
     @property
     def two_sided(self) -> float:
         """Twice the smaller tail, at most 1."""
-        return min(1.0, 2 * min(self.worse, self.better))
+        return min(1.0, 2 * min(self.lower, self.higher))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +45,13 @@ class PairedCounts:
         baseline: [units, columns], a dense array or a SciPy sparse one.
         candidate: The same shape, the same columns.
         value: From summed counts [..., columns] to the metric [...].
+        of_clusters: Whether a unit is a cluster of docs.
     """
 
     baseline: Any
     candidate: Any
     value: Value
+    of_clusters: bool = False
 
     @property
     def units(self) -> int:
@@ -79,47 +78,11 @@ class PairedCounts:
         size = len(clusters)
         members = csr_array((np.ones(size), (clusters, np.arange(size))))
         return PairedCounts(
-            baseline=members @ self.baseline, candidate=members @ self.candidate, value=self.value
+            baseline=members @ self.baseline,
+            candidate=members @ self.candidate,
+            value=self.value,
+            of_clusters=True,
         )
-
-
-def mcnemar_exact(lost: int, gained: int) -> Tails:
-    """McNemar's exact test: without a true difference a flip goes either way like a fair coin.
-
-    Args:
-        lost: Docs that the baseline has right and the candidate wrong.
-        gained: Docs that the candidate has right and the baseline wrong.
-
-    Source: Q. McNemar, Psychometrika 12 (1947); the binomial tail itself is SciPy's.
-    """
-    if lost + gained == 0:
-        return Tails(worse=1.0, better=1.0)
-    from scipy.stats import binomtest
-
-    flips = lost + gained
-    return Tails(
-        worse=float(binomtest(gained, flips, alternative="less").pvalue),
-        better=float(binomtest(gained, flips, alternative="greater").pvalue),
-    )
-
-
-def bonett_price(lost: int, gained: int, docs: int, *, level: float) -> tuple[float, float]:
-    """The adjusted Wald interval of a difference of paired proportions.
-
-    One doc is added to each kind of flip, which keeps the interval honest for few flips, and wider
-    than nothing when there are none:
-    p = (flips + 1) / (docs + 2), low and high = p_gained - p_lost -+ z sqrt((p_gained + p_lost
-    - (p_gained - p_lost)^2) / (docs + 2)).
-
-    Source: D. G. Bonett and R. M. Price, Journal of Educational and Behavioral Statistics 37
-    (2012), 479-488.
-    """
-    p_lost, p_gained = (lost + 1) / (docs + 2), (gained + 1) / (docs + 2)
-    centre = p_gained - p_lost
-    reach = normal_quantile((1 + level) / 2) * math.sqrt(
-        (p_gained + p_lost - centre**2) / (docs + 2)
-    )
-    return max(-1.0, centre - reach), min(1.0, centre + reach)
 
 
 def swap_permutation(
@@ -150,7 +113,7 @@ def swap_permutation(
         low += int(np.count_nonzero(difference <= observed + 1e-12))
         high += int(np.count_nonzero(difference >= observed - 1e-12))
     tried = 2**swappable if exact else permutations + 1
-    return Tails(worse=low / tried, better=high / tried)
+    return Tails(lower=low / tried, higher=high / tried)
 
 
 def paired_bootstrap(
@@ -178,11 +141,36 @@ def paired_bootstrap(
     return np.concatenate(drawn)
 
 
-def normal_quantile(probability: float) -> float:
-    """The standard normal value below which `probability` lies."""
-    from scipy.special import ndtri
+def draws(docs: int, rng: np.random.Generator, *, resamples: int) -> Iterator[NDArray[np.float32]]:
+    """How often each doc comes up, [draws, docs], in chunks that add up to `resamples` draws."""
+    size = max(1, min(resamples, _MOST_CELLS // docs))
+    for start in range(0, resamples, size):
+        rows = min(size, resamples - start)
+        cells = rng.integers(docs, size=(rows, docs)) + docs * np.arange(rows)[:, None]
+        counted = np.bincount(cells.ravel(), minlength=rows * docs)
+        yield counted.reshape(rows, docs).astype(np.float32)
 
-    return float(ndtri(probability))
+
+def resampled_sums(columns: Floats, rng: np.random.Generator, *, resamples: int) -> Floats:
+    """Column sums of docs drawn with replacement.
+
+    Args:
+        columns: What each doc adds, [docs, columns].
+        rng: Where the draws come from.
+        resamples: How many times len(columns) docs are drawn.
+
+    Returns:
+        The sums, [resamples, columns].
+    """
+    drawn = draws(columns.shape[0], rng, resamples=resamples)
+    return np.concatenate([chunk.astype(np.float64) @ columns for chunk in drawn])
+
+
+def percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of resampled values (Efron's percentile interval)."""
+    tail = 50 * (1 - level)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def _random_subsets(rng: np.random.Generator, draws: int, size: int) -> Iterator[Floats]:
@@ -199,7 +187,7 @@ def _all_subsets(size: int) -> Iterator[Floats]:
 
 def _block_sizes(rows: int, columns: int) -> Iterator[int]:
     """Cut `rows` so that a block of [rows, columns] stays small."""
-    step = max(1, _CELLS_AT_ONCE // max(columns, 1))
+    step = max(1, _MOST_CELLS // max(columns, 1))
     for start in range(0, rows, step):
         yield min(step, rows - start)
 

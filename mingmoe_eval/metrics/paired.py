@@ -1,13 +1,16 @@
-"""One metric, two models, the same docs: the difference with its doubt.
+"""Two models, the same docs: tests and intervals of the difference.
 
-Which test and which interval depends on the kind of metric:
+Sides are called baseline and candidate, a difference is always candidate minus baseline.
+
+Which test and which interval depends on how the metric is resampled:
 
 | metric | clusters | test | interval |
 |---|---|---|---|
 | share of right answers | none | exact McNemar | Bonett-Price |
 | mean of graded scores | none | sign flip | paired bootstrap |
 | mean of any scores | yes | cluster sign flip | cluster-robust t |
-| function of summed counts (F1) | either | swap permutation | paired bootstrap |
+| ratio of summed counts (micro F1) | either | swap permutation | paired bootstrap |
+| mean over classes (macro F1) | either | swap permutation | jackknife |
 """
 
 import math
@@ -17,16 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mingmoe_eval.metrics.paired_tests import (
+from mingmoe_eval.metrics.draws import (
     Floats,
     PairedCounts,
     Tails,
-    bonett_price,
-    mcnemar_exact,
-    normal_quantile,
     paired_bootstrap,
     swap_permutation,
 )
+from mingmoe_eval.metrics.uncertainty import two_sided_z
 
 Clusters = NDArray[np.int64]
 SIGN_FLIP = "sign flip"
@@ -133,9 +134,13 @@ def score_difference(
 
 
 def count_difference(
-    counts: PairedCounts, *, clusters: Clusters | None, level: float, rng: np.random.Generator
+    counts: PairedCounts,
+    *,
+    clusters: Clusters | None = None,
+    level: float,
+    rng: np.random.Generator,
 ) -> PairedDifference:
-    """The difference of any metric that is a function of summed counts."""
+    """The difference of any metric that is a function of summed counts, by the bootstrap."""
     units = counts if clusters is None else counts.by_cluster(clusters)
     resampled = paired_bootstrap(units, rng=rng)
     least_error = _least_error(units)
@@ -144,7 +149,7 @@ def count_difference(
     baseline, candidate = (float(units.value(total)) for total in units.totals())
     change = candidate - baseline
     if least_error:
-        reach = normal_quantile((1 + level) / 2) * least_error
+        reach = two_sided_z(level) * least_error
         low, high = min(low, change - reach), max(high, change + reach)
     return PairedDifference(
         baseline=baseline,
@@ -154,9 +159,49 @@ def count_difference(
         level=level,
         tails=swap_permutation(units, rng=rng),
         units=units.units,
-        test="swap permutation" + (" of clusters" if clusters is not None else ""),
-        interval_method="paired bootstrap over " + ("docs" if clusters is None else "clusters"),
+        test="swap permutation" + (" of clusters" if units.of_clusters else ""),
+        interval_method="paired bootstrap over " + ("clusters" if units.of_clusters else "docs"),
     )
+
+
+def jackknifed_difference(
+    counts: PairedCounts, left_out: Floats, *, level: float, rng: np.random.Generator
+) -> PairedDifference:
+    """The difference of a metric whose classes the docs bring along, such as macro F1.
+
+    Args:
+        counts: The metric, its units and their counts.
+        left_out: [units], the difference without each unit in turn.
+        level: The confidence of the interval.
+        rng: Draws the permutations.
+    """
+    error = max(jackknife_error(left_out), _least_error(counts))
+    reach = two_sided_z(level) * error
+    baseline, candidate = (float(counts.value(total)) for total in counts.totals())
+    change = candidate - baseline
+    return PairedDifference(
+        baseline=baseline,
+        candidate=candidate,
+        standard_error=error,
+        interval=(max(-1.0, change - reach), min(1.0, change + reach)),
+        level=level,
+        tails=swap_permutation(counts, rng=rng),
+        units=counts.units,
+        test="swap permutation" + (" of clusters" if counts.of_clusters else ""),
+        interval_method="jackknife over " + ("clusters" if counts.of_clusters else "docs"),
+    )
+
+
+def jackknife_error(left_out: Floats) -> float:
+    """The standard error of a value from [units] of it, each without one unit.
+
+    sqrt((n - 1) / n * sum of (value_i - mean)^2). Source: B. Efron, The Jackknife, the Bootstrap
+    and Other Resampling Plans (1982), chapter 3.
+    """
+    n = len(left_out)
+    deviations = left_out - left_out.mean()
+    error = math.sqrt((n - 1) / n * float(deviations @ deviations))
+    return error if error > 1e-12 else 0.0  # equal values, summed in another order
 
 
 def cluster_robust_error(differences: Floats, clusters: Clusters) -> float:
@@ -214,3 +259,40 @@ def _ratio(totals: Floats) -> Any:
 
 def _right_or_wrong(scores: Floats) -> bool:
     return bool(np.isin(scores, (0.0, 1.0)).all())
+
+
+def mcnemar_exact(lost: int, gained: int) -> Tails:
+    """McNemar's exact test: without a true difference a flip goes either way like a fair coin.
+
+    Args:
+        lost: Docs that the baseline has right and the candidate wrong.
+        gained: Docs that the candidate has right and the baseline wrong.
+
+    Source: Q. McNemar, Psychometrika 12 (1947); the binomial tail itself is SciPy's.
+    """
+    if lost + gained == 0:
+        return Tails(lower=1.0, higher=1.0)
+    from scipy.stats import binomtest
+
+    flips = lost + gained
+    return Tails(
+        lower=float(binomtest(gained, flips, alternative="less").pvalue),
+        higher=float(binomtest(gained, flips, alternative="greater").pvalue),
+    )
+
+
+def bonett_price(lost: int, gained: int, docs: int, *, level: float) -> tuple[float, float]:
+    """The adjusted Wald interval of a difference of paired proportions.
+
+    One doc is added to each kind of flip, which keeps the interval honest for few flips, and wider
+    than nothing when there are none:
+    p = (flips + 1) / (docs + 2), low and high = p_gained - p_lost -+ z sqrt((p_gained + p_lost
+    - (p_gained - p_lost)^2) / (docs + 2)).
+
+    Source: D. G. Bonett and R. M. Price, Journal of Educational and Behavioral Statistics 37
+    (2012), 479-488.
+    """
+    p_lost, p_gained = (lost + 1) / (docs + 2), (gained + 1) / (docs + 2)
+    centre = p_gained - p_lost
+    reach = two_sided_z(level) * math.sqrt((p_gained + p_lost - centre**2) / (docs + 2))
+    return max(-1.0, centre - reach), min(1.0, centre + reach)
