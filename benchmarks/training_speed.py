@@ -28,8 +28,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from workload import choose_clock, common_arguments, paired_seconds, ratio
 
 from mingmoe_eval.molora.attaching import routed_experts
-from mingmoe_eval.molora.layers import LinearExperts
-from mingmoe_eval.molora.structure import FFN_LINEARS
+from mingmoe_eval.molora.layers import FFN_LINEARS, LinearExperts
 from mingmoe_eval.training.fresh_adapter import ATTENTION_LINEARS, fresh_molora
 from mingmoe_eval.training.router_supervision import RouterSupervision
 from mingmoe_eval.training.routing_watch import RoutingWatch

@@ -10,7 +10,7 @@ from mingmoe_eval.errors import UsageError
 from mingmoe_eval.evaluation import OpenModel, Watch, evaluate, open_named
 from mingmoe_eval.language_model import LanguageModel
 from mingmoe_eval.metrics.significance import holm_adjusted
-from mingmoe_eval.molora.masking import ExpertMask, masked
+from mingmoe_eval.molora.router import ExpertMask, masked
 from mingmoe_eval.records import JsonDict, Run, RunSpec
 
 

@@ -10,8 +10,7 @@ from tiny_checkpoints import Recipe, logits, save_adapter, save_base, token_ids
 from mingmoe_eval.cli import main
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.molora import load_model
-from mingmoe_eval.molora.masking import ExpertMask, masked, read_masks
-from mingmoe_eval.molora.router import routers
+from mingmoe_eval.molora.router import ExpertMask, masked, read_masks, routers
 from mingmoe_eval.run_store import load_run
 
 IDS = token_ids(2, 6)

@@ -288,7 +288,7 @@ TENSOR_FILES = st.sampled_from(
 )
 def test_any_folder_is_a_kind_of_model_or_refused(configs, tensors):
     pytest.importorskip("torch")
-    from mingmoe_eval.molora.formats import sniff
+    from mingmoe_eval.molora.sources import sniff
 
     with tempfile.TemporaryDirectory() as folder:
         for name, text in configs.items():

@@ -9,7 +9,7 @@ from tiny_checkpoints import Recipe, edit_json, save_adapter, save_base, save_me
 
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.molora import load_model, load_tokenizer
-from mingmoe_eval.molora.formats import sniff
+from mingmoe_eval.molora.sources import sniff
 
 EXPERTS, ATTENTION = "non_lora_trainables", "adapter_model"
 LAYER = "base_model.model.model.layers.1.mlp.up_proj"

@@ -24,8 +24,8 @@ from tiny_checkpoints import edit_json, logits, save_base, token_ids
 from mingmoe_eval.engine.transformers_door import cache_argument
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.molora import describe_checkpoint, load_model, probe
-from mingmoe_eval.molora.formats import sniff
 from mingmoe_eval.molora.router import routers
+from mingmoe_eval.molora.sources import sniff
 
 IDS = token_ids(2, 9)
 ALL = [*ATTENTION, *FFN]

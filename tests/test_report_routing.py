@@ -13,8 +13,9 @@ from tiny_language_models import instances, make_model, make_tokenizer
 
 from mingmoe_eval.engine import CheckpointLM
 from mingmoe_eval.molora.attaching import ComputeDtypes, attach_experts
+from mingmoe_eval.molora.formats.families import ffn_blocks
+from mingmoe_eval.molora.layers import FFN_LINEARS
 from mingmoe_eval.molora.router import routers
-from mingmoe_eval.molora.structure import FFN_LINEARS, ffn_blocks
 from mingmoe_eval.report import render_report
 from mingmoe_eval.routing.view import MOST_MEETINGS, read_routing
 

@@ -13,8 +13,9 @@ from torch import nn
 from mingmoe_eval.engine import CheckpointLM
 from mingmoe_eval.molora.attaching import ComputeDtypes, attach_experts, routed_experts
 from mingmoe_eval.molora.block_experts import BlockExperts, MixLoraFFN
+from mingmoe_eval.molora.formats.families import ffn_blocks
+from mingmoe_eval.molora.layers import FFN_LINEARS
 from mingmoe_eval.molora.router import routers
-from mingmoe_eval.molora.structure import FFN_LINEARS, ffn_blocks
 
 FP32 = ComputeDtypes(torch.float32, torch.float32)
 UNTIL = {"until": ["\n"], "max_gen_toks": 12, "do_sample": False}

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
 from mingmoe_eval.molora import load_tokenizer
-from mingmoe_eval.molora.tokenizer_parts import keep_to_file
+from mingmoe_eval.molora.tokenizer import keep_to_file
 
 TEXT = "AB a b, ab"
 VOCABULARY = {"<unk>": 0, "a": 1, "b": 2, "ab": 3, ",": 4, "<eos>": 5}

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from mingmoe_eval.molora.config import MoLoraConfig
+from mingmoe_eval.molora.formats.ming import expert_tensors, save_ming_v1
 from mingmoe_eval.molora.layers import LinearExperts
-from mingmoe_eval.molora.writing import expert_tensors, save_ming_v1
 
 torch.set_num_threads(1)
 

@@ -29,7 +29,7 @@ def ablate(
     from mingmoe_eval.ablation import ablation_json, ablation_rows
     from mingmoe_eval.cli.comparison_printing import print_line, print_table
     from mingmoe_eval.cli.console import ConsoleWatch, write_json
-    from mingmoe_eval.molora.masking import read_masks
+    from mingmoe_eval.molora.router import read_masks
     from mingmoe_eval.run_store import load_run
 
     trials = read_masks(experts)

@@ -101,7 +101,7 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         device: str = "auto",
         **options: Unpack[EngineOptions],
     ) -> None:
-        from mingmoe_eval.molora.checkpoint import load_model, load_tokenizer
+        from mingmoe_eval.molora import load_model, load_tokenizer
 
         tokenizer = load_tokenizer(model, base)
         loaded = load_model(model, base, dtype=dtype, device=device)

@@ -1,15 +1,21 @@
-"""Puts experts and low-rank pairs onto the layers of a loaded base model."""
+"""Puts experts and low-rank pairs onto the layers of a loaded base model.
 
+Layers are known by what they are and compute, never by the name of the model's class.
+"""
+
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.errors import CheckpointError, offence_list
 from mingmoe_eval.molora.block_experts import BlockExperts, MixLoraFFN
 from mingmoe_eval.molora.layers import (
+    FFN_LINEARS,
     LinearExperts,
     LowRankLinear,
     MoLoraFFN,
@@ -17,7 +23,7 @@ from mingmoe_eval.molora.layers import (
     RoutedExperts,
     merge_low_rank,
 )
-from mingmoe_eval.molora.structure import can_merge, computes_gated_ffn, device_of
+from mingmoe_eval.molora.opening import OpenCheckpoint
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +44,39 @@ class ComputeDtypes:
     router: torch.dtype
 
 
+def attach_mixture(
+    model: nn.Module, opened: OpenCheckpoint, dtypes: ComputeDtypes
+) -> list[MergedPair]:
+    """Puts all experts and pairs of a checkpoint that was opened onto its base.
+
+    Returns what was merged.
+
+    Raises:
+        CheckpointError: values that are not finite, listing every layer.
+    """
+    assert opened.molora is not None
+    assert opened.family is not None
+    offences: list[str] = []
+    merged: list[MergedPair] = []
+    for path in opened.pairs:
+        pair = opened.read_pair(path)
+        offences += _non_finite(path, *pair)
+        merged += attach_pair(model, path, pair, opened.molora.attention_scaling, dtypes.experts)
+    for block in opened.expert_blocks:
+        experts = opened.read_block(block)
+        for name, one in experts.items():
+            router = [t for t in (one.router_weight, one.router_bias) if t is not None]
+            offences += _non_finite(f"{block}.{name}", one.a, one.b, *router, *(one.shared or ()))
+        if opened.family.block_router:
+            act_fn = opened.molora.act_fn
+            merged += attach_block_experts(model, block, experts, dtypes, act_fn=act_fn)
+        else:
+            merged += attach_experts(model, block, experts, dtypes)
+    if offences:
+        raise CheckpointError(offence_list(f"{opened.source} is damaged:", offences))
+    return merged
+
+
 def attach_pair(
     model: nn.Module, path: str, pair: tuple[Tensor, Tensor], scaling: float, dtype: torch.dtype
 ) -> list[MergedPair]:
@@ -47,11 +86,11 @@ def attach_pair(
     """
     a, b = pair
     linear = model.get_submodule(path)
-    if can_merge(linear):
+    if _can_merge(linear):
         assert isinstance(linear, nn.Linear)
         merge_low_rank(linear, a, b, scaling)
         return [MergedPair(linear, a, b, scaling)]
-    place = device_of(linear)
+    place = _device_of(linear)
     model.set_submodule(
         path, LowRankLinear(linear, a.to(place, dtype), b.to(place, dtype), scaling)
     )
@@ -95,12 +134,12 @@ def attach_block_experts(
         CheckpointError: the block computes something else than down(act(gate(x)) * up(x)).
     """
     ffn = model.get_submodule(block)
-    if not computes_gated_ffn(ffn):
+    if not _computes_gated_ffn(ffn):
         raise CheckpointError(
             f"{block} does not compute down(act(gate(x)) * up(x)), which MixLoRA's experts take "
             "the place of; no loader for it exists here"
         )
-    device = device_of(ffn.get_submodule("gate_proj"))
+    device = _device_of(ffn.get_submodule("gate_proj"))
     routed = BlockExperts(block, experts, dtype=dtypes.experts, router_dtype=dtypes.router)
     activation = None if act_fn is None else ACT2FN[act_fn]
     model.set_submodule(block, MixLoraFFN(ffn, routed.to(device), activation).train(ffn.training))
@@ -112,11 +151,16 @@ def routed_experts(model: nn.Module) -> list[RoutedExperts]:
     return [module for module in model.modules() if isinstance(module, RoutedExperts)]
 
 
+def _non_finite(path: str, *tensors: Tensor) -> list[str]:
+    whole = all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+    return [] if whole else [f"{path} holds values that are not finite"]
+
+
 def _route(
     model: nn.Module, block: str, experts: Mapping[str, LinearExperts], dtypes: ComputeDtypes
 ) -> None:
     ffn = model.get_submodule(block)
-    if _share_input(experts) and computes_gated_ffn(ffn):
+    if _share_input(experts) and _computes_gated_ffn(ffn):
         into = _beside(model, block, experts, ("gate_proj", "up_proj"), dtypes)
         back = _beside(model, block, experts, ("down_proj",), dtypes)
         model.set_submodule(block, MoLoraFFN(ffn, into, back).train(ffn.training))
@@ -143,10 +187,55 @@ def _beside(
     names: Sequence[str],
     dtypes: ComputeDtypes,
 ) -> RoutedExperts:
-    device = device_of(model.get_submodule(f"{block}.{names[0]}"))
+    device = _device_of(model.get_submodule(f"{block}.{names[0]}"))
     return RoutedExperts(
         [f"{block}.{name}" for name in names],
         [experts[name] for name in names],
         dtype=dtypes.experts,
         router_dtype=dtypes.router,
     ).to(device)
+
+
+def _can_merge(linear: nn.Module) -> bool:
+    """True if a product can be added into the layer's weight: a plain Linear that is in memory.
+
+    Quantised layers are often subclasses of Linear, hence the exact type.
+    """
+    return (
+        type(linear) is nn.Linear
+        and linear.weight.is_floating_point()
+        and linear.weight.device.type != "meta"
+    )
+
+
+def _computes_gated_ffn(ffn: nn.Module) -> bool:
+    """True if the block gives down(act(gate(x)) * up(x)) for a token drawn at random.
+
+    Asked of the block itself, because blocks with the same layers may differ in what they do with
+    them (some drop small activations, some clamp).
+    """
+    act_fn = getattr(ffn, "act_fn", None)
+    if not callable(act_fn):
+        return False
+    gate, up, down = (ffn.get_submodule(name) for name in FFN_LINEARS)
+    with torch.no_grad():
+        x = _random_token(ffn, gate)
+        expected = down(act_fn(gate(x)) * up(x))
+        return torch.allclose(ffn(x), expected, rtol=1e-3, atol=1e-6)
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    """Where a layer computes: its weight's device, or the one an offloaded weight is brought to."""
+    held = next(itertools.chain(module.parameters(), module.buffers()), None)
+    device = torch.device("cpu") if held is None else held.device
+    if device.type == "meta":
+        hook = getattr(module, "_hf_hook", None)
+        return torch.device(getattr(hook, "execution_device", None) or "cpu")
+    return device
+
+
+def _random_token(ffn: nn.Module, reader: nn.Module) -> Tensor:
+    floating = (p.dtype for p in ffn.parameters() if p.is_floating_point())
+    width = cast(int, reader.in_features)
+    x = torch.randn(1, 1, width, generator=torch.Generator().manual_seed(0))
+    return x.to(_device_of(reader), next(floating, torch.get_default_dtype()))

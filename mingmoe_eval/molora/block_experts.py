@@ -15,9 +15,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from mingmoe_eval.molora.layers import LinearExperts
+from mingmoe_eval.molora.layers import FFN_LINEARS, LinearExperts
 from mingmoe_eval.molora.router import Router
-from mingmoe_eval.molora.structure import FFN_LINEARS
 
 Activation = Callable[[Tensor], Tensor]
 

@@ -3,42 +3,24 @@
 import copy
 import logging
 import re
-import warnings
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
 from mingmoe_eval.library_noise import quiet_libraries
-from mingmoe_eval.molora.attaching import (
-    ComputeDtypes,
-    MergedPair,
-    attach_block_experts,
-    attach_experts,
-    attach_pair,
-)
-from mingmoe_eval.molora.config import MoLoraConfig
+from mingmoe_eval.molora import peft_door
+from mingmoe_eval.molora.attaching import ComputeDtypes, attach_mixture
 from mingmoe_eval.molora.description import CheckpointDescription, describe
-from mingmoe_eval.molora.formats import ming, sniff
-from mingmoe_eval.molora.formats.keys import read_pair
+from mingmoe_eval.molora.formats import ming
 from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
-from mingmoe_eval.molora.probing import Loaded, largest_difference, probe_logits
-from mingmoe_eval.molora.sources import SMALL_FILES, base_of, fetch, transformers_config
-from mingmoe_eval.molora.tokenizer_parts import TOKENIZER_FILE, keep_to_file
+from mingmoe_eval.molora.probing import Loaded
+from mingmoe_eval.molora.sources import transformers_config
 
 logger = logging.getLogger("mingmoe_eval.molora")
-
-TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 @quiet_libraries()
@@ -84,41 +66,16 @@ def apply_adapter(
     Raises:
         CheckpointError: tensors that are not finite, or an adapter that PEFT refuses.
     """
-    merged: list[MergedPair] = []
-    effect = None
+    merged, effect = [], None
     if opened.molora is not None:
         router = model.dtype if reference_compat else torch.float32
-        merged = _attach(model, opened, opened.molora, ComputeDtypes(model.dtype, router))
+        merged = attach_mixture(model, opened, ComputeDtypes(model.dtype, router))
     elif opened.kind == "peft-lora":
-        model, effect = _apply_peft(model, opened)
+        model, effect = peft_door.apply_adapter(model, opened)
     description = describe(opened, reference_compat=reference_compat)
     model.loaded = Loaded(description, tuple(merged), effect)
     model.requires_grad_(False)
     return cast(PreTrainedModel, model.eval())
-
-
-@quiet_libraries()
-def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint: its own if it has one, else its base's.
-
-    It splits text as its tokenizer.json says, whatever class transformers takes for it.
-
-    Raises:
-        CheckpointError: neither has one that loads without running its code.
-    """
-    home = Path(adapter) if sniff(adapter) != "hub" else fetch(str(adapter), SMALL_FILES)
-    if not _has_tokenizer(home) and sniff(home) not in ("molora-merged", "full"):
-        base = base_of(home, base)
-        home = Path(base) if Path(base).is_dir() else fetch(base, SMALL_FILES)
-    # Asked for itself: transformers makes an empty tokenizer where there is none.
-    if not _has_tokenizer(home):
-        raise CheckpointError(f"{home} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(home), trust_remote_code=False)
-        keep_to_file(tokenizer, home)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise CheckpointError(f"the tokenizer of {home} cannot be loaded: {error}") from error
-    return tokenizer
 
 
 def describe_checkpoint(
@@ -168,7 +125,8 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
 
 
 def _refuse_holes(opened: OpenCheckpoint, report: dict[str, Any]) -> None:
-    experts = set(opened.expert_files.shapes) if opened.kind == "molora-merged" else set()
+    # Of a merged checkpoint the experts are attached from their own tensors.
+    experts = set(opened.files.shapes) if opened.kind == ming.MERGED.name else set()
     strays = sorted(set(report["unexpected_keys"]) - experts)
     offences = [f"no weights for {name}" for name in sorted(report["missing_keys"])]
     offences += [
@@ -182,61 +140,6 @@ def _refuse_holes(opened: OpenCheckpoint, report: dict[str, Any]) -> None:
     if offences:
         headline = f"the weights of {opened.weights} do not fit the config of {opened.source}:"
         raise CheckpointError(offence_list(headline, offences))
-
-
-def _attach(
-    model: nn.Module, opened: OpenCheckpoint, molora: MoLoraConfig, dtypes: ComputeDtypes
-) -> list[MergedPair]:
-    offences: list[str] = []
-    merged = []
-    for path, slots in opened.pairs.items():
-        pair = read_pair(slots, opened.pair_files)
-        offences += _non_finite(path, *pair)
-        merged += attach_pair(model, path, pair, molora.attention_scaling, dtypes.experts)
-    for block in opened.expert_blocks:
-        experts = opened.read_block(block)
-        for name, one in experts.items():
-            router = [t for t in (one.router_weight, one.router_bias) if t is not None]
-            offences += _non_finite(f"{block}.{name}", one.a, one.b, *router, *(one.shared or ()))
-        if opened.family is not None and opened.family.block_router:
-            merged += attach_block_experts(model, block, experts, dtypes, act_fn=molora.act_fn)
-        else:
-            merged += attach_experts(model, block, experts, dtypes)
-    if offences:
-        raise CheckpointError(offence_list(f"{opened.source} is damaged:", offences))
-    return merged
-
-
-def _apply_peft(model: PreTrainedModel, opened: OpenCheckpoint) -> tuple[PreTrainedModel, float]:
-    """The model with a PEFT adapter merged, or live beside a quantised base; and its effect."""
-    from peft import PeftModel, get_peft_model_state_dict
-
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            tuned = PeftModel.from_pretrained(model, str(opened.folder)).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, UserWarning) as error:
-        raise CheckpointError(f"{opened.source} does not fit its base: {error}") from error
-    live = get_peft_model_state_dict(tuned, save_embedding_layers=False)
-    strays = [name for name in opened.pair_files.shapes if "lora_" in name and name not in live]
-    if strays:
-        headline = f"{opened.source} holds tensors for layers that its base does not have:"
-        raise CheckpointError(offence_list(headline, strays))
-    with_adapter = probe_logits(tuned)
-    with tuned.disable_adapter():
-        effect = largest_difference(with_adapter, probe_logits(tuned))
-    if getattr(model, "is_quantized", False):
-        return tuned.get_base_model(), effect
-    return tuned.merge_and_unload(), effect
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in TOKENIZER_FILES)
-
-
-def _non_finite(path: str, *tensors: Tensor) -> list[str]:
-    whole = all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
-    return [] if whole else [f"{path} holds values that are not finite"]
 
 
 def _dtype(asked: str | torch.dtype, own: PretrainedConfig, *, on_cpu: bool) -> str | torch.dtype:

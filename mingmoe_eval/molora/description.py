@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mingmoe_eval.molora.config import MoLoraConfig
-from mingmoe_eval.molora.formats import Kind
+from mingmoe_eval.molora.formats.ming import ADAPTER, MERGED
 from mingmoe_eval.molora.opening import OpenCheckpoint
+from mingmoe_eval.molora.sources import Kind
 from mingmoe_eval.records import JsonDict
 
 
@@ -104,7 +105,7 @@ def _varying(opened: OpenCheckpoint) -> list[str]:
 
 def _mixture(opened: OpenCheckpoint, molora: MoLoraConfig) -> Mixture:
     return Mixture(
-        generation=None if opened.family else _generation(opened),
+        generation=_generation(opened) if opened.family in (ADAPTER, MERGED) else None,
         num_experts=molora.num_experts,
         experts_per_token=molora.experts_per_token,
         rank=molora.rank,
@@ -121,13 +122,13 @@ def _generation(opened: OpenCheckpoint) -> int:
 def _count_parameters(opened: OpenCheckpoint) -> Parameters:
     base = sum(parameter.numel() for parameter in opened.skeleton.parameters())
     if opened.molora is None:
-        always = sum(math.prod(shape) for shape in opened.pair_files.shapes.values())
+        always = sum(math.prod(shape) for shape in opened.files.shapes.values())
         return Parameters(base=base, adapter=always, active=base + always)
     names = [name for slots in opened.pairs.values() for name in slots.values()]
-    always = sum(math.prod(opened.pair_files.shapes[name]) for name in names)
+    always = sum(math.prod(opened.files.shapes[name]) for name in names)
     routed = chosen = 0
     for slots in opened.experts.values():
-        sizes = {slot: math.prod(opened.expert_files.shapes[n]) for slot, n in slots.items()}
+        sizes = {slot: math.prod(opened.files.shapes[n]) for slot, n in slots.items()}
         layer = sum(size for slot, size in sizes.items() if slot.startswith(("A ", "B ")))
         experts = sum(slot.startswith("B ") for slot in sizes)
         always += sum(sizes.values()) - layer

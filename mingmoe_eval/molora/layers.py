@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 from mingmoe_eval.molora.router import Router
 
+FFN_LINEARS = ("gate_proj", "up_proj", "down_proj")
+"""The linear layers of a gated feed-forward block, by the names that decoders give them."""
+
 SPARSE_MOST_TOKENS = 2
 """Up to so many tokens, on a CPU in fp32, only the chosen experts are read."""
 

@@ -1,41 +1,45 @@
-"""Reads what a model directory says of itself, and checks all of it before any weight is loaded."""
+"""Reads what a model directory says of itself, and checks all of it before any weight is loaded.
 
-from dataclasses import dataclass, field, replace
+From a path to a checked record: find it and tell its kind (`sources`), read its settings and map
+its tensors to layers (`formats`), lay them against the base's layers, refuse whatever is left over
+or lacking.
+"""
+
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from mingmoe_eval.errors import CheckpointError, offence_list
 from mingmoe_eval.library_noise import quiet_libraries
-from mingmoe_eval.molora.config import (
-    ADAPTER_CONFIG,
-    MODEL_CONFIG,
-    MoLoraConfig,
-    read_config,
-    read_json,
-)
-from mingmoe_eval.molora.formats import Kind, ming, siblings, sniff
-from mingmoe_eval.molora.formats.family import Family
-from mingmoe_eval.molora.formats.keys import (
+from mingmoe_eval.molora.config import ADAPTER_CONFIG, MODEL_CONFIG, MoLoraConfig, read_json
+from mingmoe_eval.molora.formats import ming
+from mingmoe_eval.molora.formats.families import (
+    Family,
     Layers,
     expert_offences,
+    ffn_paths,
+    last_of,
+    linear_sizes,
     pair_offences,
+    parent_of,
     read_experts,
+    read_pair,
     sort_into_layers,
 )
 from mingmoe_eval.molora.formats.tensor_files import TensorFiles, preferred_file, weight_files
-from mingmoe_eval.molora.layers import LinearExperts
+from mingmoe_eval.molora.layers import FFN_LINEARS, LinearExperts
 from mingmoe_eval.molora.sources import (
-    SMALL_FILES,
     WEIGHT_FILES,
+    Kind,
+    Place,
     base_of,
     fetch,
+    find_model,
     skeleton_of,
     transformers_config,
 )
-from mingmoe_eval.molora.structure import FFN_LINEARS, ffn_blocks, linear_sizes
 
 NO_FILES = TensorFiles(())
 
@@ -44,8 +48,10 @@ NO_FILES = TensorFiles(())
 class OpenCheckpoint:
     """A model that was found and checked, with everything that loading its weights needs.
 
-    `weights` is the directory or hub id of the base's, or the model's own, full weights.
-    `experts` and `pairs` name, by layer, the tensors in `expert_files` and `pair_files`.
+    `weights` is the directory or hub id of the base's, or the model's own, full weights; `skeleton`
+    the model without memory for them.
+    `experts` and `pairs` name, by layer, the tensors in `files`. `family` and `molora` are those of
+    a mixture, else None.
     """
 
     source: str
@@ -54,35 +60,36 @@ class OpenCheckpoint:
     weights: str
     model_config: PretrainedConfig
     skeleton: nn.Module
+    files: TensorFiles = NO_FILES
+    family: Family | None = None
     molora: MoLoraConfig | None = None
     experts: Layers = field(default_factory=dict)
-    expert_files: TensorFiles = NO_FILES
     pairs: Layers = field(default_factory=dict)
-    pair_files: TensorFiles = NO_FILES
-    family: Family | None = None
     notes: tuple[str, ...] = ()
-
-    def read_block(self, block: str) -> dict[str, LinearExperts]:
-        """The experts of a block's layers by their names, in fp32; empty if it has none."""
-        return {
-            path.rpartition(".")[2]: self._read(path)
-            for path in self.experts
-            if path.rpartition(".")[0] == block
-        }
 
     @property
     def expert_blocks(self) -> tuple[str, ...]:
         """The paths of the modules whose linear layers have experts."""
         layers = linear_sizes(self.skeleton)
-        return tuple(dict.fromkeys(p.rpartition(".")[0] for p in self.experts if p in layers))
+        return tuple(dict.fromkeys(parent_of(path) for path in self.experts if path in layers))
 
-    def _read(self, path: str) -> LinearExperts:
+    def read_block(self, block: str) -> dict[str, LinearExperts]:
+        """The experts of a block's layers by their names, in fp32; empty if it has none."""
+        return {
+            last_of(path): self.read_layer(path)
+            for path in self.experts
+            if parent_of(path) == block
+        }
+
+    def read_layer(self, path: str) -> LinearExperts:
+        """The experts of one layer, in fp32."""
+        assert self.family is not None
         assert self.molora is not None
-        if self.family is None:
-            return read_experts(self.experts[path], self.expert_files, self.molora)
-        return siblings.read_family_experts(
-            self.family, path, self.experts, self.expert_files, self.molora
-        )
+        return read_experts(self.family, path, self.experts, self.files, self.molora)
+
+    def read_pair(self, path: str) -> tuple[Tensor, Tensor]:
+        """The plain low-rank pair of one layer, in fp32."""
+        return read_pair(self.pairs[path], self.files)
 
 
 @quiet_libraries()
@@ -97,163 +104,104 @@ def open_checkpoint(
     Raises:
         CheckpointError: listing every offence.
     """
-    source = str(adapter)
-    kind = sniff(source)
-    folder = Path(source)
-    if kind == "hub":
-        folder = fetch(source, SMALL_FILES)
-        kind = sniff(folder)
-    if kind == "molora":
-        return _open_adapter(source, folder, base_of(folder, base), reference_compat)
-    if kind == "peft-lora":
-        return _open_peft(source, folder, base_of(folder, base))
-    if family := siblings.family_of(folder, _adapter_config(folder)):
-        return _open_sibling(source, folder, base_of(folder, base), family)
-    notes = () if base is None else (f"a full model needs no base: {base} is not used",)
-    if kind == "molora-merged":
-        return _open_merged(source, folder, reference_compat, notes)
-    config = transformers_config(source)
+    place = find_model(adapter)
+    if isinstance(place.form, Family):
+        return _open_mixture(place, place.form, base, reference_compat=reference_compat)
+    if place.form == "peft-lora":
+        return _open_peft(place, base_of(place.folder, base))
+    config = transformers_config(place.source)
     return OpenCheckpoint(
-        source=source,
-        kind=kind,
-        weights=source,
-        folder=folder,
+        source=place.source,
+        kind=place.kind,
+        folder=place.folder,
+        weights=place.source,
         model_config=config,
-        skeleton=skeleton_of(config, source),
-        notes=notes,
+        skeleton=skeleton_of(config, place.source),
+        notes=_unused(base),
     )
 
 
-def _open_adapter(
-    source: str, folder: Path, weights: str, reference_compat: bool
+def _open_mixture(
+    place: Place, family: Family, base: str | Path | None, *, reference_compat: bool
 ) -> OpenCheckpoint:
-    settings = read_json(folder / ADAPTER_CONFIG)
-    molora = read_config(
-        settings, read_json(folder / MODEL_CONFIG), reference_compat=reference_compat
-    )
-    # The checkpoint's own config decides, not the base's: a changed rope_theta was trained with.
-    config = transformers_config(folder)
-    expert_files = _tensor_files(folder, ming.EXPERTS_STEM)
-    has_pairs = bool(settings.get("target_modules"))
-    pair_files = _tensor_files(folder, ming.ATTENTION_STEM) if has_pairs else NO_FILES
-    experts, strays = sort_into_layers(expert_files.shapes, ming.expert_slot)
-    pairs, more_strays = sort_into_layers(pair_files.shapes, ming.pair_slot)
-    opened = OpenCheckpoint(
-        source=source,
-        kind="molora",
-        weights=weights,
-        folder=folder,
-        model_config=config,
-        skeleton=skeleton_of(config, source),
-        molora=molora,
-        experts=experts,
-        expert_files=expert_files,
-        pairs=pairs,
-        pair_files=pair_files,
-        notes=molora.notes,
-    )
-    _refuse_mismatch(opened, molora, [*strays, *more_strays])
-    return opened
-
-
-def _open_merged(
-    source: str, folder: Path, reference_compat: bool, notes: tuple[str, ...]
-) -> OpenCheckpoint:
-    if not weight_files(folder):
-        folder = fetch(source, WEIGHT_FILES)
-    fields = read_json(folder / MODEL_CONFIG)
-    molora = read_config(fields, fields, reference_compat=reference_compat)
-    config = transformers_config(folder)
-    files = TensorFiles(weight_files(folder))
-    # What is no expert's tensor belongs to the full model, and its own loading accounts for it.
-    experts, _ = sort_into_layers(files.shapes, ming.expert_slot)
-    opened = OpenCheckpoint(
-        source=source,
-        kind="molora-merged",
-        weights=str(folder),
-        folder=folder,
-        model_config=config,
-        skeleton=skeleton_of(config, source),
-        molora=molora,
-        experts=experts,
-        expert_files=files,
-        notes=(*notes, *molora.notes),
-    )
-    _refuse_mismatch(opened, molora, [])
-    return opened
-
-
-def _open_peft(source: str, folder: Path, weights: str) -> OpenCheckpoint:
-    # Which tensors there must be only PEFT knows: loading asks it. Here they are counted.
-    files = _tensor_files(folder, ming.ATTENTION_STEM)
-    config = transformers_config(weights)
-    return OpenCheckpoint(
-        source=source,
-        kind="peft-lora",
-        weights=weights,
-        folder=folder,
-        model_config=config,
-        skeleton=skeleton_of(config, weights),
-        pairs=sort_into_layers(files.shapes, ming.pair_slot)[0],
-        pair_files=files,
-    )
-
-
-def _open_sibling(source: str, folder: Path, weights: str, family: Family) -> OpenCheckpoint:
-    molora = siblings.read_settings(family, _adapter_config(folder))
-    files = _tensor_files(folder, ming.ATTENTION_STEM)
+    folder = place.folder
+    if family.in_model and not weight_files(folder):
+        folder = fetch(place.source, WEIGHT_FILES)
+    weights = str(folder) if family.in_model else base_of(folder, base)
+    model = read_json(folder / MODEL_CONFIG) if family.own_config else {}
+    # A merged checkpoint keeps in config.json what an adapter has in a file of its own.
+    adapter = model if family.in_model else read_json(folder / ADAPTER_CONFIG)
+    molora = family.read_settings(adapter, model, reference_compat=reference_compat)
+    pairs_due = bool(adapter.get("target_modules"))
+    paths = weight_files(folder) if family.in_model else _adapter_files(folder, family, pairs_due)
+    files = TensorFiles(paths)
     experts, others = sort_into_layers(files.shapes, family.expert_slot)
     pairs, strays = sort_into_layers(others, family.pair_slot)
-    config = transformers_config(weights)
-    skeleton = skeleton_of(config, weights)
-    sizes = linear_sizes(skeleton)
-    offences = [f"unexpected tensor {name}" for name in strays]
-    offences += siblings.family_offences(family, experts, files, sizes, molora)
-    paired = tuple(name for name in molora.target_modules if not family.has_experts(name))
-    offences += pair_offences(pairs, files, sizes, replace(molora, target_modules=paired))
-    if offences:
-        headline = f"{source} does not fit its base, or is not whole:"
-        raise CheckpointError(offence_list(headline, offences))
-    return OpenCheckpoint(
-        source=source,
-        kind=family.name,
-        weights=weights,
+    # The checkpoint's own config decides, not the base's: a changed rope_theta was trained with.
+    described = folder if family.own_config else weights
+    config = transformers_config(described)
+    opened = OpenCheckpoint(
+        source=place.source,
+        kind=place.kind,
         folder=folder,
+        weights=weights,
         model_config=config,
-        skeleton=skeleton,
+        skeleton=skeleton_of(config, str(described)),
+        files=files,
+        family=family,
         molora=molora,
         experts=experts,
-        expert_files=files,
         pairs=pairs,
-        pair_files=files,
-        family=family,
-        notes=molora.notes,
+        notes=(*(_unused(base) if family.in_model else ()), *molora.notes),
+    )
+    offences = [] if family.in_model else [f"unexpected tensor {name}" for name in strays]
+    if offences := [*offences, *_mismatches(opened, family, molora)]:
+        headline = f"{place.source} does not fit its base, or is not whole:"
+        raise CheckpointError(offence_list(headline, offences))
+    return opened
+
+
+def _open_peft(place: Place, weights: str) -> OpenCheckpoint:
+    # Which tensors there must be only PEFT knows: loading asks it. Here they are counted.
+    files = TensorFiles((_tensor_file(place.folder, ming.ATTENTION_STEM),))
+    config = transformers_config(weights)
+    return OpenCheckpoint(
+        source=place.source,
+        kind=place.kind,
+        folder=place.folder,
+        weights=weights,
+        model_config=config,
+        skeleton=skeleton_of(config, weights),
+        files=files,
+        pairs=sort_into_layers(files.shapes, ming.pair_slot)[0],
     )
 
 
-def _refuse_mismatch(opened: OpenCheckpoint, molora: MoLoraConfig, strays: list[str]) -> None:
-    sizes = linear_sizes(opened.skeleton)
-    blocks = ffn_blocks(opened.skeleton)
-    due = {f"{block}.{name}": sizes[f"{block}.{name}"] for block in blocks for name in FFN_LINEARS}
-    offences = [f"unexpected tensor {name}" for name in strays]
-    if not due:
+def _mismatches(opened: OpenCheckpoint, family: Family, molora: MoLoraConfig) -> list[str]:
+    """Everything that keeps a checkpoint's tensors from being those of its base's layers."""
+    sizes, offences = linear_sizes(opened.skeleton), []
+    if family.every_ffn and not ffn_paths(sizes):
         offences.append(
             f"{type(opened.skeleton).__name__} has no block with {', '.join(FFN_LINEARS)}"
         )
-    offences += expert_offences(opened.experts, opened.expert_files, due, molora)
-    offences += pair_offences(opened.pairs, opened.pair_files, sizes, molora)
-    if offences:
-        headline = f"{opened.source} does not fit its base, or is not whole:"
-        raise CheckpointError(offence_list(headline, offences))
+    offences += expert_offences(family, opened.experts, opened.files, sizes, molora)
+    offences += pair_offences(family, opened.pairs, opened.files, sizes, molora)
+    return offences
 
 
-def _adapter_config(folder: Path) -> dict[str, Any]:
-    path = folder / ADAPTER_CONFIG
-    return read_json(path) if path.is_file() else {"peft_type": "LORA"}
+def _adapter_files(folder: Path, family: Family, pairs_due: bool) -> tuple[Path, ...]:
+    """The family's files; one that is there is read, whether or not the config speaks of pairs."""
+    first, *others = family.file_stems
+    there = [stem for stem in others if pairs_due or preferred_file(folder, stem)]
+    return tuple(_tensor_file(folder, stem) for stem in (first, *there))
 
 
-def _tensor_files(folder: Path, stem: str) -> TensorFiles:
+def _tensor_file(folder: Path, stem: str) -> Path:
     path = preferred_file(folder, stem)
     if path is None:
         raise CheckpointError(f"{folder} has neither {stem}.safetensors nor {stem}.bin")
-    return TensorFiles((path,))
+    return path
+
+
+def _unused(base: str | Path | None) -> tuple[str, ...]:
+    return () if base is None else (f"a full model needs no base: {base} is not used",)

@@ -93,7 +93,7 @@ def _copies(
     modules: dict[str, nn.Module], opened: OpenCheckpoint
 ) -> list[tuple[nn.Parameter, Tensor]]:
     """The weights that the adapter may be merged into, with a copy of each on the CPU."""
-    named = (_LOW_RANK.fullmatch(strip_prefix(name)) for name in opened.pair_files.shapes)
+    named = (_LOW_RANK.fullmatch(strip_prefix(name)) for name in opened.files.shapes)
     paths = {*opened.pairs, *opened.experts, *(match[1] for match in named if match)}
     weights = [getattr(modules[path], "weight", None) for path in sorted(paths & modules.keys())]
     return [

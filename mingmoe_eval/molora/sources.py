@@ -1,15 +1,28 @@
-"""Where models come from: directories here and repositories on the hub, never the code in them."""
+"""Where models come from and of what kind they are: directories here, and repositories on the hub.
+
+The kind is told from JSON files and safetensors headers alone; no code of a checkpoint ever runs.
+"""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from mingmoe_eval.errors import CheckpointError
-from mingmoe_eval.molora.config import ADAPTER_CONFIG, read_json
-from mingmoe_eval.molora.formats.sniffing import looks_like_path
+from mingmoe_eval.molora.config import ADAPTER_CONFIG, MODEL_CONFIG, read_json
+from mingmoe_eval.molora.formats import ming
+from mingmoe_eval.molora.formats.families import Family
+from mingmoe_eval.molora.formats.siblings import family_of
+from mingmoe_eval.molora.formats.tensor_files import (
+    TensorFiles,
+    indexed_names,
+    preferred_file,
+    weight_files,
+)
 
 logger = logging.getLogger("mingmoe_eval.molora")
 
@@ -18,6 +31,49 @@ SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "adapter_model.*", "non_
 
 WEIGHT_FILES = ("*.json", "*.safetensors", "*.bin")
 """The weights of a full model with their index and config."""
+
+
+Kind = str
+"""`molora`, `molora-merged`, the name of a sibling's family, `peft-lora`, `full`, or `hub`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A model that was found: its files, and the family whose mixture it is, or else its kind."""
+
+    source: str
+    folder: Path
+    form: Family | Literal["peft-lora", "full"]
+
+    @property
+    def kind(self) -> Kind:
+        """What it is, in a word."""
+        return self.form if isinstance(self.form, str) else self.form.name
+
+
+def find_model(adapter: str | Path) -> Place:
+    """A model directory, or the small files of a hub repository.
+
+    Raises:
+        CheckpointError: nothing there, or in no form that we load.
+    """
+    source, folder = str(adapter), Path(adapter)
+    form = _form_of(source)
+    if form == "hub":
+        folder = fetch(source, SMALL_FILES)
+        form = _form_of(str(folder))
+    assert form != "hub"  # what was fetched is a directory
+    return Place(source, folder, form)
+
+
+def sniff(path: str | Path) -> Kind:
+    """The kind of a model directory; "hub" for a name that is not one.
+
+    Raises:
+        CheckpointError: a path that does not exist, or a directory in no form that we load.
+    """
+    form = _form_of(str(path))
+    return form if isinstance(form, str) else form.name
 
 
 def fetch(repository: str, patterns: tuple[str, ...]) -> Path:
@@ -56,7 +112,7 @@ def base_of(folder: Path, base: str | Path | None) -> str:
         CheckpointError: neither gives one, or it is a directory that is not there.
     """
     if base is not None:
-        if not Path(base).is_dir() and looks_like_path(str(base)):
+        if not Path(base).is_dir() and _looks_like_path(str(base)):
             raise CheckpointError(f"there is no base model directory {base}")
         return str(base)
     named = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
@@ -67,7 +123,7 @@ def base_of(folder: Path, base: str | Path | None) -> str:
     # A relative path is meant from the checkpoint, wherever the command runs.
     if (folder / named).is_dir():
         return str((folder / named).resolve())
-    if looks_like_path(named):
+    if _looks_like_path(named):
         raise CheckpointError(
             f"the base model {named!r} that {folder / ADAPTER_CONFIG} names is not there: give its "
             "directory or hub id with --base"
@@ -94,3 +150,57 @@ def skeleton_of(config: PretrainedConfig, source: str) -> nn.Module:
         raise CheckpointError(
             f"the config of {source} describes no model that can be built: {error}"
         ) from error
+
+
+def _form_of(name: str) -> Family | Literal["peft-lora", "full", "hub"]:
+    folder = Path(name)
+    if not folder.is_dir():
+        if _looks_like_path(name):
+            raise CheckpointError(f"there is no model directory {name}")
+        return "hub"
+    if preferred_file(folder, ming.EXPERTS_STEM):
+        return ming.ADAPTER
+    if (folder / ADAPTER_CONFIG).is_file():
+        return _adapter_form(folder)
+    if (folder / "molora.bin").is_file():
+        raise CheckpointError(
+            f"{folder} is an unfinished training state: its molora.bin holds no routers; use the "
+            f"final checkpoint, which has {ming.EXPERTS_STEM}.bin"
+        )
+    if not (folder / MODEL_CONFIG).is_file():
+        raise CheckpointError(
+            f"{folder} holds no model: neither {ADAPTER_CONFIG} nor {MODEL_CONFIG} is there"
+        )
+    return ming.MERGED if _experts_among_weights(folder) else "full"
+
+
+def _looks_like_path(name: str) -> bool:
+    """Whether a name can only be meant as a path: a hub id is one word, or two with a slash."""
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+
+
+def _adapter_form(folder: Path) -> Family | Literal["peft-lora"]:
+    if family := family_of(folder, read_json(folder / ADAPTER_CONFIG)):
+        return family
+    if _config_of(folder).get("num_experts_per_token") is not None:
+        raise CheckpointError(
+            f"{folder / MODEL_CONFIG} speaks of experts, but the file that holds them and their "
+            f"routers, {ming.EXPERTS_STEM}.bin or .safetensors, is not there"
+        )
+    return "peft-lora"
+
+
+def _experts_among_weights(folder: Path) -> bool:
+    for name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        if (folder / name).is_file():
+            return ming.has_experts(indexed_names(folder / name))
+    if (folder / "model.safetensors").is_file():
+        return ming.has_experts(TensorFiles(weight_files(folder)).shapes)
+    # One pickle: it has no header, so the config has to tell.
+    config = _config_of(folder)
+    return "num_experts_per_token" in config and "expert_selection" in config
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    path = folder / MODEL_CONFIG
+    return read_json(path) if path.is_file() else {}

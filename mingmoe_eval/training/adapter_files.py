@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.molora.attaching import routed_experts
 from mingmoe_eval.molora.config import MoLoraConfig
-from mingmoe_eval.molora.formats.keys import read_experts, read_pair
-from mingmoe_eval.molora.formats.ming import ATTENTION_STEM
+from mingmoe_eval.molora.formats.ming import ATTENTION_STEM, save_ming_v1
 from mingmoe_eval.molora.layers import LinearExperts, RoutedExperts
 from mingmoe_eval.molora.opening import open_checkpoint
-from mingmoe_eval.molora.writing import save_ming_v1
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 """(A, B) by path of the linear layer in the base."""
@@ -116,15 +114,12 @@ class MoLoraAdapter:
         if opened.molora is None or _sizes(opened.molora) != _sizes(self._settings):
             raise CheckpointError(f"{folder} holds another adapter than the one in training")
         for module in routed_experts(self._base):
-            stored = [
-                read_experts(opened.experts[path], opened.expert_files, opened.molora)
-                for path in module.paths
-            ]
+            stored = [opened.read_layer(path) for path in module.paths]
             twin = RoutedExperts(module.paths, stored, dtype=module.lora_a.dtype)
             module.load_state_dict(twin.state_dict())
         if self._attention is None:
             for path, layer in _lora_layers(self._base).items():
-                a, b = read_pair(opened.pairs[path], opened.pair_files)
+                a, b = opened.read_pair(path)
                 layer.lora_A["default"].weight.copy_(a)
                 layer.lora_B["default"].weight.copy_(b)
 

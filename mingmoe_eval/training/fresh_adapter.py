@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.molora.attaching import ComputeDtypes, attach_experts, routed_experts
 from mingmoe_eval.molora.config import lora_scaling
-from mingmoe_eval.molora.layers import LinearExperts
-from mingmoe_eval.molora.structure import FFN_LINEARS, ffn_blocks, linear_sizes
+from mingmoe_eval.molora.formats.families import ffn_blocks, linear_sizes
+from mingmoe_eval.molora.layers import FFN_LINEARS, LinearExperts
 from mingmoe_eval.training.spec import AdapterShape
 
 ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")

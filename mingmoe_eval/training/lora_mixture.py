@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora.attaching import attach_experts, attach_pair
-from mingmoe_eval.molora.layers import LinearExperts
+from mingmoe_eval.molora.formats.families import ffn_blocks, linear_sizes
+from mingmoe_eval.molora.layers import FFN_LINEARS, LinearExperts
 from mingmoe_eval.molora.sources import transformers_config
-from mingmoe_eval.molora.structure import FFN_LINEARS, ffn_blocks, linear_sizes
 from mingmoe_eval.training.adapter_files import MoLoraAdapter
 from mingmoe_eval.training.fine_tuning import (
     base_name,

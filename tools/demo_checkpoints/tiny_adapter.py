@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 
 from mingmoe_eval.molora.attaching import ComputeDtypes, attach_experts, routed_experts
 from mingmoe_eval.molora.config import MoLoraConfig
-from mingmoe_eval.molora.layers import LinearExperts, LowRankLinear
-from mingmoe_eval.molora.structure import FFN_LINEARS, ffn_blocks, linear_sizes
-from mingmoe_eval.molora.writing import save_ming_v1
+from mingmoe_eval.molora.formats.families import ffn_blocks, linear_sizes
+from mingmoe_eval.molora.formats.ming import save_ming_v1
+from mingmoe_eval.molora.layers import FFN_LINEARS, LinearExperts, LowRankLinear
 
 
 def attach_fresh_adapter(model: PreTrainedModel, settings: MoLoraConfig) -> list[nn.Parameter]:

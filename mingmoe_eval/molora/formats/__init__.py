@@ -1,5 +1,1 @@
-"""The families of checkpoints that can be told apart, and the names of their tensors."""
-
-from mingmoe_eval.molora.formats.sniffing import Kind, sniff
-
-__all__ = ["Kind", "sniff"]
+"""The layouts in which checkpoints with experts are stored: MING's own, and its siblings'."""

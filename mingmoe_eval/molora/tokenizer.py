@@ -1,4 +1,4 @@
-"""Holds a tokenizer to its `tokenizer.json`.
+"""Loads a checkpoint's tokenizer, and holds it to its `tokenizer.json`.
 
 transformers picks a tokenizer's class by the model's type, and some classes (Qwen2's, for one) take
 only the vocabulary from the file and split text in their own way. A base whose file says otherwise
@@ -10,12 +10,43 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.library_noise import quiet_libraries
+from mingmoe_eval.molora.formats.ming import MERGED
+from mingmoe_eval.molora.sources import SMALL_FILES, base_of, fetch, find_model
 
 TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt")
 
 _PARTS = ("normalizer", "pre_tokenizer", "decoder")
 _VOCABULARY = ("vocab", "merges")
+
+
+@quiet_libraries()
+def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint: its own if it has one, else its base's.
+
+    It splits text as its tokenizer.json says, whatever class transformers takes for it.
+
+    Raises:
+        CheckpointError: neither has one that loads without running its code.
+    """
+    place = find_model(adapter)
+    home = place.folder
+    if not _has_tokenizer(home) and place.kind not in (MERGED.name, "full"):
+        base = base_of(home, base)
+        home = Path(base) if Path(base).is_dir() else fetch(base, SMALL_FILES)
+    # Asked for itself: transformers makes an empty tokenizer where there is none.
+    if not _has_tokenizer(home):
+        raise CheckpointError(f"{home} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(home), trust_remote_code=False)
+        keep_to_file(tokenizer, home)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise CheckpointError(f"the tokenizer of {home} cannot be loaded: {error}") from error
+    return tokenizer
 
 
 def keep_to_file(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[str, ...]:
@@ -43,6 +74,10 @@ def keep_to_file(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[str,
         for name in differing:
             setattr(backend, name, getattr(whole, name))
     return differing
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _state(backend: Tokenizer, name: str) -> Any:
