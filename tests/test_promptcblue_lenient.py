@@ -76,6 +76,37 @@ def test_report_sections_without_header_over_several_lines():
     assert lenient("IMCS-V2-MRG", reply) == {"主诉": "咳嗽三天", "诊断": "感冒"}
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("38.5", "39.5"),
+        ("38、39度", "37、39度"),
+        ("1.5mg", "2.5mg"),
+        ("12)3", "13)3"),
+        ("> 38度", "38度"),
+        ("１.5", "２.5"),
+    ],
+)
+def test_numbers_of_the_text_are_not_taken_for_those_of_a_list(one, other):
+    def read(text):
+        return (
+            lenient("IMCS-V2-MRG", f"头\n现病史：发热\n{text}"),
+            lenient("CHIP-MDCFNPC", f"头\n{text}：患有该症状", ("患有该症状",)),
+            lenient("CHIP-CDEE", f"头\n主体词：{text}"),
+        )
+
+    assert all(a != b for a, b in zip(read(one), read(other), strict=True))
+
+
+def test_numbers_of_a_list_are_markup():
+    reply = "1. 主诉：咳嗽\n2、诊断：感冒\n3)建议：多喝水\n > 38.5度"
+    assert lenient("IMCS-V2-MRG", reply) == {
+        "主诉": "咳嗽",
+        "诊断": "感冒",
+        "建议": "多喝水> 38.5度",
+    }
+
+
 def gold_as_predictions(folder, path, order):
     rows = [
         {"sample_id": r["sample_id"], "task_dataset": r["task_dataset"], "prediction": r["target"]}

@@ -13,6 +13,8 @@ from promptcblue_data import HERE, read_json, read_lines, write_lines
 
 from mingmoe_eval.errors import DataError, MingMoeError, MissingDataError, UsageError
 from mingmoe_eval.promptcblue.catalogue import TASKS
+from mingmoe_eval.promptcblue.parsing import parse_answer
+from mingmoe_eval.promptcblue.scorer import score_files
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.task_catalog import load_catalog
 
@@ -158,15 +160,50 @@ def test_the_older_name_of_a_task_is_the_same_task(tmp_path):
     assert len(loaded_docs("promptcblue_cmeie", data_dir=data_dir(tmp_path, records=records))) == 10
 
 
-def test_fewer_records_than_the_official_test_set_are_noted(tmp_path):
-    assert loaded_docs(data_dir=data_dir(tmp_path)).notes == ("10 records, where test A has 600",)
+def test_fewer_records_than_the_official_test_set_are_marked(tmp_path):
+    docs = loaded_docs(data_dir=data_dir(tmp_path))
+    assert (docs.marks, docs.notes) == (("10 records, where test A has 600",), ())
 
 
-def test_unlabelled_records_are_refused_with_the_way_out(tmp_path):
-    records = [{**record, "target": ""} for record in read_lines(RECORDS)]
-    error = refusal(data_dir=data_dir(tmp_path, records=records))
+@pytest.mark.parametrize("empty", ["", None, " \n"])
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_unlabelled_records_are_refused_with_the_way_out(task, empty, tmp_path):
+    records = [{**record, "target": empty} for record in read_lines(RECORDS)]
+    error = refusal(name=task.lm_eval_name, data_dir=data_dir(tmp_path, records=records))
     assert type(error) is DataError
+    assert "10 of 10 records" in str(error)
     assert "use --split dev" in str(error)
+
+
+def test_the_advice_for_an_unlabelled_split_is_not_that_very_split(tmp_path):
+    records = [{**record, "target": ""} for record in read_lines(RECORDS)]
+    error = refusal(data_dir=data_dir(tmp_path, "dev", records), split="dev")
+    assert "--split dev" not in str(error)
+    assert "a dev file has to have them" in str(error)
+
+
+def with_first_target_empty(name):
+    records = [record for record in read_lines(RECORDS) if record["task_dataset"] == name]
+    return [{**records[0], "target": ""}, *records[1:]]
+
+
+def test_an_empty_target_of_cmeie_is_gold_with_nothing_in_it_as_the_file_scorer_has_it(tmp_path):
+    name, records = "CMeIE", with_first_target_empty("CMeIE")
+    folder = data_dir(tmp_path, records=records)
+    docs = loaded_docs("promptcblue_cmeie", data_dir=folder)
+    assert [doc["target"] for doc in docs] == [record["target"] for record in records]
+    assert docs.notes == ("1 of 10 records have an empty target",)
+    replies = iter(record["target"] or "具有病因关系的头尾实体对如下：" for record in records)
+    [loaded] = load("promptcblue_cmeie", data_dir=folder).values()
+    assert stock_run(loaded, ScriptedLM(lambda prompt: next(replies))) == 1
+    gold = tmp_path / "promptcblue" / "test.jsonl"
+    assert score_files(gold, gold, partial=True).scores == {TASKS[name].score_key: 1}
+
+
+def test_one_empty_label_is_refused_by_line(tmp_path):
+    folder = data_dir(tmp_path, records=with_first_target_empty("KUAKE-IR"))
+    error = refusal(name="promptcblue_kuake_ir", data_dir=folder)
+    assert "1 of 10 records of KUAKE-IR have an empty target (the first on line 1)" in str(error)
 
 
 def test_a_file_without_the_task_is_missing_data(tmp_path):
@@ -184,32 +221,109 @@ def test_records_that_lack_a_field_are_refused(tmp_path):
     assert "no field 'answer_choices'" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"answer_choices": "疾病，药物"}, "answer_choices is neither a list of strings nor null"),
+        ({"answer_choices": [1]}, "answer_choices is neither a list of strings nor null"),
+        ({"target": ["疾病实体：肺炎"]}, "the text is not a string but list"),
+    ],
+)
+def test_records_that_would_be_read_otherwise_than_they_say_are_refused(change, problem, tmp_path):
+    records = read_lines(RECORDS)
+    records[0] |= change
+    error = refusal(
+        name=TASKS[records[0]["task_dataset"]].lm_eval_name,
+        data_dir=data_dir(tmp_path, records=records),
+    )
+    assert f"line 1: {problem}" in str(error)
+
+
+def test_converted_records_are_marked_in_the_data_and_in_the_run(tmp_path):
+    from mingmoe_eval.evaluation import evaluate as run_evaluation
+
+    records = [r for r in read_lines(RECORDS) if r["task_dataset"] == "KUAKE-IR"]
+    records[3]["converted_from"] = "CBLUE"
+    folder = data_dir(tmp_path, "dev", records)
+    mark = "records converted from CBLUE: prompts and options are not PromptCBLUE's"
+    assert loaded_docs("promptcblue_kuake_ir", data_dir=folder, split="dev").marks == (mark,)
+    spec = RunSpec(model="x", tasks=("promptcblue_kuake_ir",), data_dir=folder, split="dev")
+    model = ScriptedLM(lambda prompt: "相关")
+    run = run_evaluation(spec, open_model=lambda *_: model, folder=tmp_path / "run")
+    assert run.marks == ("split dev", f"promptcblue_kuake_ir: {mark}")
+
+
 def test_an_unknown_split_and_a_split_of_the_sample_are_refused(tmp_path):
     assert type(refusal(data_dir=data_dir(tmp_path), split="val")) is UsageError
     assert type(refusal(sample=True, split="dev")) is UsageError
 
 
-@pytest.mark.parametrize("with_targets", [True, False])
-def test_mings_question_files_are_read_with_gold_beside_them(tmp_path, with_targets):
+def mings_files(tmp_path, records, gold, *, with_targets=False):
+    facts = ("sample_id", "task_dataset", "task_type", "answer_choices")
     rows = [
         {
             "conversations": [
                 {"from": "human", "value": r["input"]},
                 {"from": "gpt", "value": r["target"] if with_targets else ""},
             ],
-            "eval": {
-                key: r[key] for key in ("sample_id", "task_dataset", "task_type", "answer_choices")
-            },
+            "eval": {key: r[key] for key in facts},
         }
-        for r in read_lines(RECORDS)
+        for r in records
     ]
     folder = data_dir(tmp_path, "CBLUE", rows)
-    gold = (HERE / "synthetic" / "gold_structured.json").read_text("utf-8")
-    (tmp_path / "promptcblue" / "CBLUE_structured.json").write_text(gold, "utf-8")
+    text = json.dumps(gold, ensure_ascii=False)
+    (tmp_path / "promptcblue" / "CBLUE_structured.json").write_text(text, "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("with_targets", [True, False])
+def test_mings_question_files_are_read_with_gold_beside_them(tmp_path, with_targets):
+    gold = read_json(HERE / "synthetic" / "gold_structured.json")
+    folder = mings_files(tmp_path, read_lines(RECORDS), gold, with_targets=with_targets)
     expected = [r for r in read_lines(RECORDS) if r["task_dataset"] == "CMeEE-V2"]
     docs = loaded_docs(data_dir=folder)
     assert [doc["target"] for doc in docs] == [r["target"] for r in expected]
     assert [doc["input"] for doc in docs] == [r["input"] for r in expected]
+    assert docs.marks == ()  # the size of MING's copy of the test set is not published
+
+
+def ming_ner(*answers):
+    """Records of the same id, one for each answer, and the structured file of gold."""
+    record = next(r for r in read_lines(RECORDS) if r["task_dataset"] == "CMeEE-V2")
+    record["answer_choices"] = ["疾病", "药物"]
+    gold = [{"sample_id": record["sample_id"], "answer": answer} for answer in answers]
+    return [{**record, "input": f"第{n}句"} for n in range(len(answers))], {"CMeEE-V2": gold}
+
+
+def test_of_mings_samples_with_one_id_each_gets_its_own_gold_by_order(tmp_path):
+    answers = [[{"entity": name, "type": "疾病"}] for name in ("肺炎", "哮喘")]
+    docs = loaded_docs(data_dir=mings_files(tmp_path, *ming_ner(*answers)))
+    assert ["肺炎" in doc["target"] for doc in docs] == [True, False]
+    assert ["哮喘" in doc["target"] for doc in docs] == [False, True]
+
+
+def test_ids_that_come_more_often_in_one_of_mings_files_are_refused_by_name(tmp_path):
+    records, gold = ming_ner([{"entity": "肺炎", "type": "疾病"}], [])
+    error = refusal(data_dir=mings_files(tmp_path, records[:1], gold))
+    name = records[0]["sample_id"]
+    assert f"line 1: no target, and 1 of sample {name}, 2 in the gold file" in str(error)
+
+
+@pytest.mark.parametrize(
+    "answer", [[{"entity": "甲，乙", "type": "疾病"}], [{"entity": "肺炎", "type": "没问过"}], "无"]
+)
+def test_gold_of_mings_that_no_target_can_hold_is_refused(answer, tmp_path):
+    error = refusal(data_dir=mings_files(tmp_path, *ming_ner(answer)))
+    assert type(error) is DataError
+    assert "cannot be written as a target" in str(error) or "cannot be used as gold" in str(error)
+
+
+def test_relations_of_mings_gold_that_were_not_offered_stay_gold(tmp_path):
+    record = next(r for r in read_lines(RECORDS) if r["task_dataset"] == "CMeIE")
+    answer = [{"predicate": "没问过", "subject": "甲", "object": "乙"}]
+    gold = {"CMeIE": [{"sample_id": record["sample_id"], "answer": answer}]}
+    [doc] = loaded_docs("promptcblue_cmeie", data_dir=mings_files(tmp_path, [record], gold))
+    assert parse_answer(TASKS["CMeIE"], doc["target"], doc["answer_choices"]) == answer
 
 
 @pytest.mark.slow

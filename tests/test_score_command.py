@@ -190,6 +190,67 @@ def test_ids_are_unique_within_a_task_only(tmp_path):
     assert (status, out["scores"]) == (0, pytest.approx(official, abs=1e-9))
 
 
+def echo_of_records_with_one_id(tmp_path):
+    """Two records of one id that offer different options, and the same again as predictions."""
+    record = next(row for row in read_lines(GOLD) if row["task_dataset"] == "CHIP-CDN")
+    records = [
+        {**record, "target": term, "answer_choices": [term, f"非{term}"]} for term in ("甲", "乙")
+    ]
+    said = [
+        {**{key: r[key] for key in ("sample_id", "task_dataset")}, "prediction": r["target"]}
+        for r in records
+    ]
+    gold = write_lines(tmp_path / "gold.jsonl", records)
+    return gold, write_lines(tmp_path / "said.jsonl", said)
+
+
+def test_of_samples_with_one_id_each_is_read_with_its_own_options(tmp_path):
+    status, out = score_json(*echo_of_records_with_one_id(tmp_path), tmp_path, "--partial")
+    assert (status, out["scores"]) == (0, {"CHIP-CDN-Micro-F1": 1})
+
+
+def test_samples_with_one_id_cannot_be_joined_by_it(tmp_path):
+    more = ("--partial", "--profile", "lenient")
+    status, out = score_json(*echo_of_records_with_one_id(tmp_path), tmp_path, *more)
+    assert (status, {error["problem"] for error in out["errors"]}) == (
+        2,
+        {"this id comes more than once"},
+    )
+
+
+def test_one_prediction_too_many_of_an_id_is_refused_for_that(tmp_path):
+    gold, said = echo_of_records_with_one_id(tmp_path)
+    rows = read_lines(said)
+    status, out = score_json(gold, write_lines(said, [*rows, rows[0]]), tmp_path, "--partial")
+    assert status == 2
+    assert {error["problem"] for error in out["errors"]} == {
+        "3 predictions for 2 samples",
+        "predicted more than once",
+    }
+
+
+def test_scores_over_converted_records_are_marked(tmp_path, capsys):
+    rows = read_lines(GOLD)
+    rows[-1]["converted_from"] = "CBLUE"
+    path = write_lines(tmp_path / "gold.jsonl", rows)
+    status, out = score_json(path, PREDICTIONS, tmp_path)
+    mark = "records converted from CBLUE: prompts and options are not PromptCBLUE's"
+    assert (status, out["marks"]) == (0, [mark])
+    assert f"NOT COMPARABLE: {mark}" in capsys.readouterr().out
+    assert score_json(path, PREDICTIONS, tmp_path, "--profile", "lenient")[1]["marks"] == [mark]
+    assert score_json(GOLD, PREDICTIONS, tmp_path)[1]["marks"] == []
+
+
+@pytest.mark.parametrize("name", ["CMeEE-V2", "CHIP-CDEE", "CMeIE", "IMCS-V2-MRG", "MedDG"])
+def test_gold_that_is_empty_throughout_a_task_is_no_gold(name, tmp_path):
+    gold = [{**r, "target": ""} for r in read_lines(GOLD) if r["task_dataset"] == name]
+    status, out = score_json(
+        write_lines(tmp_path / "test.jsonl", gold), PREDICTIONS, tmp_path, "--partial"
+    )
+    assert (status, out["errors"][0]["task"]) == (2, name)
+    assert "unlabelled" in out["errors"][0]["problem"]
+
+
 def test_a_record_without_an_id_is_called_xxxx_on_both_sides(tmp_path):
     rows = read_lines(GOLD)
     for row in rows:

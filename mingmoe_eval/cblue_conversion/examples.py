@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mingmoe_eval.promptcblue.catalogue import TASKS, Answer
-from mingmoe_eval.promptcblue.doc_records import target_of
-from mingmoe_eval.promptcblue.measures import answer_tuples
-from mingmoe_eval.promptcblue.parsing import parse_answer
+from mingmoe_eval.promptcblue.doc_records import CONVERTED_FROM, faithful_target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +26,8 @@ class Example:
     def to_record(self) -> dict[str, Any] | None:
         """The record; None when the format cannot hold the answer, so that gold would be wrong."""
         task, choices = TASKS[self.task], self.choices or ()
-        target = target_of(task, self.answer, choices)
-        if not _same(parse_answer(task, target, choices), self.answer):
+        target = faithful_target(task, self.answer, choices)
+        if target is None:
             return None
         return {
             "input": prompt_of(self.task, self.choices, **self.slots),
@@ -38,14 +36,8 @@ class Example:
             "task_type": task.task_type,
             "task_dataset": self.task,
             "sample_id": self.sample_id,
+            CONVERTED_FROM: "CBLUE",
         }
-
-
-def _same(one: Answer, other: Answer) -> bool:
-    """Equal to the scorer, for which a list of items is a set."""
-    if isinstance(one, list) and isinstance(other, list):
-        return answer_tuples(one) == answer_tuples(other)
-    return one == other
 
 
 _PROMPTS = {

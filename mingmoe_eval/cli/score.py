@@ -76,6 +76,7 @@ def _table(card: "Scorecard") -> str:
         lines.append(f"{name:<14}{metric:<10}{value:>8.2f}  {interval:<15}{share:>12}")
     if "score" in card.scores:
         lines.append(f"{'mean of 16':<24}{100 * card.scores['score']:>8.2f}")
+    lines += [f"NOT COMPARABLE: {mark}" for mark in card.marks]
     if card.profile != "official":
         lines.append(f"profile {card.profile}: not comparable with official scores")
     return "\n".join(lines)

@@ -21,7 +21,9 @@ from mingmoe_eval.promptcblue.catalogue import (
 )
 
 _HALF_WIDTH = {full: full - 0xFEE0 for full in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0x0D: "\n"}
-_BULLET = re.compile(r"\s*(?:[-*•·#>]+\s+|\d{1,3}[.)、]\s*)?")
+# A list's number or a quotation mark is markup; before a digit it may be the text's own (38.5,
+# 38、39, > 38), and no two texts may become equal by losing what tells them apart.
+_BULLET = re.compile(r"\s*(?:[-*•·#]+\s+|>+\s+(?!\d)|\d{1,3}[.)、](?!\d)\s*)?")
 _EDGES = " \t\n'\"“”‘’「」《》【】[](){}*_`.。,;:!?、"
 _SAYS_NONE = frozenset({"无", "没有", "暂无", "none", "None", NO_STANDARD_TERM})
 

@@ -4,7 +4,7 @@ Unlike the official one, it also says everything that is wrong with a submission
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +49,8 @@ class Scorecard:
     detail: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    """Why the scores are not PromptCBLUE's, though the files could be scored."""
     verdict: Mapping[str, Any] | None = None
 
     @property
@@ -65,6 +67,7 @@ class Scorecard:
             "detail": dict(self.detail),
             "errors": [fault.to_json() for fault in self.faults],
             "notes": list(self.notes),
+            "marks": list(self.marks),
             "verdict": self.verdict,
         }
 
@@ -106,7 +109,7 @@ def score_files(
     if predicted.faults or misplaced:
         message = None if predicted.faults else misplaced[0][1]
         return _refused(profile, [*predicted.faults, *(f for f, _ in misplaced)], notes, message)
-    return _scored(profile, tasks, pairs, notes)
+    return _scored(profile, tasks, pairs, notes, {**golds.marks, **predicted.marks})
 
 
 def _scored(
@@ -114,6 +117,7 @@ def _scored(
     tasks: Sequence[CblueTask],
     pairs: Mapping[str, Sequence[Pair]],
     notes: Sequence[str],
+    marks: Iterable[str],
 ) -> Scorecard:
     scores: dict[str, float] = {}
     detail: dict[str, dict[str, Any]] = {}
@@ -138,7 +142,9 @@ def _scored(
         }
     if len(tasks) == len(TASKS):
         scores["score"] = math.fsum(scores.values()) / len(TASKS)
-    return Scorecard(profile=profile, scores=scores, detail=detail, notes=tuple(notes))
+    return Scorecard(
+        profile=profile, scores=scores, detail=detail, notes=tuple(notes), marks=tuple(marks)
+    )
 
 
 def _quicker(metric: Metric) -> Metric:
@@ -177,7 +183,8 @@ def _joined(
 
     One order whatever the files' orders are: sums of fractions depend on it in the last bit.
     """
-    wanted_side, said_side = AnswerSheet("gold"), AnswerSheet("predictions")
+    wanted_side = AnswerSheet("gold", marks=golds.marks)
+    said_side = AnswerSheet("predictions", marks=predicted.marks)
     for task in tasks:
         said = {sample_id(entry): entry for entry in predicted.entries.get(task.name, ())}
         wanted = sorted(golds.entries[task.name], key=lambda entry: str(sample_id(entry)))

@@ -6,7 +6,7 @@ whose `target` holds the output, as MING's {prompt, text, additional_info} lines
 """
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from mingmoe_eval.promptcblue.catalogue import (
     Choices,
     task_named,
 )
+from mingmoe_eval.promptcblue.doc_records import conversion_mark, problem_of
 from mingmoe_eval.promptcblue.lenient import fold_answer
 from mingmoe_eval.promptcblue.malformed import describe
 from mingmoe_eval.promptcblue.parsing import Profile, parse_answer
@@ -27,7 +28,6 @@ from mingmoe_eval.promptcblue.parsing import Profile, parse_answer
 Side = Literal["gold", "predictions"]
 
 _RECORD_FIELDS = ("input", "target", "answer_choices", "task_type", "task_dataset")
-_BAD_CHOICES = "answer_choices is neither a list of strings nor null"
 _NO_ID = "xxxx"
 """What the official conversion calls a record without sample_id."""
 
@@ -63,6 +63,8 @@ class Entry:
     line: int | None = None
     choices: Choices = ()
     reading: str = ""
+    blank: bool = False
+    """Whether the text was empty; of a structured file nobody knows."""
 
 
 @dataclass(slots=True)
@@ -73,15 +75,25 @@ class AnswerSheet:
     entries: dict[str, list[Entry]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    marks: dict[str, None] = field(default_factory=dict)
+    """Why scores over these samples are not PromptCBLUE's, each once, in the order of finding."""
 
-    def choices(self) -> dict[tuple[str, str], Choices]:
-        """The options of each sample, by task and id: ids repeat across tasks."""
-        return {
-            (task, str(entry.raw["sample_id"])): entry.choices
-            for task, entries in self.entries.items()
-            for entry in entries
-            if entry.line is not None
-        }
+    def choices(self) -> "ChoicesById":
+        """The options of the samples of each task and id, in file order.
+
+        Ids repeat across tasks, and in public copies within a task too; samples go by position.
+        """
+        known: dict[tuple[str, str], deque[Choices]] = {}
+        for task, entries in self.entries.items():
+            for entry in entries:
+                if entry.line is not None:
+                    key = (task, str(entry.raw["sample_id"]))
+                    known.setdefault(key, deque()).append(entry.choices)
+        return known
+
+
+ChoicesById = dict[tuple[str, str], deque[Choices]]
+"""Options by task and id; whoever reads the samples in order takes one at a time."""
 
 
 def read_sheet(
@@ -89,7 +101,7 @@ def read_sheet(
     side: Side,
     profile: Profile,
     *,
-    choices_of: Mapping[tuple[str, str], Choices] | None = None,
+    choices_of: ChoicesById | None = None,
 ) -> AnswerSheet:
     """Read and parse one file; what is wrong in it is noted, all of it, and not raised.
 
@@ -97,7 +109,7 @@ def read_sheet(
         path: The file.
         side: Which of the two it is.
         profile: How texts are read; a structured file was read by somebody else already.
-        choices_of: Options by task and id, for predictions that carry none.
+        choices_of: Options for predictions that carry none; used up in reading.
 
     Raises:
         DataError: The file cannot be read at all.
@@ -176,7 +188,7 @@ def _read_row(
     row: Any,
     sheet: AnswerSheet,
     profile: Profile,
-    choices_of: Mapping[tuple[str, str], Choices],
+    choices_of: ChoicesById,
 ) -> None:
     where: dict[str, Any] = {"side": sheet.side, "line": line}
     if not isinstance(row, dict):
@@ -196,9 +208,11 @@ def _read_row(
     where |= {"task": str(fields.task), "sample_id": str(fields.sample_id)}
     if task is None:
         sheet.faults.append(Fault(**where, problem=f"no task named {fields.task!r}"))
-    elif problem := _problem(fields):
+    elif problem := problem_of(fields.text, fields.choices):
         sheet.faults.append(Fault(**where, problem=problem))
     else:
+        if mark := conversion_mark(row):
+            sheet.marks[mark] = None
         entry = _entry(task, fields, line, sheet.side, profile)
         sheet.entries.setdefault(task.name, []).append(entry)
 
@@ -207,7 +221,7 @@ def _fields(
     row: Mapping[str, Any],
     side: Side,
     profile: Profile,
-    choices_of: Mapping[tuple[str, str], Choices],
+    choices_of: ChoicesById,
 ) -> _Fields:
     """The fields of a row of any shape; KeyError where one is missing."""
     if side == "predictions" and isinstance(info := row.get("additional_info"), dict):
@@ -219,21 +233,13 @@ def _fields(
             return _Fields(name, sample_id, text, row["answer_choices"])
         task = _task(name)
         known = choices_of.get((task.name if task else "", str(sample_id)))
-        return _Fields(name, sample_id, text, known)
+        # One prediction too many of an id has no options; it is refused for being too many.
+        return _Fields(name, sample_id, text, known.popleft() if known else None)
     needed = _RECORD_FIELDS if profile != "lenient" else ("target", "task_dataset")
     if missing := [name for name in needed if name not in row]:
         raise KeyError(*missing)
     sample_id = row.get("sample_id", _NO_ID)
     return _Fields(row["task_dataset"], sample_id, row["target"], row.get("answer_choices"))
-
-
-def _problem(fields: _Fields) -> str | None:
-    if not isinstance(fields.text, str):
-        return f"the text is not a string but {type(fields.text).__name__}"
-    choices = fields.choices
-    if choices is None or isinstance(choices, list | tuple):
-        return None if all(isinstance(c, str) for c in choices or ()) else _BAD_CHOICES
-    return _BAD_CHOICES
 
 
 def _entry(task: CblueTask, fields: _Fields, line: int, side: Side, profile: Profile) -> Entry:
@@ -243,6 +249,7 @@ def _entry(task: CblueTask, fields: _Fields, line: int, side: Side, profile: Pro
         raw={"sample_id": fields.sample_id, "answer": answer},
         line=line,
         choices=choices,
+        blank=not fields.text.strip(),
         reading=describe(task, fields.text, choices) if side == "predictions" else "",
     )
 
@@ -262,13 +269,18 @@ _BAD_FORMAT = "sample format is wrong!"
 
 
 def gold_faults(golds: AnswerSheet, tasks: Sequence[CblueTask]) -> Iterator[Fault]:
-    """What makes gold useless: a task that is not there, or a sample without a label."""
+    """What makes gold useless: a task that is not there or unlabelled, a sample without a label."""
     problem: str | None
     for task in tasks:
         if task.name not in golds.entries:
             problem = "gold has no samples of this task; score what is there with --partial"
             yield Fault(side="gold", task=task.name, problem=problem)
-        for entry in golds.entries.get(task.name, ()):
+        entries = golds.entries.get(task.name, [])
+        if entries and not task.default_label and all(entry.blank for entry in entries):
+            # Some empty targets are gold with nothing in it; where all are, nobody labelled them.
+            problem = "no target: these are the unlabelled records of a test set"
+            yield Fault(side="gold", task=task.name, problem=problem)
+        for entry in entries:
             if problem := _misfit(task, entry.raw):
                 yield _fault("gold", task, entry, problem)
             elif task.default_label and not entry.raw["answer"]:
