@@ -1,9 +1,9 @@
 """The exam tasks as lm-eval sees them: every YAML, the invented samples, the real records."""
 
 import csv
-import importlib.util
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +12,8 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from mingmoe_eval.errors import DataError, MissingDataError, UsageError
-from mingmoe_eval.exams.benchmarks import BENCHMARKS
+from mingmoe_eval.exams import loading
+from mingmoe_eval.exams.benchmarks import benchmarks
 from mingmoe_eval.exams.records import stem_key
 from mingmoe_eval.task_catalog import load_catalog
 
@@ -25,12 +26,12 @@ needs_real_records = pytest.mark.skipif(
 )
 
 
+BENCHMARKS = benchmarks()
+
+
 @pytest.fixture(scope="module")
 def exams():
-    spec = importlib.util.spec_from_file_location("exam_tasks", TASKS / "exams" / "exams.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loading
 
 
 def write(path, *records):
@@ -414,3 +415,42 @@ def test_a_clone_of_cmmlu_is_found_in_its_own_layout(exams, tmp_path):
     loaded = exams.load(benchmark="cmmlu_med_anatomy", data_dir=str(tmp_path))
     assert [doc["question"] for doc in loaded["test"]] == ["test?"]
     assert [doc["question"] for doc in loaded["dev"]] == ["dev?"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        ("ward: {folders: [w], partz: {}}", "partz"),
+        ("ward: {folders: [w], parts: {test: {files: [t], rows: many}}}", "rows"),
+        ("ward: {folders: [w], parts: {test: {}}}", "files"),
+        ("ward: {folders: [w], parts: {}}", "no parts"),
+        (
+            "ward: {folders: [w], parts: {test: {files: [t]}}, shots: val}",
+            "'val', which is no part",
+        ),
+        ("ward: {folders: [w], parts: {test: {files: [t]}}, declares: maybe}", "declares"),
+        ("[1, 2]", "Expected `object`"),
+        ("ward: {folders: [", "while parsing"),
+    ],
+)
+def test_a_mistake_in_a_facts_file_is_named_with_the_file_and_the_field(tmp_path, facts, named):
+    (tmp_path / "_data.yaml").write_text(facts, "utf-8")
+    with pytest.raises(DataError, match=re.escape(named)) as caught:
+        benchmarks(tmp_path)
+    assert str(tmp_path / "_data.yaml") in str(caught.value)
+
+
+def test_a_folder_with_facts_is_all_that_a_benchmark_s_loader_needs(tmp_path):
+    (tmp_path / "_data.yaml").write_text(
+        "ward_{subject}:\n"
+        "  subjects: {icu: 3, er: null}\n"
+        "  folders: [ward]\n"
+        "  parts:\n"
+        "    test: {files: ['{subject}.test'], hub: {id: a/b, config: '{subject}', split: test}}\n",
+        "utf-8",
+    )
+    icu, er = benchmarks(tmp_path).values()
+    assert (icu.name, icu.subject, icu.tags) == ("ward_icu", "icu", {"subject": "icu"})
+    assert (icu.part(None).rows, er.part(None).rows) == (3, None)
+    assert icu.part(None).files == ("icu.test",)
+    assert str(er.part("test").hub) == "a/b/er/test"

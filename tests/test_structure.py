@@ -15,6 +15,7 @@ PACKAGE = ROOT / "mingmoe_eval"
 # From the bottom up; a module may import its own layer's package and anything below.
 LAYERS = [
     [
+        "data_sources",
         "errors",
         "hub",
         "language_model",
@@ -30,7 +31,6 @@ LAYERS = [
     [
         "cblue_conversion",
         "comparison",
-        "data_sources",
         "engine",
         "harness",
         "provenance",

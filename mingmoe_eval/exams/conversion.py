@@ -12,7 +12,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from mingmoe_eval.errors import DataError, offence_list
-from mingmoe_eval.exams.benchmarks import BENCHMARKS, Benchmark, Part
+from mingmoe_eval.exams.benchmarks import Benchmark, Part, benchmarks
 from mingmoe_eval.exams.fields import (
     QuestionType,
     RowFault,
@@ -105,10 +105,7 @@ def rows_of_exam(rows: Sequence[Row], benchmark: Benchmark, *, name: str) -> lis
 def _exam_called(source: Any) -> str | None:
     """What a row's source names, if it is an exam that we know."""
     text = "-".join(str(source or "").casefold().replace("_", "-").split())
-    return text if text in _EXAM_NAMES else None
-
-
-_EXAM_NAMES = frozenset(name for benchmark in BENCHMARKS.values() for name in benchmark.sources)
+    return text if any(text in one.sources for one in benchmarks().values()) else None
 
 
 def _question(fields: Fields, shape: Shape, benchmark: Benchmark) -> Question:

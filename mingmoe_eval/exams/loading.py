@@ -1,7 +1,7 @@
-"""What the exam tasks' YAML files refer to: loading docs, and scoring for stock lm-eval users.
+"""The docs of an exam task as lm-eval loads them, and scoring for stock lm-eval users.
 
-`benchmark` names an entry of mingmoe_eval.exams.benchmarks; `data_dir`, `sample`, `split` and
-`partial`, `permute_options` and `limit` come from the command line (stock lm-eval: `--metadata
+`benchmark` names an entry of a `_data.yaml`; `data_dir`, `sample`, `split` and `partial`,
+`permute_options` and `limit` come from the command line (stock lm-eval: `--metadata
 '{"data_dir": "...", "permute_options": "cyclic"}'`; its accuracy is then over all orders).
 """
 
@@ -9,12 +9,12 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mingmoe_eval.data_sources import Docs, Source, UnusableRow, records_of
 from mingmoe_eval.errors import DataError, MissingDataError, UsageError
 from mingmoe_eval.exams import scoring
-from mingmoe_eval.exams.benchmarks import BENCHMARKS, Benchmark, Part
+from mingmoe_eval.exams.benchmarks import Benchmark, Part, benchmark_named
 from mingmoe_eval.exams.conversion import convert, join_key, rows_of_exam
 from mingmoe_eval.exams.option_orders import OptionOrders, can_be_reordered, with_orders
 from mingmoe_eval.exams.records import docs_of, stem_key
@@ -43,7 +43,7 @@ def load(
     **_: Any,
 ) -> dict[str, Docs]:
     """The docs under test as "test", whatever their split is called; worked examples as "dev"."""
-    chosen = BENCHMARKS[benchmark]
+    chosen = benchmark_named(benchmark)
     if sample and split is not None:
         raise UsageError(f"--sample and --split {split}: the invented sample has no splits")
     place = Place(data_dir, sample)
@@ -90,14 +90,14 @@ def _in_several_orders(docs: Docs, orders: OptionOrders, limit: int | None) -> D
 
 
 def _source(chosen: Benchmark, part: Part, place: Place) -> Source:
-    source = _read(chosen, part.stems, part, place)
+    source = _read(chosen, part.files, part, place)
     source = source.with_rows(rows_of_exam(source.rows, chosen, name=source.path))
     if chosen.subject is not None:
         source = _of_subject(chosen.subject, source)
-    if not part.key_stems or place.data_dir is None:
+    if not part.key_files or place.data_dir is None:
         return source
     try:
-        key = _read(chosen, part.key_stems, part, place)
+        key = _read(chosen, part.key_files, part, place)
     except MissingDataError:
         return source  # the records may carry their key; if not, converting them says what to do
     return source.joined_with(key, join_key(source.rows, key.rows, part, name=key.path))
@@ -113,10 +113,10 @@ def _of_subject(subject: str, source: Source) -> Source:
     return kept
 
 
-def _read(chosen: Benchmark, stems: Sequence[str], part: Part, place: Place) -> Source:
+def _read(chosen: Benchmark, files: Sequence[str], part: Part, place: Place) -> Source:
     return records_of(
         chosen.folders,
-        stems,
+        files,
         data_dir=place.data_dir,
         sample=place.sample,
         sample_file=part.sample,
@@ -170,10 +170,11 @@ def _worked_examples(chosen: Benchmark, place: Place, tested: Docs) -> Docs:
 
     Empty where there are none: that matters only to those who ask for shots, and is said then.
     """
-    if chosen.shots is None or not _has_place(chosen.shots, place):
+    shots = chosen.examples
+    if shots is None or not _has_place(shots, place):
         return Docs()
     try:
-        examples = _docs(chosen, _source(chosen, chosen.shots, place))
+        examples = _docs(chosen, _source(chosen, shots, place))
     except MissingDataError:
         return Docs()
     under_test = {stem_key(doc) for doc in tested}
@@ -204,7 +205,9 @@ def process_likelihoods(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[
     return _metrics(doc, Response(log_likelihoods=values), "letters")
 
 
-def _metrics(doc: Mapping[str, Any], response: Response, form: str) -> dict[str, float]:
+def _metrics(
+    doc: Mapping[str, Any], response: Response, form: Literal["direct", "letters", "cot"]
+) -> dict[str, float]:
     if not response.finite:
         return {"acc": math.nan, "score": math.nan}
     settings = TaskSettings(suite="choice", form=form)
