@@ -29,10 +29,11 @@ _IMCS_TASKS = ("IMCS-V2-NER", "IMCS-V2-SR", "IMCS-V2-DAC", "IMCS-V2-MRG")
 
 @dataclass(slots=True)
 class Conversion:
-    """The records, how many each task has, and how many examples the format cannot hold."""
+    """The records, how many examples the format cannot hold, and what was passed over."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
     unwritable: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def by_task(self) -> Counter[str]:
@@ -51,27 +52,27 @@ def convert(source: Path, *, split: str = "dev", most: int = 600, seed: int = 0)
 
     Raises:
         UsageError: There is no such folder, or nothing to convert in it.
-        DataError: A file has another layout; lists each bad row.
+        DataError: Files have another layout, no labels, or tell different things of one task;
+            lists each such file, and of another layout each bad row.
     """
-    files = list(_files(source, split))
+    done = Conversion()
+    files = _one_file_a_task(_files(source, split), done.notes)
     if not files:
         raise UsageError(
             f"{source}: no CBLUE file of the split {split!r}, such as CMeEE-V2_{split}.json"
         )
-    examples: dict[str, list[Example]] = {}
-    for name, path in files:
-        for example in _examples(name, path, split, seed):
-            if name not in _IMCS_TASKS or name == example.task:
-                examples.setdefault(example.task, []).append(example)
-    done = Conversion()
-    for task in TASKS:
-        _convert_task(examples.get(task, []), done, most=most, seed=seed)
+    offences = []
+    for task, path in files.items():
+        try:
+            _convert_task(_examples(task, path, split, seed), done, most=most, seed=seed)
+        except DataError as error:
+            offences.append(str(error))
+    if offences:
+        raise DataError("\n".join(offences))
     return done
 
 
 def _convert_task(examples: list[Example], done: Conversion, *, most: int, seed: int) -> None:
-    if not examples:
-        return
     written = [(example, example.to_record()) for example in examples]
     records = [record for _, record in written if record is not None]
     if lost := len(written) - len(records):
@@ -83,49 +84,93 @@ def _convert_task(examples: list[Example], done: Conversion, *, most: int, seed:
 
 
 def _files(source: Path, split: str) -> Iterator[tuple[str, Path]]:
-    """Task name (IMCS-V2 for all four of it) and path of each file that has a place here."""
-    names = [*TASKS, "CMeIE-V2", "IMCS-V2"]
-    paths = sorted(source.rglob("*")) if source.is_dir() else [source]
-    for path in paths:
-        stem = path.stem.removesuffix(f"_{split}")
-        known = stem in names and stem != path.stem and path.suffix in _SUFFIXES
-        if known and path.is_file():
-            yield "CMeIE" if stem == "CMeIE-V2" else stem, path
+    """Every file below `source` that has a place here, once for each task that it is behind."""
+    for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
+        name = path.stem.removesuffix(f"_{split}")
+        if name == path.stem or path.suffix not in _SUFFIXES or not path.is_file():
+            continue
+        if name == "IMCS-V2":
+            # The downloads have it in one folder a task, each perhaps with that task's labels only.
+            own = path.resolve().parent.name
+            yield from ((task, path) for task in ([own] if own in _IMCS_TASKS else _IMCS_TASKS))
+        elif name in (*TASKS, "CMeIE-V2"):
+            yield name.removesuffix("-V2") if name == "CMeIE-V2" else name, path
 
 
-def _examples(name: str, path: Path, split: str, seed: int) -> Iterator[Example]:
-    """Every example of one file, the file's rows that have another layout refused together."""
+def _one_file_a_task(found: Iterable[tuple[str, Path]], notes: list[str]) -> dict[str, Path]:
+    """The file of each task, in the order of the tasks; copies of one file count once.
+
+    Raises:
+        DataError: Two different files are there for one task: both would double its records.
+    """
+    by_task: dict[str, list[Path]] = {}
+    for task, path in found:
+        by_task.setdefault(task, []).append(path)
     offences = []
-    rows = _rows(name, path)
-    read = _reader(name, rows)
+    for task, paths in by_task.items():
+        names = ", ".join(map(str, paths))
+        if len({_content(path) for path in paths}) > 1:
+            offences.append(f"{task}: {names}")
+        elif len(paths) > 1:
+            notes.append(f"{task}: copies of one file, read once: {names}")
+    if offences:
+        headline = "different files are there for one task; leave one of them there"
+        raise DataError(offence_list(headline, offences))
+    return {task: by_task[task][0] for task in TASKS if task in by_task}
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _examples(task: str, path: Path, split: str, seed: int) -> list[Example]:
+    """Every example that one file gives to one task; rows of another layout refused together."""
+    rows = _rows(task, path)
+    read = _reader(task, rows)
+    examples: list[Example] = []
+    offences = []
+    labelled = False
     for number, row in rows.items():
         # Chance depends on the row alone, so that one row or file more changes no other record.
-        chance = random.Random(f"{seed} {name} {number}")
+        chance = random.Random(f"{seed} {task} {number}")
         try:
-            yield from read(row, f"{split}-{number}", chance)
+            labelled = labelled or layouts.is_labelled(task, row)
+            examples += read(row, f"{split}-{number}", chance)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             offences.append(f"row {number}: {type(error).__name__}: {error}")
+    if not labelled:
+        raise DataError(
+            f"{path}: none of its {len(rows):,} rows has an answer of {task}, as in the unlabelled "
+            "file of a test set, which is no gold; convert another split, or leave the file out"
+        )
     if offences:
-        raise DataError(offence_list(f"{path}: not the layout of CBLUE's {name}", offences))
+        raise DataError(offence_list(f"{path}: not the layout of CBLUE's {task}", offences))
+    return examples
 
 
-def _reader(name: str, rows: Mapping[str, Any]) -> _ManyReader:
-    if name in _IMCS_TASKS or name == "IMCS-V2":
-        return lambda row, number, chance: layouts.examples_of_dialogue(number, row)
-    one = layouts.cdn_reader(list(rows.values())) if name == "CHIP-CDN" else _ROW_READERS[name]
+def _reader(task: str, rows: Mapping[str, Any]) -> _ManyReader:
+    if task in _IMCS_TASKS:
+        return lambda row, number, chance: layouts.examples_of_dialogue(number, row, task)
+    one = layouts.cdn_reader(list(rows.values())) if task == "CHIP-CDN" else _ROW_READERS[task]
     return lambda row, number, chance: [one(row, number, chance)]
 
 
-def _rows(name: str, path: Path) -> dict[str, Any]:
+def _rows(task: str, path: Path) -> dict[str, Any]:
     """The file's rows by number, or by dialogue id; JSON, JSON Lines or, for KUAKE-IR, TSV."""
     try:
-        if name == "KUAKE-IR":
+        if task == "KUAKE-IR":
             return dict(_numbered(layouts.retrieval_rows(path)))
-        text = path.read_text("utf-8-sig")
-        content = _json(text)
-    except (OSError, ValueError) as error:
+        content = _json(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-    return content if isinstance(content, dict) else dict(_numbered(content))
+    if isinstance(content, dict):
+        return content
+    if isinstance(content, list):
+        return dict(_numbered(content))
+    raise DataError(f"{path} holds no records")
 
 
 def _json(text: str) -> Any:

@@ -24,10 +24,10 @@ class Example:
     choices: tuple[str, ...] | None = None
 
     def to_record(self) -> dict[str, Any] | None:
-        """The record; None when the format cannot hold the answer, so that gold would be wrong."""
+        """The record; None when the format cannot hold the answer, or there is none to hold."""
         task, choices = TASKS[self.task], self.choices or ()
         target = faithful_target(task, self.answer, choices)
-        if target is None:
+        if target is None or not target.strip():
             return None
         return {
             "input": prompt_of(self.task, self.choices, **self.slots),

@@ -12,7 +12,7 @@ from typing import Any
 
 from mingmoe_eval.cblue_conversion import codes
 from mingmoe_eval.cblue_conversion.examples import Example
-from mingmoe_eval.errors import DataError
+from mingmoe_eval.errors import DataError, offence_list
 from mingmoe_eval.promptcblue.catalogue import MRG_SECTIONS
 from mingmoe_eval.promptcblue.label_sets import (
     CMEEE_TYPES,
@@ -34,6 +34,42 @@ _TURNS_BEFORE = 4
 """How many turns a question about the intent of one shows before it."""
 
 _QUERY_FILES = ("{stem}_query.txt", "{stem}.query.txt")
+
+
+_ANSWER_FIELDS = {
+    "CMeEE-V2": "entities",
+    "CMeIE": "spo_list",
+    "CHIP-CDN": "normalized_result",
+    "CHIP-CDEE": "event",
+    "IMCS-V2-MRG": "report",
+}
+_TURN_FIELDS = {
+    "IMCS-V2-NER": "BIO_label",
+    "IMCS-V2-SR": "local_implicit_info",
+    "IMCS-V2-DAC": "dialogue_act",
+}
+
+
+def is_labelled(task: str, row: Any) -> bool:
+    """Whether a row has anything that gold could be made of.
+
+    Test files have the layout of the others, with their answers empty or gone. In a labelled file
+    a row may be without an answer too (a sentence without entities), but not every row.
+    """
+    if task == "MedDG":
+        return isinstance(row, list) and any(
+            turn.get("id") == "Doctor" and turn.get("Sentence") for turn in row
+        )
+    if not isinstance(row, Mapping):
+        return False
+    match task:
+        case "CHIP-MDCFNPC":
+            turns = row.get("dialog_info") or ()
+            return any(found.get("attr") for turn in turns for found in turn.get("ner") or ())
+        case _ if task in _TURN_FIELDS:
+            return any(turn.get(_TURN_FIELDS[task]) for turn in row.get("dialogue") or ())
+        case _:
+            return row.get(_ANSWER_FIELDS.get(task, "label")) not in (None, "", [], {})
 
 
 def read_cmeee(row: Row, number: str, chance: random.Random) -> Example:
@@ -74,7 +110,9 @@ def cdn_reader(rows: Sequence[Row]) -> RowReader:
     Offered are the right terms and seven others of the same file, in random order: the list of all
     standard terms is not among the files.
     """
-    all_terms = sorted({term for row in rows for term in _terms(row)})
+    # Rows of another layout are refused one by one, when they are read.
+    known = (r for r in rows if isinstance(r, dict) and isinstance(r.get("normalized_result"), str))
+    all_terms = sorted({term for row in known for term in _terms(row)})
 
     def read(row: Row, number: str, chance: random.Random) -> Example:
         right = _terms(row)
@@ -182,21 +220,26 @@ def _terms(row: Row) -> list[str]:
     return [term for term in row["normalized_result"].split("##") if term]
 
 
-def examples_of_dialogue(dialogue_id: str, dialogue: Mapping[str, Any]) -> Iterator[Example]:
-    """IMCS-V2: every example that one annotated dialogue gives to the four tasks.
+def examples_of_dialogue(
+    dialogue_id: str, dialogue: Mapping[str, Any], task: str
+) -> Iterator[Example]:
+    """IMCS-V2: every example that one annotated dialogue gives to one of its four tasks.
 
     Layout from the data set's repository (lemuria-wchen/imcs21-cblue): dialogue id -> {self_report,
     dialogue: [{speaker, sentence, dialogue_act, BIO_label, local_implicit_info}], report: [two]}.
     """
+    if task == "IMCS-V2-MRG":
+        yield from [_report(dialogue_id, dialogue)] if dialogue.get("report") else []
+        return
     turns: Sequence[_Turn] = dialogue["dialogue"]
     for index, turn in enumerate(turns):
         turn_id = f"{dialogue_id}-{turn.get('sentence_id', index + 1)}"
-        yield _entities(turn_id, turn)
-        yield _intent(turn_id, turns[max(0, index - _TURNS_BEFORE) : index + 1])
-        if turn.get("local_implicit_info"):
+        if task == "IMCS-V2-NER":
+            yield _entities(turn_id, turn)
+        elif task == "IMCS-V2-DAC":
+            yield _intent(turn_id, turns[max(0, index - _TURNS_BEFORE) : index + 1])
+        elif turn.get("local_implicit_info"):
             yield _symptoms(turn_id, turns[max(0, index - 2) : index], turn)
-    if dialogue.get("report"):
-        yield _report(dialogue_id, dialogue)
 
 
 def _entities(turn_id: str, turn: _Turn) -> Example:
@@ -265,17 +308,24 @@ def retrieval_rows(path: Path) -> Iterator[dict[str, str]]:
     random, get a document of another query, so the irrelevant ones are easier than PromptCBLUE's.
 
     Raises:
-        DataError: The queries or the documents are not there.
+        DataError: The queries or the documents, or some of them, are not there.
     """
     pairs = [(query, document) for query, document in _cells(path)]
     queries = dict(_cells(_beside(path, [name.format(stem=path.stem) for name in _QUERY_FILES])))
     wanted = {document for _, document in pairs}
     corpus = _cells(_beside(path, ["corpus.tsv"]))
     documents = {key: text for key, text in corpus if key in wanted}
+    if strangers := {q for q, _ in pairs} - queries.keys() | wanted - documents.keys():
+        raise DataError(
+            offence_list(
+                f"{path}: ids of which the files beside it have no text", sorted(strangers)
+            )
+        )
+    right = set(pairs)
     chance = random.Random(path.stem)
     for query, document in pairs:
         other_query, other = chance.choice(pairs)
-        swapped = other_query != query and chance.random() < 0.5
+        swapped = other_query != query and chance.random() < 0.5 and (query, other) not in right
         yield {
             "query": queries[query],
             "document": documents[other if swapped else document],

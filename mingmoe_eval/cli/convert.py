@@ -43,4 +43,6 @@ def cblue(
         lost = done.unwritable[task]
         note = f" ({lost} left out: the format cannot hold their gold)" if lost else ""
         print(f"{task:<14}{count:>6} records{note}")
+    for note in done.notes:
+        print(f"note: {note}", file=sys.stderr)
     print(_WARNING, file=sys.stderr)
