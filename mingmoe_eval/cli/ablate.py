@@ -27,14 +27,14 @@ def ablate(
     """
     from mingmoe_eval.ablation import ablate as ablate_run
     from mingmoe_eval.ablation import ablation_json, ablation_rows
-    from mingmoe_eval.cli.comparison_printing import print_line, print_table
-    from mingmoe_eval.cli.console import ConsoleWatch, write_json
+    from mingmoe_eval.cli.console import print_line, print_table, write_json
+    from mingmoe_eval.cli.progress import RunProgress
     from mingmoe_eval.molora.router import read_masks
     from mingmoe_eval.run_store import load_run
 
     trials = read_masks(experts)
     baseline = load_run(run)
-    with ConsoleWatch() as watch:
+    with RunProgress() as watch:
         found = list(ablate_run(baseline, trials, watch=watch, alpha=alpha))
     if json_to is not None:
         write_json(ablation_json(found), json_to)

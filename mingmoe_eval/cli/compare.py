@@ -29,8 +29,7 @@ def compare(
     Refuses runs that differ in more than their model, naming each difference.
     Example: mingmoe-eval compare reports/baselines/main reports/candidate
     """
-    from mingmoe_eval.cli.comparison_printing import print_line, print_table, write_page
-    from mingmoe_eval.cli.console import write_json
+    from mingmoe_eval.cli.console import print_line, print_table, write_json, write_page
     from mingmoe_eval.comparison import compare as compare_runs
     from mingmoe_eval.comparison import kinds_named, output
     from mingmoe_eval.run_store import load_run

@@ -57,12 +57,12 @@ def compose(
     if misplaced:
         raise UsageError(f"{', '.join(misplaced)} has a meaning with --into molora alone")
     from mingmoe_eval.cli.console import write_json
-    from mingmoe_eval.cli.training_progress import TrainingConsole
+    from mingmoe_eval.cli.progress import TrainingProgress
     from mingmoe_eval.training.lora_mixture import MixtureSpec, compose_mixture
     from mingmoe_eval.training.lorahub import CompositionSpec, compose_adapter
     from mingmoe_eval.training.spec import Schedule
 
-    with TrainingConsole() as console:
+    with TrainingProgress() as console:
         if into == "lora":
             spec = CompositionSpec(
                 adapters=names,

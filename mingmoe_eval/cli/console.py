@@ -1,89 +1,113 @@
-"""What the command prints: results to stdout, progress and notes to stderr."""
+"""What the command prints to stdout and writes beside it: tables, remarks, JSON, pages.
+
+A number is never shortened: a table that does not fit the terminal folds its words, and then stands
+row by row, each number beside its heading.
+"""
 
 import json
 import os
 import sys
+import textwrap
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from mingmoe_eval.errors import RunStoreError
-from mingmoe_eval.evaluation import Watch
 from mingmoe_eval.exams.robustness import METRICS as ROBUSTNESS
 from mingmoe_eval.records import JsonDict, MetricValue, Run, TaskResult
 
+RULE: tuple[str, ...] = ()
+"""A row that stands for a line across the table."""
 
-class StderrBar:
-    """A progress bar with a time estimate, on stderr; plain lines where there is no terminal."""
 
-    def __init__(self, description: str, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False, quiet=quiet)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
+def print_table(
+    title: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    words: Collection[str] = (),
+) -> None:
+    """A table on stdout, as wide as the terminal at most; a pipe or a file has no width.
+
+    Args:
+        title: Stands above it.
+        headings: One a column; all empty: they are left out.
+        rows: The cells, or RULE. The first column and those of words stand to the left.
+        words: Headings of the columns whose cells may be folded between words.
+    """
+    on_terminal = sys.stdout.isatty()
+    console = Console(force_terminal=on_terminal, highlight=False)
+    cells = [[printable(cell) for cell in row] for row in rows]
+    most = console.width if on_terminal else None
+    widths = _widths(headings, cells, words, most)
+    if widths is None:
+        headings, cells = _without_empty_columns(headings, cells)
+        widths = _widths(headings, cells, words, most)
+    if widths is None:
+        _print_stacked(title, headings, cells, max(console.width, 20))
+        return
+    table = Table(title=Text(printable(title)), show_header=any(headings))
+    for index, (heading, width) in enumerate(zip(headings, widths, strict=True)):
+        left = index == 0 or heading in words
+        table.add_column(
+            Text(heading), width=width, justify="left" if left else "right", overflow="fold"
         )
-        self.bar = self.progress.add_task(description, total=None)
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.progress.stop()
-
-    def note(self, text: str) -> None:
-        """Something that the user should know."""
-        self.console.print(f"note: {escape(printable(text))}", soft_wrap=True)
+    for row in cells:
+        if row:
+            table.add_row(*map(Text, row))
+        else:
+            table.add_section()
+    console.width = _with_frame(widths) if not on_terminal else console.width
+    console.print(table)
 
 
-class ConsoleWatch(StderrBar, Watch):
-    """How a run goes, on a bar that starts anew with each task."""
-
-    def __init__(self) -> None:
-        super().__init__("loading the model")
-
-    def task_started(self, task: str, docs: int) -> None:
-        """A task's requests are about to be built."""
-        self.progress.reset(self.bar, description=task, total=docs)
-
-    def requests_done(self, done: int, total: int) -> None:
-        """So many of the current task's requests have an answer."""
-        self.progress.update(self.bar, completed=done, total=total)
-
-    def task_done(self, result: TaskResult) -> None:
-        """A task is scored and saved."""
-        line = f"{result.task}: {percent(result.main)} ({result.seconds:.1f} s)"
-        self.console.print(line, soft_wrap=True)
+def print_line(text: str) -> None:
+    """One line on stdout, however long."""
+    print(printable(text))
 
 
 def print_results(run: Run) -> None:
     """The results table on stdout, with everything that a number must not be read without."""
-    # A pipe has no width of its own; a table cut to 80 columns would lose numbers.
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     if run.marks:
-        console.print(
+        print_line(
             f"NOT the benchmark: {', '.join(run.marks)}. These numbers are not comparable "
-            "with published ones.",
-            soft_wrap=True,
+            "with published ones."
         )
-    console.print(_results_table(run))
+    headings = (
+        *("task", "score % [95 % interval]", "chance", "docs", "shots", "unanswered", "cut off"),
+        "remarks",
+    )
+    rows: list[Sequence[str]] = []
+    for name, result in run.results.items():
+        if result.is_group:
+            rows.append(RULE)
+        rows.append(
+            (
+                f"{name} (group)" if result.is_group else name,
+                percent(result.main),
+                "" if result.chance is None else f"{100 * result.chance:.1f}",
+                str(result.counts.docs),
+                str(result.num_fewshot),
+                str(result.counts.unanswered or ""),
+                str(result.counts.truncated or ""),
+                "; ".join(_remarks(run, result)),
+            )
+        )
+        rows += [
+            (f"  {metric}", percent(value), "", str(value.n), *[""] * 4)
+            for metric, value in result.metrics.items()
+            # What a group's number is made of, and what other orders of the options did to a
+            # task's.
+            if metric != result.main_metric and (result.is_group or metric in ROBUSTNESS)
+        ]
+    print_table(run.name, headings, rows, words=("remarks",))
     for result in run.results.values():
         for note in result.notes:
-            console.print(f"{result.task}: {escape(printable(note))}", soft_wrap=True)
+            print_line(f"{result.task}: {note}")
 
 
 def write_json(value: JsonDict, to: str) -> None:
@@ -91,11 +115,17 @@ def write_json(value: JsonDict, to: str) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=1)
     if to == "-":
         print(text)
-        return
+    else:
+        write_page(Path(to), text + "\n")
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a text file; its folder must exist."""
     try:
-        Path(to).write_text(text + "\n", "utf-8")
+        # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
+        path.write_bytes(text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise RunStoreError(f"cannot write {to}: {error.strerror}") from error
+        raise RunStoreError(f"cannot write {path}: {error.strerror}") from error
 
 
 def refuse_unwritable(to: str) -> None:
@@ -120,40 +150,7 @@ def percent(value: MetricValue) -> str:
 
 def printable(text: str) -> str:
     """Text from outside, with control characters shown instead of obeyed by the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
-
-
-def _results_table(run: Run) -> Table:
-    table = Table(title=escape(printable(run.name)))
-    table.add_column("task")
-    for heading in ("score % [95 % interval]", "chance", "docs", "shots", "unanswered", "cut off"):
-        table.add_column(heading, justify="right")
-    table.add_column("remarks")
-    for name, result in run.results.items():
-        if result.is_group:
-            table.add_section()
-        table.add_row(
-            f"{name} (group)" if result.is_group else name,
-            percent(result.main),
-            "" if result.chance is None else f"{100 * result.chance:.1f}",
-            str(result.counts.docs),
-            str(result.num_fewshot),
-            str(result.counts.unanswered or ""),
-            str(result.counts.truncated or ""),
-            "; ".join(_remarks(run, result)),
-        )
-        for metric, value in _below(result).items():
-            table.add_row(f"  {metric}", percent(value), "", str(value.n))
-    return table
-
-
-def _below(result: TaskResult) -> dict[str, MetricValue]:
-    """What a group's number is made of, and what other orders of the options did to a task's."""
-    return {
-        metric: value
-        for metric, value in result.metrics.items()
-        if metric != result.main_metric and (result.is_group or metric in ROBUSTNESS)
-    }
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _remarks(run: Run, result: TaskResult) -> list[str]:
@@ -165,3 +162,76 @@ def _remarks(run: Run, result: TaskResult) -> list[str]:
         (result.counts.unusable, "rows unusable"),
     ]
     return [*run.marks_of(result.task), *(f"{n} {what}" for n, what in counts if n)]
+
+
+def _widths(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str], most: int | None
+) -> list[int] | None:
+    """How wide each column is, in terminal cells; None if the table cannot fit.
+
+    Headings fold between words before anything else does, and cells only in columns of words.
+    """
+    widths, least = [], []
+    for index, heading in enumerate(headings):
+        cells = [row[index] for row in rows if row]
+        widths.append(max(map(cell_len, [heading, *cells])))
+        parts = heading.split()
+        parts += [word for cell in cells for word in cell.split()] if heading in words else cells
+        least.append(max(map(cell_len, parts), default=1))
+    while most is not None and _with_frame(widths) > most:
+        slack = [width - narrowest for width, narrowest in zip(widths, least, strict=True)]
+        if max(slack) <= 0:
+            return None
+        widths[slack.index(max(slack))] -= 1
+    return widths
+
+
+def _without_empty_columns(
+    headings: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    kept = [i for i in range(len(headings)) if any(row and row[i] for row in rows)]
+    return [headings[i] for i in kept], [[row[i] for i in kept] if row else [] for row in rows]
+
+
+def _with_frame(widths: Sequence[int]) -> int:
+    # A blank on both sides of a cell, and a line between any two and at both ends.
+    return sum(widths) + 3 * len(widths) + 1
+
+
+def _print_stacked(
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], width: int
+) -> None:
+    """Row by row: the first cell, and below it the others, each behind its heading."""
+
+    def fold(text: str, indent: str) -> None:
+        print(
+            textwrap.fill(
+                text,
+                width,
+                initial_indent=indent,
+                subsequent_indent=indent + "  ",
+                break_long_words=False,
+                break_on_hyphens=False,  # they are signs of numbers
+            )
+        )
+
+    fold(printable(title), "")
+    for first, *others in filter(None, rows):
+        fold(first.strip(), "")
+        line = ""
+        for heading, cell in zip(headings[1:], others, strict=True):
+            if not cell:
+                continue
+            fact = f"{heading}: {cell}" if heading else cell
+            if line and cell_len(line) + cell_len(fact) + 3 <= width:
+                line += f"   {fact}"
+                continue
+            if line:
+                print(line)
+            line = f"  {fact}"
+            if cell_len(line) > width:
+                fold(f"{heading}:", "  ")
+                fold(cell, "    ")
+                line = ""
+        if line:
+            print(line)

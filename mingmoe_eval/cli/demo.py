@@ -3,7 +3,6 @@
 import filecmp
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,30 +89,22 @@ def _folders(runs: Path) -> Iterator[Path]:
 
 def _print_side_by_side(base: "Run", adapter: "Run") -> None:
     """Both runs in one table; which tasks the adapter was taught; what guessing would score."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from mingmoe_eval.cli.console import percent
+    from mingmoe_eval.cli.console import percent, print_table
     from mingmoe_eval.demo import TASKS
 
-    table = Table(title="invented sample: base against adapter, % [95 % interval]")
-    table.add_column("task")
-    table.add_column("taught to the adapter")
-    for heading in ("chance", "base", "adapter", "docs"):
-        table.add_column(heading, justify="right")
+    rows = []
     for task in TASKS:
         ours, theirs = adapter.results[task.name], base.results[task.name]
         chance = "" if ours.chance is None else f"{100 * ours.chance:.1f}"
-        table.add_row(
-            task.name,
-            task.taught,
-            chance,
-            percent(theirs.main),
-            percent(ours.main),
-            str(ours.main.n),
-        )
+        scores = (chance, percent(theirs.main), percent(ours.main), str(ours.main.n))
+        rows.append((task.name, task.taught, *scores))
     print()
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    print_table(
+        "invented sample: base against adapter, % [95 % interval]",
+        ("task", "taught to the adapter", "chance", "base", "adapter", "docs"),
+        rows,
+        words=("taught to the adapter",),
+    )
 
 
 def _print_what_next(output: Path, base: Path, adapter: Path) -> None:

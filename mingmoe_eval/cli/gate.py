@@ -78,8 +78,7 @@ def gate(
 def _write(
     verdict: "Verdict", *, junit: Path | None, markdown: Path | None, json_to: str | None
 ) -> None:
-    from mingmoe_eval.cli.comparison_printing import print_line, print_table, write_page
-    from mingmoe_eval.cli.console import write_json
+    from mingmoe_eval.cli.console import print_line, print_table, write_json, write_page
     from mingmoe_eval.regression_gate import output
 
     if junit is not None:

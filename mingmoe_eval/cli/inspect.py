@@ -1,6 +1,5 @@
 """`mingmoe-eval inspect`: what a checkpoint is, and whether it is whole."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,7 +26,7 @@ def inspect(
 
     Example: mingmoe-eval inspect ckpt/moe-adapter --base Qwen/Qwen1.5-4B-Chat
     """
-    from mingmoe_eval.cli.console import write_json
+    from mingmoe_eval.cli.console import print_table, write_json
     from mingmoe_eval.molora import describe_checkpoint
 
     description = describe_checkpoint(checkpoint, base)
@@ -37,27 +36,13 @@ def inspect(
     if json_to is not None:
         write_json(data, json_to)
     if json_to != "-":
-        _print_table(description, data)
+        print_table(description.source, ("", ""), _rows(description, data), words=("",))
 
 
 def _largest_logit_change(checkpoint: str, base: str | None) -> float | None:
     from mingmoe_eval.molora import load_model, probe
 
     return probe(load_model(checkpoint, base))
-
-
-def _print_table(description: "CheckpointDescription", data: "JsonDict") -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from mingmoe_eval.cli.console import printable
-
-    table = Table(title=escape(printable(description.source)), show_header=False)
-    for label, value in _rows(description, data):
-        table.add_row(label, escape(printable(value)))
-    # A pipe has no width of its own; a table cut to 80 columns would lose numbers.
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
 
 
 def _rows(description: "CheckpointDescription", data: "JsonDict") -> list[tuple[str, str]]:

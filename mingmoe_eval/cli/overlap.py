@@ -124,17 +124,11 @@ def _as_json(scores: Scores) -> dict[str, Any]:
 
 
 def _print(found: "Overlap", scores: Scores) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from mingmoe_eval.cli.console import percent, print_table
 
-    from mingmoe_eval.cli.console import percent
-
-    table = Table(title="test questions in training data")
-    table.add_column("task")
     headings = ["docs", "found", "of these word by word", "too general to judge"]
     sides = {"all": "score", "unseen": "without them", "seen": "on them alone"}
-    for heading in [*headings, *(sides.values() if scores else ())]:
-        table.add_column(heading, justify="right")
+    rows = []
     for task in dict.fromkeys([*found.tasks, *scores]):
         of_task = found.tasks.get(task)
         counts = (
@@ -142,8 +136,9 @@ def _print(found: "Overlap", scores: Scores) -> None:
         )
         values = [scores.get(task, {}).get(side) for side in sides] if scores else []
         cells = [str(count) for count in counts] if counts else [""] * len(headings)
-        table.add_row(task, *cells, *(percent(v) if v else "" for v in values))
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+        rows.append((task, *cells, *(percent(v) if v else "" for v in values)))
+    shown = ["task", *headings, *(sides.values() if scores else ())]
+    print_table("test questions in training data", shown, rows)
 
 
 def _say(text: str) -> None:

@@ -223,12 +223,8 @@ def _run(
     open_model: "OpenModel | None" = None,
 ) -> bool:
     """Evaluate, save and print; says whether the run is complete."""
-    from mingmoe_eval.cli.console import (
-        ConsoleWatch,
-        print_results,
-        refuse_unwritable,
-        write_json,
-    )
+    from mingmoe_eval.cli.console import print_results, refuse_unwritable, write_json
+    from mingmoe_eval.cli.progress import RunProgress
     from mingmoe_eval.evaluation import evaluate
     from mingmoe_eval.run_store import summary
 
@@ -237,7 +233,7 @@ def _run(
     started = time.perf_counter()
     try:
         # Libraries that print do so on stdout, which is for results.
-        with ConsoleWatch() as watch, contextlib.redirect_stdout(sys.stderr):
+        with RunProgress() as watch, contextlib.redirect_stdout(sys.stderr):
             run = evaluate(spec, folder=folder, resume=resuming, watch=watch, open_model=open_model)
     except KeyboardInterrupt:
         print(

@@ -1,18 +1,17 @@
 """`mingmoe-eval score promptcblue`: score predictions that were made elsewhere."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mingmoe_eval.errors import RunStoreError, offence_list
+from mingmoe_eval.cli.console import print_line, print_table, printable, write_json
+from mingmoe_eval.cli.exits import EXIT_USER_MISTAKE
+from mingmoe_eval.errors import offence_list
 
 if TYPE_CHECKING:
     from mingmoe_eval.promptcblue.scorer import Scorecard
-
-_REFUSED = 2
 
 
 def promptcblue(
@@ -51,51 +50,42 @@ def promptcblue(
     for note in card.notes:
         print(f"note: {note}", file=sys.stderr)
     if json_to is not None:
-        _write_json(card, json_to)
+        write_json(card.to_json(), json_to)
     if not card.success:
-        faults = [_printable(str(fault)) for fault in card.faults]
+        faults = [printable(str(fault)).replace("\n", "\\n") for fault in card.faults]
         headline = f"the submission is refused, as officially; {len(faults)} faults"
         print(f"error: {offence_list(headline, faults)}", file=sys.stderr)
-        raise typer.Exit(_REFUSED)
+        raise typer.Exit(EXIT_USER_MISTAKE)
     if json_to != "-":
-        print(_table(card))
+        _print(card)
 
 
-def _table(card: "Scorecard") -> str:
+def _print(card: "Scorecard") -> None:
     """The official scores as percentages, with what else a reader should see."""
     from mingmoe_eval.promptcblue.catalogue import TASKS
 
-    lines = [f"{'task':<14}{'metric':<10}{'score %':>8}  {'95 % interval':<15}{'malformed %':>12}"]
+    rows: list[tuple[str, ...]] = []
     for name, detail in card.detail.items():
-        metric = TASKS[name].score_key.removeprefix(f"{name}-")
         low, high = detail["interval"]
         malformed = detail["malformed"]
-        share = f"{100 * malformed['share']:.1f}" if malformed else ""
-        value = 100 * card.scores[TASKS[name].score_key]
-        interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        lines.append(f"{name:<14}{metric:<10}{value:>8.2f}  {interval:<15}{share:>12}")
+        rows.append(
+            (
+                name,
+                TASKS[name].score_key.removeprefix(f"{name}-"),
+                f"{100 * card.scores[TASKS[name].score_key]:.2f}",
+                f"{100 * low:.1f} to {100 * high:.1f}",
+                f"{100 * malformed['share']:.1f}" if malformed else "",
+            )
+        )
     if "score" in card.scores:
-        lines.append(f"{'mean of 16':<24}{100 * card.scores['score']:>8.2f}")
-    lines += [f"NOT COMPARABLE: {mark}" for mark in card.marks]
+        rows.append(("mean of 16", "", f"{100 * card.scores['score']:.2f}", "", ""))
+    headings = ("task", "metric", "score %", "95 % interval", "malformed %")
+    if sys.stdout.isatty():
+        print_table(f"PromptCBLUE, profile {card.profile}", headings, rows)
+    else:
+        for cells in (headings, *rows):  # one task a line, for awk
+            print("{:<14}{:<10}{:>8}  {:<15}{:>12}".format(*cells).rstrip())
+    for mark in card.marks:
+        print_line(f"NOT COMPARABLE: {mark}")
     if card.profile != "official":
-        lines.append(f"profile {card.profile}: not comparable with official scores")
-    return "\n".join(lines)
-
-
-def _write_json(card: "Scorecard", to: str) -> None:
-    text = json.dumps(card.to_json(), ensure_ascii=False, indent=1)
-    # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
-    data = text.encode("utf-8", "backslashreplace") + b"\n"
-    if to == "-":
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        return
-    try:
-        Path(to).write_bytes(data)
-    except OSError as error:
-        raise RunStoreError(f"cannot write {to}: {error.strerror}") from error
-
-
-def _printable(text: str) -> str:
-    """Text from a file, with control characters shown instead of obeyed by the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        print_line(f"profile {card.profile}: not comparable with official scores")

@@ -68,7 +68,7 @@ def table(
     caption names. Refuses incomplete runs, and marked ones unless allowed.
     Example: mingmoe-eval table reports/ours --layout pharmacist --published huatuogpt2
     """
-    from mingmoe_eval.cli.comparison_printing import write_page
+    from mingmoe_eval.cli.console import write_page
     from mingmoe_eval.comparison import kinds_named
     from mingmoe_eval.paper_table import TableSpec, as_text, make_table
     from mingmoe_eval.run_store import load_run

@@ -1,5 +1,8 @@
 """`mingmoe-eval tasks`: list the tasks and groups."""
 
+import shutil
+import sys
+import textwrap
 from typing import Annotated
 
 import typer
@@ -28,8 +31,12 @@ def tasks(
         write_json({"tasks": [_as_json(definition) for definition in chosen]}, json_to)
         return
     width = max(len(definition.name) for definition in chosen)
+    # A pipe has one task a line, for grep; a terminal folds what is said of it.
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for definition in chosen:
-        print(f"{definition.name:<{width}}  {_summary(definition)}")
+        line = f"{definition.name:<{width}}  {_summary(definition)}"
+        hanging = width + 2 if columns > width + 30 else 4
+        print(textwrap.fill(line, columns, subsequent_indent=" " * hanging))
 
 
 def _summary(definition: TaskDefinition) -> str:

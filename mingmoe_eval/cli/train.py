@@ -138,11 +138,11 @@ def train(
         chat_template=chat_template,
     )
     spec.check()
-    from mingmoe_eval.cli.training_progress import TrainingConsole
+    from mingmoe_eval.cli.progress import TrainingProgress
     from mingmoe_eval.training import train_adapter
     from mingmoe_eval.training.trainer import training_states
 
-    with TrainingConsole() as console:
+    with TrainingProgress() as console:
         try:
             train_adapter(spec, output, resume=resume, watch=console)
         except KeyboardInterrupt:
