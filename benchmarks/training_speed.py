@@ -29,9 +29,8 @@ from workload import choose_clock, common_arguments, paired_seconds, ratio
 
 from mingmoe_eval.molora.attaching import routed_experts
 from mingmoe_eval.molora.layers import FFN_LINEARS, LinearExperts
-from mingmoe_eval.training.fresh_adapter import ATTENTION_LINEARS, fresh_molora
-from mingmoe_eval.training.router_supervision import RouterSupervision
-from mingmoe_eval.training.routing_watch import RoutingWatch
+from mingmoe_eval.training.adapters import ATTENTION_LINEARS, fresh_molora
+from mingmoe_eval.training.router_supervision import RouterSupervision, RoutingWatch
 from mingmoe_eval.training.spec import OBJECTIVES, AdapterShape
 
 SHAPE = AdapterShape(num_experts=8, experts_per_token=2, rank=16, alpha=32.0)

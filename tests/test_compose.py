@@ -15,10 +15,9 @@ from transformers import AutoModelForCausalLM
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.molora import load_model, probe
 from mingmoe_eval.training import compose_adapter, compose_mixture
-from mingmoe_eval.training.few_shot import few_shot_loss
 from mingmoe_eval.training.finished_loras import align, read_loras
 from mingmoe_eval.training.lora_mixture import MixtureSpec, mean_pair
-from mingmoe_eval.training.lorahub import CompositionSpec, read_examples
+from mingmoe_eval.training.lorahub import CompositionSpec, few_shot_loss, read_examples
 from mingmoe_eval.training.spec import Schedule
 
 pytestmark = pytest.mark.filterwarnings(

@@ -25,12 +25,12 @@ from mingmoe_eval.errors import CheckpointError, DataError, UsageError
 from mingmoe_eval.molora import load_model, load_tokenizer, probe
 from mingmoe_eval.molora.attaching import routed_experts
 from mingmoe_eval.training import train_adapter
-from mingmoe_eval.training.batches import pad_batch
+from mingmoe_eval.training.adapters import fresh_molora
+from mingmoe_eval.training.examples import pad_batch
 from mingmoe_eval.training.fine_tuning import attach_fresh, load_base, prepare
-from mingmoe_eval.training.fresh_adapter import fresh_molora
-from mingmoe_eval.training.router_losses import balance_loss, summarise
-from mingmoe_eval.training.watching import Silence
-from mingmoe_eval.training.whole_folders import refuse_small_disk
+from mingmoe_eval.training.output_folder import refuse_small_disk
+from mingmoe_eval.training.router_supervision import balance_loss, summarise
+from mingmoe_eval.training.spec import Silence
 
 pytestmark = pytest.mark.filterwarnings(
     # peft asks by the old name: transformers 5.23 with peft 0.21.

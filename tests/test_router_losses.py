@@ -7,7 +7,7 @@ import torch
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from mingmoe_eval.molora.router import choose_experts
-from mingmoe_eval.training.router_losses import balance_loss, summarise
+from mingmoe_eval.training.router_supervision import balance_loss, summarise
 
 
 def routing(logits, counted=None, top_k=2):

@@ -5,8 +5,13 @@ from collections import Counter
 import pytest
 import torch
 
-from mingmoe_eval.training.batches import PlannedExamples, mixing_plan, pad_batch
-from mingmoe_eval.training.encoding import EncodedStream, Example
+from mingmoe_eval.training.examples import (
+    EncodedStream,
+    Example,
+    PlannedExamples,
+    mixing_plan,
+    pad_batch,
+)
 
 
 def test_shares_by_size_and_whole_epochs_give_every_example_equally_often():

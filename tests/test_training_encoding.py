@@ -6,7 +6,7 @@ from tiny_training import TEMPLATE, save_chat_base
 
 from mingmoe_eval.errors import CheckpointError, DataError, UsageError
 from mingmoe_eval.training.conversations import Conversation, Message
-from mingmoe_eval.training.encoding import (
+from mingmoe_eval.training.examples import (
     NOT_LEARNED,
     encode,
     encode_stream,

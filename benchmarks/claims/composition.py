@@ -15,9 +15,8 @@ from benchmarks.claims.methods import LORA, MIXTURE_RATE, train, write_items
 from benchmarks.claims.tasks import TaskData
 from mingmoe_eval.molora import load_model
 from mingmoe_eval.training import compose_adapter, compose_mixture
-from mingmoe_eval.training.few_shot import few_shot_loss
 from mingmoe_eval.training.lora_mixture import MixtureSpec
-from mingmoe_eval.training.lorahub import CompositionSpec, read_examples
+from mingmoe_eval.training.lorahub import CompositionSpec, few_shot_loss, read_examples
 from mingmoe_eval.training.spec import Schedule
 
 FEW_SHOT = 21

@@ -10,6 +10,7 @@ from torch import nn
 from benchmarks.claims.tasks import Item
 from mingmoe_eval.molora.attaching import routed_experts
 from mingmoe_eval.training.fine_tuning import attach_fresh, load_base, prepare, run_training
+from mingmoe_eval.training.output_folder import claim_output
 from mingmoe_eval.training.spec import (
     OBJECTIVES,
     AdapterShape,
@@ -17,10 +18,9 @@ from mingmoe_eval.training.spec import (
     Method,
     RouterObjective,
     Schedule,
+    Silence,
     TrainingSpec,
 )
-from mingmoe_eval.training.watching import Silence
-from mingmoe_eval.training.whole_folders import claim_output
 
 MIXTURE = AdapterShape(num_experts=8, experts_per_token=2, rank=4, alpha=8.0)
 # One rank on attention and feed-forward layers alike; chosen so that both have as many numbers.

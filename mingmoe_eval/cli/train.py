@@ -140,7 +140,7 @@ def train(
     spec.check()
     from mingmoe_eval.cli.progress import TrainingProgress
     from mingmoe_eval.training import train_adapter
-    from mingmoe_eval.training.trainer import training_states
+    from mingmoe_eval.training.output_folder import training_states
 
     with TrainingProgress() as console:
         try:

@@ -3,7 +3,6 @@
 Layers are known by what they are and compute, never by the name of the model's class.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from mingmoe_eval.errors import CheckpointError, offence_list
+from mingmoe_eval.molora.accelerate_door import device_of
 from mingmoe_eval.molora.block_experts import BlockExperts, MixLoraFFN
 from mingmoe_eval.molora.layers import (
     FFN_LINEARS,
@@ -90,7 +90,7 @@ def attach_pair(
         assert isinstance(linear, nn.Linear)
         merge_low_rank(linear, a, b, scaling)
         return [MergedPair(linear, a, b, scaling)]
-    place = _device_of(linear)
+    place = device_of(linear)
     model.set_submodule(
         path, LowRankLinear(linear, a.to(place, dtype), b.to(place, dtype), scaling)
     )
@@ -139,7 +139,7 @@ def attach_block_experts(
             f"{block} does not compute down(act(gate(x)) * up(x)), which MixLoRA's experts take "
             "the place of; no loader for it exists here"
         )
-    device = _device_of(ffn.get_submodule("gate_proj"))
+    device = device_of(ffn.get_submodule("gate_proj"))
     routed = BlockExperts(block, experts, dtype=dtypes.experts, router_dtype=dtypes.router)
     activation = None if act_fn is None else ACT2FN[act_fn]
     model.set_submodule(block, MixLoraFFN(ffn, routed.to(device), activation).train(ffn.training))
@@ -187,7 +187,7 @@ def _beside(
     names: Sequence[str],
     dtypes: ComputeDtypes,
 ) -> RoutedExperts:
-    device = _device_of(model.get_submodule(f"{block}.{names[0]}"))
+    device = device_of(model.get_submodule(f"{block}.{names[0]}"))
     return RoutedExperts(
         [f"{block}.{name}" for name in names],
         [experts[name] for name in names],
@@ -224,18 +224,8 @@ def _computes_gated_ffn(ffn: nn.Module) -> bool:
         return torch.allclose(ffn(x), expected, rtol=1e-3, atol=1e-6)
 
 
-def _device_of(module: nn.Module) -> torch.device:
-    """Where a layer computes: its weight's device, or the one an offloaded weight is brought to."""
-    held = next(itertools.chain(module.parameters(), module.buffers()), None)
-    device = torch.device("cpu") if held is None else held.device
-    if device.type == "meta":
-        hook = getattr(module, "_hf_hook", None)
-        return torch.device(getattr(hook, "execution_device", None) or "cpu")
-    return device
-
-
 def _random_token(ffn: nn.Module, reader: nn.Module) -> Tensor:
     floating = (p.dtype for p in ffn.parameters() if p.is_floating_point())
     width = cast(int, reader.in_features)
     x = torch.randn(1, 1, width, generator=torch.Generator().manual_seed(0))
-    return x.to(_device_of(reader), next(floating, torch.get_default_dtype()))
+    return x.to(device_of(reader), next(floating, torch.get_default_dtype()))

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from peft import (
     LoraConfig,
-    PeftModel,
     get_peft_model,
     get_peft_model_state_dict,
     set_peft_model_state_dict,
+)
+from peft import (
+    PeftModel as PeftModel,
 )
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file

@@ -10,30 +10,37 @@ from transformers import PreTrainedModel
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora import load_model
+from mingmoe_eval.molora.accelerate_door import processes
 from mingmoe_eval.molora.config import MoLoraConfig
 from mingmoe_eval.molora.sources import transformers_config
-from mingmoe_eval.training.adapter_files import Adapter, LoraAdapter, MoLoraAdapter
-from mingmoe_eval.training.batches import PlannedExamples, mixing_plan
-from mingmoe_eval.training.conversations import read_conversations
-from mingmoe_eval.training.encoding import EncodedStream, encode_stream, load_chat_tokenizer
-from mingmoe_eval.training.fresh_adapter import fresh_lora, fresh_molora
-from mingmoe_eval.training.processes import processes
-from mingmoe_eval.training.spec import AdapterShape, Schedule, TrainingSpec
-from mingmoe_eval.training.trainer import AdapterTrainer, trainer_arguments
-from mingmoe_eval.training.training_record import (
-    RECORD_FILE,
-    make_record,
-    state_to_resume,
-    write_record,
+from mingmoe_eval.training.adapters import (
+    Adapter,
+    LoraAdapter,
+    MoLoraAdapter,
+    fresh_lora,
+    fresh_molora,
 )
-from mingmoe_eval.training.watching import Silence, TrainingWatch
-from mingmoe_eval.training.whole_folders import (
+from mingmoe_eval.training.conversations import read_conversations
+from mingmoe_eval.training.examples import (
+    EncodedStream,
+    PlannedExamples,
+    encode_stream,
+    load_chat_tokenizer,
+    mixing_plan,
+)
+from mingmoe_eval.training.output_folder import (
+    RECORD_FILE,
     claim_output,
+    make_record,
     move_files,
     refuse_small_disk,
     staging_folder,
+    state_to_resume,
     telling,
+    write_record,
 )
+from mingmoe_eval.training.spec import AdapterShape, Schedule, Silence, TrainingSpec, TrainingWatch
+from mingmoe_eval.training.trainer import AdapterTrainer, trainer_arguments
 
 
 @dataclass(frozen=True, slots=True)

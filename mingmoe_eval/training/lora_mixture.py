@@ -18,11 +18,17 @@ from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.library_noise import quiet_libraries
+from mingmoe_eval.molora.accelerate_door import processes
 from mingmoe_eval.molora.attaching import attach_experts, attach_pair
 from mingmoe_eval.molora.formats.families import ffn_blocks, linear_sizes
 from mingmoe_eval.molora.layers import FFN_LINEARS, LinearExperts
 from mingmoe_eval.molora.sources import transformers_config
-from mingmoe_eval.training.adapter_files import MoLoraAdapter
+from mingmoe_eval.training.adapters import (
+    TRAINED_DTYPES,
+    MoLoraAdapter,
+    draw_router,
+    freeze_all_but_routers,
+)
 from mingmoe_eval.training.fine_tuning import (
     base_name,
     bytes_needed,
@@ -38,17 +44,16 @@ from mingmoe_eval.training.finished_loras import (
     common_base,
     read_loras,
 )
-from mingmoe_eval.training.fresh_adapter import (
-    TRAINED_DTYPES,
-    draw_router,
-    freeze_all_but_routers,
-)
 from mingmoe_eval.training.lorahub import RECORD_FILE, CompositionSpec
-from mingmoe_eval.training.processes import processes
-from mingmoe_eval.training.spec import AdapterShape, DataStream, Schedule, TrainingSpec
-from mingmoe_eval.training.training_record import write_record
-from mingmoe_eval.training.watching import Silence, TrainingWatch
-from mingmoe_eval.training.whole_folders import claim_output, refuse_small_disk
+from mingmoe_eval.training.output_folder import claim_output, refuse_small_disk, write_record
+from mingmoe_eval.training.spec import (
+    AdapterShape,
+    DataStream,
+    Schedule,
+    Silence,
+    TrainingSpec,
+    TrainingWatch,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,28 +21,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.library_noise import quiet_libraries
+from mingmoe_eval.molora import peft_door
 from mingmoe_eval.molora.formats.ming import ATTENTION_STEM
+from mingmoe_eval.molora.peft_door import PeftModel
 from mingmoe_eval.training.conversations import read_conversations
-from mingmoe_eval.training.encoding import EncodedStream, encode_stream, load_chat_tokenizer
-from mingmoe_eval.training.few_shot import few_shot_loss
+from mingmoe_eval.training.examples import (
+    NOT_LEARNED,
+    EncodedStream,
+    Example,
+    encode_stream,
+    load_chat_tokenizer,
+    pad_batch,
+)
 from mingmoe_eval.training.fine_tuning import base_name, load_base
 from mingmoe_eval.training.finished_loras import AlignedLoras, align, common_base, read_loras
-from mingmoe_eval.training.spec import Schedule
-from mingmoe_eval.training.training_record import write_record
-from mingmoe_eval.training.watching import Silence, TrainingWatch
-from mingmoe_eval.training.whole_folders import (
+from mingmoe_eval.training.output_folder import (
     claim_output,
     move_files,
     staging_folder,
     telling,
+    write_record,
 )
+from mingmoe_eval.training.spec import Schedule, Silence, TrainingWatch
 
 BOUND = 1.5
 L1 = 0.05
@@ -141,12 +148,11 @@ def compose_adapter(
 def set_weights(model: PeftModel, aligned: AlignedLoras, weights: Sequence[float]) -> None:
     """Makes the model's LoRA the sum of the adapters with these weights."""
     mix = torch.tensor(list(weights), dtype=torch.float32)
-    base = model.get_base_model()
     with torch.no_grad():
-        for path, (a, b) in aligned.layers.items():
-            layer = base.get_submodule(path)
-            layer.lora_A["default"].weight.copy_(_weighted(mix, a))
-            layer.lora_B["default"].weight.copy_(_weighted(mix, b))
+        for path, a, b in peft_door.live_pairs(model.get_base_model()):
+            stacked_a, stacked_b = aligned.layers[path]
+            a.copy_(_weighted(mix, stacked_a))
+            b.copy_(_weighted(mix, stacked_b))
 
 
 def read_examples(spec: CompositionSpec, base: str) -> EncodedStream:
@@ -154,6 +160,21 @@ def read_examples(spec: CompositionSpec, base: str) -> EncodedStream:
     tokenizer = load_chat_tokenizer(base, spec.chat_template)
     conversations = read_conversations(spec.few_shot)
     return encode_stream(str(spec.few_shot), conversations, tokenizer, spec.max_tokens)
+
+
+@torch.no_grad()
+def few_shot_loss(model: nn.Module, examples: Sequence[Example], batch_size: int = 8) -> float:
+    """Mean negative log-likelihood, in nats, of the learned tokens of all examples together."""
+    total, tokens = 0.0, 0
+    for start in range(0, len(examples), batch_size):
+        batch = pad_batch(examples[start : start + batch_size])
+        labels = batch.pop("labels")[:, 1:]
+        device = next(model.parameters()).device
+        logits: Tensor = model(**{name: t.to(device) for name, t in batch.items()}).logits
+        flat = logits[:, :-1].float().flatten(0, 1)
+        total += cross_entropy(flat, labels.flatten().to(device), reduction="sum").item()
+        tokens += int((labels != NOT_LEARNED).sum())
+    return total / tokens
 
 
 def _weighted(mix: Tensor, stacked: Tensor) -> Tensor:
@@ -169,23 +190,15 @@ def _loss_at(
 
 def _blank(base: PreTrainedModel, aligned: AlignedLoras) -> PeftModel:
     """The base with a LoRA on every layer that any adapter touches."""
-    config = LoraConfig(
-        r=aligned.rank,
-        lora_alpha=aligned.alpha,
-        # Whole paths: an adapter may touch q_proj in one block alone.
-        target_modules=list(aligned.layers),
-        lora_dropout=0.0,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(base, config).eval()
+    # Whole paths: an adapter may touch q_proj in one block alone.
+    targets = list(aligned.layers)
+    return peft_door.add_lora(base, rank=aligned.rank, alpha=aligned.alpha, targets=targets).eval()
 
 
 def _write(model: PeftModel, output: Path, record: dict[str, Any]) -> None:
-    model.peft_config["default"].base_model_name_or_path = record["base"]
     staging = staging_folder(output)
     with telling(output):
-        model.save_pretrained(str(staging), save_embedding_layers=False)
+        peft_door.save_adapter(model, staging, base=record["base"])
         tensors = staging / f"{ATTENTION_STEM}.safetensors"
         metadata = {"format": "pt", "composition": json.dumps(record, ensure_ascii=False)}
         save_file(load_file(tensors), tensors, metadata=metadata)

@@ -1,10 +1,10 @@
-"""What is to be trained, on what, and how: records without torch, checked before anything loads."""
+"""What is to be trained, on what, how, and who is told: without torch, checked before all else."""
 
 import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from mingmoe_eval.errors import UsageError, offence_list
 
@@ -200,3 +200,23 @@ class TrainingSpec:
         if objective.queue < 1:
             offences.append(f"queue must be at least 1, not {objective.queue}")
         return offences
+
+
+class TrainingWatch(Protocol):
+    """Told of what happens; a command shows it, a script may pass it over."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def step_done(self, step: int, steps: int, loss: float | None) -> None:
+        """So many of all steps are done; with the loss where one was computed."""
+
+
+class Silence:
+    """A watch that passes everything over."""
+
+    def note(self, text: str) -> None:
+        """Passes it over."""
+
+    def step_done(self, step: int, steps: int, loss: float | None) -> None:
+        """Passes it over."""

@@ -7,7 +7,8 @@ each process.
 """
 
 import contextlib
-import re
+import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,49 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.molora.attaching import routed_experts
-from mingmoe_eval.training.adapter_files import Adapter
-from mingmoe_eval.training.batches import PlannedExamples, pad_batch
-from mingmoe_eval.training.encoding import NOT_LEARNED
-from mingmoe_eval.training.router_supervision import RouterSupervision
-from mingmoe_eval.training.routing_watch import RoutingWatch
-from mingmoe_eval.training.spec import RouterObjective, Schedule
-from mingmoe_eval.training.training_log import TrainingLog
-from mingmoe_eval.training.watching import TrainingWatch
-from mingmoe_eval.training.whole_folders import STAGING, move_folder, staging_folder, telling
+from mingmoe_eval.training.adapters import Adapter
+from mingmoe_eval.training.examples import NOT_LEARNED, PlannedExamples, pad_batch
+from mingmoe_eval.training.output_folder import (
+    STAGING,
+    move_folder,
+    staging_folder,
+    telling,
+    training_states,
+)
+from mingmoe_eval.training.router_supervision import RouterSupervision, RoutingWatch
+from mingmoe_eval.training.spec import RouterObjective, Schedule, TrainingWatch
 
-_STATE = re.compile(r"checkpoint-(\d+)")
+OVERRIDES = (
+    "_get_output_dir",
+    "_get_train_sampler",
+    "_load_from_checkpoint",
+    "_save",
+    "_save_checkpoint",
+    "compute_loss",
+    "log",
+)
+"""Methods of transformers' Trainer that are ours: renamed there, they would never be called."""
+
+RELIES_ON = (
+    "Trainer.is_deepspeed_enabled",
+    "Trainer.is_fsdp_enabled",
+    "Trainer.model_accepts_loss_kwargs",
+    "Trainer.current_gradient_accumulation_steps",
+    "TrainingArguments._n_gpu",
+)
+"""What else is used of transformers' training that its documentation does not promise."""
 
 
 class AdapterTrainer(Trainer):  # type: ignore[misc]
@@ -147,12 +176,6 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
             shutil.rmtree(states[step], ignore_errors=True)
 
 
-def training_states(output: Path) -> dict[int, Path]:
-    """The training states in a folder, by their step."""
-    found = ((_STATE.fullmatch(path.name), path) for path in output.glob("checkpoint-*"))
-    return {int(match[1]): path for match, path in found if match}
-
-
 def trainer_arguments(output: Path, schedule: Schedule, steps: int) -> TrainingArguments:
     """What the Trainer is told."""
     on_gpu = torch.cuda.is_available()
@@ -186,3 +209,65 @@ def trainer_arguments(output: Path, schedule: Schedule, steps: int) -> TrainingA
     # whose copies of the model have no observers: one GPU a process, as under `accelerate launch`.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+LOG_FILE = "training_log.jsonl"
+
+
+class TrainingLog(TrainerCallback):  # type: ignore[misc]
+    """Writes `training_log.jsonl` and tells a watch how far training is.
+
+    After a resume the file is written anew from the training state's own history, so that it holds
+    each step once. Stops a training whose loss is no number: nothing can be learned from there on.
+    """
+
+    def __init__(self, folder: Path, watch: TrainingWatch) -> None:
+        self.path = folder / LOG_FILE
+        self.watch = watch
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Begins the file."""
+        self.watch.step_done(state.global_step, state.max_steps, None)
+        if state.is_world_process_zero:
+            lines = [_line(entry) for entry in state.log_history if "loss" in entry]
+            with telling(self.path):
+                self.path.write_text("".join(lines), "utf-8")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Moves the progress on."""
+        self.watch.step_done(state.global_step, state.max_steps, None)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any],
+        **_: Any,
+    ) -> None:
+        """Adds a line.
+
+        Raises:
+            UsageError: the loss, or its gradient, is no number.
+        """
+        if "loss" not in logs:
+            return
+        if state.is_world_process_zero:
+            with telling(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(state.log_history[-1]))
+        self.watch.step_done(state.global_step, state.max_steps, logs["loss"])
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise UsageError(
+                    f"training came apart: at step {state.global_step} the {name} is {logs[name]}; "
+                    "lower --learning-rate, or leave --bf16 out"
+                )
+
+
+def _line(entry: dict[str, Any]) -> str:
+    # Sorted, as training states keep their history: a resumed log is the same byte for byte.
+    return json.dumps(entry, sort_keys=True) + "\n"

@@ -1,0 +1,193 @@
+"""A training's folder: written whole or not at all, with the record that a resume is held to."""
+
+import contextlib
+import hashlib
+import json
+import platform
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
+from mingmoe_eval.molora.accelerate_door import processes
+from mingmoe_eval.training.spec import DataStream, TrainingSpec
+
+_STATE = re.compile(r"checkpoint-(\d+)")
+
+STAGING = "unfinished"
+"""Where a checkpoint is written before it is moved into place; whatever is found there is stale."""
+
+# torch.save says no more than this of a disk that is full.
+_TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container", "iostream")
+
+LAST_FILES = ("non_lora_trainables.bin", "non_lora_trainables.safetensors")
+"""The files that make a folder a MoLoRA checkpoint: moved last."""
+
+
+def claim_output(output: Path) -> None:
+    """Refuses a folder that holds anything, and makes one that is absent.
+
+    Raises:
+        UsageError: something is there already.
+        CheckpointError: it cannot be made.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(
+            f"{output} is there already and nothing is overwritten: choose another --output"
+        )
+    with telling(output):
+        output.mkdir(parents=True, exist_ok=True)
+
+
+def refuse_small_disk(output: Path, needed: int) -> None:
+    """Refuses a disk with less than `needed` bytes left.
+
+    Raises:
+        CheckpointError: too little room.
+    """
+    free = shutil.disk_usage(output).free
+    if free < needed:
+        raise CheckpointError(
+            f"{output} has {free / 1e9:.2f} GB left, and this needs about {needed / 1e9:.2f} GB: "
+            "make room, keep fewer training states (--keep), or choose another --output"
+        )
+
+
+def staging_folder(output: Path) -> Path:
+    """An empty folder below `output` to write into."""
+    staging = output / STAGING
+    with telling(output):
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+    return staging
+
+
+def move_files(staging: Path, output: Path) -> None:
+    """Moves every file into place, and removes the staging folder."""
+    with telling(output):
+        for path in sorted(staging.iterdir(), key=lambda path: path.name in LAST_FILES):
+            path.replace(output / path.name)
+        staging.rmdir()
+
+
+def move_folder(staged: Path, place: Path) -> None:
+    """Moves a folder into place, instead of whatever is there."""
+    with telling(place):
+        shutil.rmtree(place, ignore_errors=True)
+        staged.replace(place)
+
+
+@contextlib.contextmanager
+def telling(place: Path) -> Iterator[None]:
+    """Turns what a full or broken disk raises into one message.
+
+    Raises:
+        CheckpointError: writing failed.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise _failure(place, error) from error
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _TORCH_CANNOT_WRITE):
+            raise
+        raise _failure(place, error) from error
+
+
+def _failure(place: Path, error: Exception) -> CheckpointError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return CheckpointError(
+        f"{place} cannot be written ({reason}); what was written before is whole: make room, and "
+        "go on with --resume last if there is a training state"
+    )
+
+
+RECORD_FILE = "training.json"
+
+
+def training_states(output: Path) -> dict[int, Path]:
+    """The training states in a folder, by their step."""
+    found = ((_STATE.fullmatch(path.name), path) for path in output.glob("checkpoint-*"))
+    return {int(match[1]): path for match, path in found if match}
+
+
+def make_record(spec: TrainingSpec) -> dict[str, Any]:
+    """What a training's outcome hangs on: the request, the data, and how many processes."""
+    return {
+        "spec": spec.to_json(),
+        "data_sha256": _fingerprints(spec.data),
+        # Another number of them makes other batches.
+        "processes": processes().num_processes,
+    }
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Writes what made a checkpoint, with the versions of what computed it."""
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    text = json.dumps({**record, "versions": versions}, indent=2, ensure_ascii=False)
+    with telling(path):
+        path.write_text(text + "\n", "utf-8")
+
+
+def state_to_resume(output: Path, resume: str, record: dict[str, Any]) -> Path:
+    """The training state that `resume` means, "last" or a step, if it was begun with this record.
+
+    Raises:
+        UsageError: no such state, or another request, other data or other processes.
+        CheckpointError: the record of the beginning cannot be read.
+    """
+    states = training_states(output)
+    if not states:
+        raise UsageError(
+            f"{output} has no training state to resume from: begin anew without --resume, in "
+            "another --output"
+        )
+    known = ", ".join(map(str, sorted(states)))
+    if resume != "last" and not (resume.isdigit() and int(resume) in states):
+        raise UsageError(f"{output} has no training state of step {resume!r}; there are {known}")
+    before = _read_record(output / RECORD_FILE)
+    changes = [
+        f"{name}: {before.get(name)!r} became {value!r}"
+        for name, value in _flat(record).items()
+        if before.get(name) != value
+    ]
+    if changes:
+        headline = f"{output} was begun with other settings, and a resume goes on with the same:"
+        raise UsageError(offence_list(headline, changes))
+    return states[max(states) if resume == "last" else int(resume)]
+
+
+def _fingerprints(data: Sequence[DataStream]) -> list[str | None]:
+    """What each file holds; None for one that cannot be read, which reading it will tell."""
+    return [
+        hashlib.sha256(stream.path.read_bytes()).hexdigest() if stream.path.is_file() else None
+        for stream in data
+    ]
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        return _flat(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
