@@ -92,6 +92,34 @@ def test_any_set_of_letters_is_read_from_a_bare_list_and_after_a_cue(count, data
     assert reading.letters == tuple(key), reading
 
 
+def test_replies_that_were_misread_once_are_read():
+    path = SHARED / "golden" / "replies" / "cases.jsonl"
+    if not path.exists():
+        pytest.skip("no ../shared/golden/replies here")
+    wrong = [
+        (case["id"], reading)
+        for case in map(json.loads, path.read_text("utf-8").splitlines())
+        for reading in [read_answer(case["reply"], case["options"], single=case["single"])]
+        if (reading.answered or "unanswered") != case["expected"]
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "answered"),
+    [
+        ("多巴胺可扩张肾血管。答案是B，因为它能够", "B"),  # stated before the limit was met
+        ("B\n\n解析：多巴胺可以增加肾血流", "B"),
+        ("The answer is B. Dopamine acts on", "B"),
+        ("首先，青霉素是抗生素，A错误。其次，多巴胺是血管活性药，B正确，那么再看", None),
+        ("A. 青霉素：抗生素，用于感染。B. 多巴", None),
+        ("患者休克，需要血管活性药物，多巴胺", None),
+    ],
+)
+def test_a_reply_cut_at_its_token_limit_counts_only_for_what_it_states(reply, answered):
+    assert read_answer(reply, OPTIONS, single=True, cut_off=True).answered == answered
+
+
 def test_an_item_without_options_is_unanswered():
     assert read_answer("A. 青霉素\nB. 多巴胺", {}, single=True).letters is None
 

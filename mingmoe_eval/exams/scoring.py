@@ -9,9 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mingmoe_eval.exams import robustness
-from mingmoe_eval.metrics.answer_reading import DEFAULT, compat_mode, read_answer
-from mingmoe_eval.metrics.answer_reading.compat.o1 import NAME as O1
-from mingmoe_eval.metrics.answer_reading.compat.o1 import head_and_tail
+from mingmoe_eval.metrics.answer_reading import (
+    DEFAULT,
+    O1,
+    compat_mode,
+    head_and_tail,
+    read_answer,
+)
 from mingmoe_eval.metrics.choice_accuracy import (
     ACCURACY,
     ANSWERED,
@@ -42,7 +46,8 @@ def score_doc(doc: Mapping[str, Any], response: Response, settings: TaskSettings
     mode = _mode(settings)
     text = response.text or ""
     if mode == DEFAULT:
-        reading = read_answer(text, doc["options"], single=doc["single"])
+        cut_off = bool(response.usage) and response.usage[-1].finish == "length"
+        reading = read_answer(text, doc["options"], single=doc["single"], cut_off=cut_off)
         right = exact_match(reading.answered, doc["answer"])
         return _score(doc, reading.answered, right, reading.rule)
     rules = compat_mode(mode)

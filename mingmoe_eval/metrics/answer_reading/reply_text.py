@@ -1,4 +1,10 @@
-"""A reply as the reader wants it: one width of letters, nothing invisible, no thinking blocks."""
+r"""A reply as the reader wants it: what the model says as its answer, in one plain spelling.
+
+Replies are stored raw. Everything that is stripped is stripped here, and only for reading: thinking
+blocks, end-of-turn tokens, a question that the model goes on to ask itself, Markdown and LaTeX
+marks. Containers of an answer (`\boxed{B}`, `{"answer": "B"}`, `<answer>B</answer>`) become the
+words "final answer: B", so that the grammar behind has one form to know.
+"""
 
 import re
 import unicodedata
@@ -6,9 +12,16 @@ from dataclasses import dataclass
 
 # Folded by table and not by unicodedata.normalize: normalising a long run of combining marks
 # takes quadratic time, and a hostile or broken reply must not stall a run.
-_FULL_WIDTH = range(0xFF01, 0xFF5F)
-_ENCLOSED_LETTERS = (range(0x249C, 0x24EA), range(0x1F110, 0x1F12A), range(0x1F130, 0x1F14A))
-_MATHEMATICAL_LETTERS = range(0x1D400, 0x1D6A4)
+_COMPATIBILITY_BLOCKS = (
+    range(0xFF01, 0xFF5F),  # full-width forms
+    range(0x249C, 0x24EA),  # letters in brackets and circles
+    range(0x1F110, 0x1F12A),
+    range(0x1F130, 0x1F14A),
+    range(0x1D400, 0x1D6A4),  # mathematical letters
+    range(0x2F00, 0x2FD6),  # Kangxi radicals, which text taken out of a PDF has for characters
+    range(0x2070, 0x209D),  # superscripts and subscripts
+    (0xB2, 0xB3, 0xB9),
+)
 _NEGATIVE_ENCLOSED = (0x1F150, 0x1F170)  # white on black: no compatibility mapping exists
 _INVISIBLE = (
     *range(0x09),
@@ -22,16 +35,42 @@ _INVISIBLE = (
     *range(0x2060, 0x2070),
     *range(0xFE00, 0xFE10),
     0xFEFF,
+    *range(0xE000, 0xF900),  # private use: `mentions` marks options with these
 )
+# Radicals of the supplement block that have no compatibility mapping, as PDF texts hold them.
+_RADICALS = dict(
+    zip(
+        "⺟⺠⻁⻄⻅⻆⻋⻓⻔⻘⻚⻛⻜⻢⻣⻤⻥⻦⻩⻬⻮⻰",
+        "母民虎西见角车长门青页风飞马骨鬼鱼鸟黄齐齿龙",
+        strict=True,
+    )
+)
+# Traditional forms of the characters that the cues are made of.
+_SIMPLIFIED = dict(
+    zip(
+        "選擇項應為對錯確診斷題綜這個說與無誤適當佳屬該時據後論結總療術後發現",
+        "选择项应为对错确诊断题综这个说与无误适当佳属该时据后论结总疗术后发现",
+        strict=True,
+    )
+)
+_MARKS = {
+    **dict.fromkeys("‘’‛′`´", "'"),
+    **dict.fromkeys("“”„″", '"'),
+    **dict.fromkeys("‐‑‒–—―−", "-"),
+    **dict.fromkeys("\u3000\u00a0\u2009\u202f\t", " "),
+    **dict.fromkeys("\x0b\x0c\r\u2028\u2029", "\n"),
+    **dict.fromkeys("✓✔✅☑", "√"),
+    **dict.fromkeys("✗✘❌✕", "×"),
+}
 
 
 def _fold_table() -> dict[int, str | None]:
     table: dict[int, str | None] = dict.fromkeys(_INVISIBLE)
-    for block in (_FULL_WIDTH, *_ENCLOSED_LETTERS, _MATHEMATICAL_LETTERS):
+    for block in _COMPATIBILITY_BLOCKS:
         table |= {code: unicodedata.normalize("NFKC", chr(code)) for code in block}
     for first in _NEGATIVE_ENCLOSED:
         table |= {first + i: chr(ord("A") + i) for i in range(26)}
-    return table | {0x3000: " ", 0xA0: " ", 0x0B: "\n", 0x0C: "\n", 0x0D: "\n", 0x2028: "\n"}
+    return table | {ord(k): v for k, v in (_RADICALS | _SIMPLIFIED | _MARKS).items()}
 
 
 _FOLD = _fold_table()
@@ -45,15 +84,51 @@ _THINKING_TAG = re.compile(
     r"|<\|end_of_thought\|>|<unused95>|<\|channel\|>final<\|message\|>)",
     re.IGNORECASE,
 )
-_SOLUTION_TAG = re.compile(
-    r"</?answer>|<\|(?:begin|end)_of_solution\|>|<\|(?:im_end|end|return|eot_id|endoftext)\|>|</s>",
-    re.IGNORECASE,
-)
 # HuatuoGPT-o1 separates its reasoning from its answer with two headings.
 _THINKING_HEADING = "## Thinking"
 _FINAL_HEADING = "## Final Response"
 
+_END_OF_TURN = re.compile(
+    r"<\|(?:begin|end)_of_solution\|>|<\|(?:im_end|end|return|eot_id|endoftext)\|>|</s>"
+    r"|<end_of_turn>|</answer>"
+)
+# A base model goes on with a question of its own, or with the other side of the conversation.
+_NEXT_QUESTION = re.compile(
+    r"\n[\s*#]{0,6}(?:(?:题目|问题|下一题|question|q)\s?\d{0,4}\s?[.:]|Q\d{1,4}\b"
+    r"|(?:user|human|用户|question)\s?:|<\|im_start\|>|\[INST\]|###\s?(?:Instruction|Question))",
+    re.IGNORECASE,
+)
+
 _END = 100_000  # characters; an answer stands at the start of a reply or at its end
+
+FINAL = "\nfinal answer: "
+
+# The keys under which models put an answer when asked for JSON, or of their own accord. A plural
+# key without a word such as "correct" before it holds the options themselves.
+_JSON_KEY = re.compile(
+    r"[\"'](?:(?:(?:final|correct|best|predicted|selected|chosen|model|the|my|your)[ _-]?)"
+    r"(?:answers?|options?|choices?|letters?)|answers?|option|choice|prediction)"
+    r"(?:[ _-]?(?:choices?|idx|index|letters?|options?|keys?|labels?|text))?[\"']\s?:\s?"
+    r"|[\"'](?:最终|最后|正确)?的?(?:答案|选项|选择|回答)(?:选项|字母)?[\"']\s?:\s?",
+    re.IGNORECASE,
+)
+_ANSWER_TAG = re.compile(r"<(?:final_?)?answer>", re.IGNORECASE)
+_BOXED = re.compile(r"\\{1,2}(?:f?boxed|framebox)\s?\{")
+_LATEX_WRAPPER = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf)?|math(?:bf|rm|sf|it)|bf)\s?\{([^{}\n]{0,200})\}"
+)
+_LATEX_MARK = re.compile(r"\$|\\[()\[\]]|\\[,;! ]|\\quad")
+# "Ans. B", "Ans- (c)", "Ans. is 'd'", "Answer - B"
+_ABBREVIATED_ANSWER = re.compile(
+    r"\b(?:(?:[Aa]ns\b|ANS\b(?=[.:]))\.?(?: is\b)?\s?[-:=.]{0,3}\s?|(?:Answer|answer"
+    r"|ANSWER)\s?[-=.]{1,3}\s?)"
+    r"(?=\W{0,3}[A-Za-z](?![a-z]))"
+)
+_EMPHASIS = re.compile(r"\*+|(?<![A-Za-z0-9])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![A-Za-z0-9])")
+_LINE_MARK = re.compile(r"^[ >#|•·▪●-]{1,12}(?=\S)|^[ >#|•·▪●-]{1,12}$", re.MULTILINE)
+_LINE_MARKS = frozenset(">#|•·▪●-")
+_BLANKS = re.compile(r" {2,}")
+_BLANK_BEFORE_LINE_END = re.compile(r" +(?=\n)|(?<=\n) +")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +140,28 @@ class VisibleReply:
 
 
 def fold(text: str) -> str:
-    """One width of letters, digits and punctuation; control, format and bidi marks dropped."""
+    """One width, one script and one kind of quotes; control, format and bidi marks dropped."""
     return text.translate(_FOLD)
+
+
+def plain(text: str) -> str:
+    """A folded text without Markdown and LaTeX marks; taken from options as from replies.
+
+    Most texts hold few of the marks, and looking for a character is far cheaper than a pattern.
+    """
+    if "\\" in text:
+        text = _LATEX_WRAPPER.sub(r"\1", text)
+    if "$" in text or "\\" in text:
+        text = _LATEX_MARK.sub("", text)
+    if "*" in text or "_" in text or "`" in text:
+        text = _EMPHASIS.sub("", text)
+    if _LINE_MARKS.intersection(text):
+        text = _LINE_MARK.sub("", text)
+    if "  " in text:
+        text = _BLANKS.sub(" ", text)
+    if " \n" in text or "\n " in text:
+        text = _BLANK_BEFORE_LINE_END.sub("", text)
+    return text.strip()
 
 
 def visible_reply(reply: str) -> VisibleReply:
@@ -94,11 +189,26 @@ def visible_reply(reply: str) -> VisibleReply:
     return _after_heading("\n".join(kept), thinking)
 
 
+def statement_text(visible: str) -> tuple[str, str]:
+    """The plain text of a visible reply up to a next question, and the text with all that follows.
+
+    Where something is answered before the model runs on, the first of the two is what counts.
+    """
+    text = _ANSWER_TAG.sub(FINAL, visible) if "<" in visible else visible
+    text = _JSON_KEY.sub(FINAL, text) if '":' in text or "'" in text or '" :' in text else text
+    text = _BOXED.sub(FINAL, text) if "boxed" in text else text
+    if "ns" in text or "NS" in text:
+        text = _ABBREVIATED_ANSWER.sub("Answer: ", text)
+    run_on = _NEXT_QUESTION.search(text)
+    whole = plain(text)
+    return (plain(text[: run_on.start()]) if run_on else whole), whole
+
+
 def _after_heading(text: str, cut_off: bool) -> VisibleReply:
     _, heading, final = text.rpartition(_FINAL_HEADING)
     if not heading and text.lstrip().startswith(_THINKING_HEADING):
         return VisibleReply("", cut_off=True)
-    return VisibleReply(_without_middle(_SOLUTION_TAG.sub("\n", final).strip()), cut_off)
+    return VisibleReply(_without_middle(_END_OF_TURN.sub("\n", final).strip()), cut_off)
 
 
 def _without_middle(text: str) -> str:

@@ -1,0 +1,287 @@
+"""The words in which replies state, reject and weigh options, in English, Chinese and Japanese.
+
+Patterns over sentences that `mentions` has marked and put into small letters. Each is bounded, so
+that no reply takes more than linear time. What they mean together, `statements` says.
+"""
+
+import re
+
+from mingmoe_eval.metrics.answer_reading.mentions import GROUP, MARK
+
+# What may stand between a cue's verb and the option itself.
+FILL = (
+    r"(?:[\s:\"'(\[{<=,【】-]|[.]{3}|\b(?:the|an?|options?|choices?|letters?|number|most"
+    r"|more|likely|probably|best"
+    r"|definitely|clearly|indeed|therefore|thus|hence|both|simply|to|that|as|follows|indicated|by"
+    r"|of|in|due"
+    r"|described|represented|given|labell?ed|listed|statement|answer|correct|following|final|would"
+    r"|be|is)\b"
+    r"|\d{1,2}[.)]|应该|应当|应为|应是|应|就是|是|为|选项|选择|答案|第|以下|下列|[「『【《]){0,14}"
+)
+ONLY_FILL = re.compile(FILL)
+LINK_ENGLISH = re.compile(
+    rf"(?:.{{0,140}}?(?:\b(?:is|are|was|were|be|being|remains|becomes)\b|[:=→]|->)|\s?-)?{FILL}"
+)
+LINK_REQUIRED = re.compile(
+    rf".{{0,170}}?(?:\b(?:is|are|was|were|be|being|includes?|remains)\b|:){FILL}"
+)
+LINK_CHINESE = re.compile(
+    rf"(?:.{{0,24}}?(?:应该?是|应当是|应该?为|应当为|就是|只有|包括|有|是"
+    rf"|(?<![因认作成称分视])为|选择?|[:=-]|は|が))?{FILL}"
+)
+LINK_CHINESE_REQUIRED = re.compile(
+    rf".{{0,40}}?(?:应该?是|应当是|应该?为|应当为|就是|只有|包括|有|是|(?<![因认作成称分视])为|即"
+    rf"|[:=]|は|が){FILL}"
+)
+
+NEGATION = re.compile(
+    r"\b(?:not|never|none|neither|nor|cannot|no|incorrect(?:ly)?|wrong(?:ly)?|false|except"
+    r"|unlikely|less|lacks?"
+    r"|without|rul(?:e|es|ed|ing) out|exclud\w+|eliminat\w+|distractors?|contradicts?|against"
+    r"|insufficient)\b|n't\b"
+    r"|不|非(?!常)|没|未|无法|无关|错|误|排除|除了|除外|并未|否定|矛盾|较少|少见|次要"
+    r"|低于|有限|其他|其余|另外|干扰"
+)
+# In the link of an answer cue these words lead somewhere else: "the answer, let's analyze ...".
+ELSEWHERE = re.compile(
+    r"\b(?:not|never|none|neither|nor|cannot|no|incorrect|wrong|false|except|unlikely|analy[sz]\w*"
+    r"|consider\w*|let|let's"
+    r"|explanations?|reasoning|rationale|each|which|between|among|if|depend\w*|eliminat\w*|because"
+    r"|than|instead|unlike"
+    r"|other|others|possible|rule[sd]? out|explain\w*|look|review|evaluate\w*|options:|choices:"
+    r"|below|above|why|when"
+    r"|whether|but|based on|from|either|step by step|compare\w*|determine\w*)\b|n't\b"
+    r"|解析|分析|说明|解释|理由|原因|不|没|未|非|错误|在于|需要|应该?根据|如下选项|哪"
+)
+# Between a superlative and its verb: "the most likely cause is not", "the best of the others is".
+OPPOSED = re.compile(
+    r"\b(?:not|never|none|neither|nor|cannot|unlikely|other|others|if|whether|than|but|or)\b|n't\b"
+    r"|不|没|未|非|若|如果|其他|其余"
+)
+UNSURE = re.compile(
+    r"\b(?:could|might|may|possibly|perhaps|maybe|one possibility)\b|(?<!最)可能|也许|或许|大概"
+)
+ASKS = re.compile(r"\s?(?:吗|么|\?)")
+HYPOTHETICAL = re.compile(
+    r"\b(?:if|were|unless|had)\b[^,]{0,200}\b(?:would|could|might)\b|\bif\b[^.]{0,60}\b(?:asks?"
+    r"|asked|question)\b|(?:若|如果|假如|倘若|假设|要是)"
+)
+REJECTED_AFTER = re.compile(
+    r"\s?(?:的?说法|的?描述|的?叙述)?(?:都|均|也)?(?:是|为)?\s?(?:错|不正确|不对|不符|不是|不选)"
+    r"|\s?(?:吗|么|\?)|\s(?:through|to)\s(?=" + MARK + ")|等?(?:选项)?(?:中|之中|里)"
+)
+OTHERWISE = re.compile(
+    r"\b(?:rather than|instead of|unlike|as opposed to|in contrast|whereas|compared (?:to|with)"
+    r"|while|although|though"
+    r"|but not|and not|not)\b|而不是|而非|不是|不选|而其他|其他|其余|相比|相较|虽然|尽管"
+)
+
+# --- cues ---------------------------------------------------------------------------------------
+
+FINAL_CUE = (
+    r"\b(?:final|ultimate)\s(?:answer|choice|response|decision|selection)\b|(?:最终"
+    r"|最后)的?(?:答案|选择|结论|选项)"
+)
+ANSWER_CUE = (
+    r"\banswers?\b|\b(?:correct|best|right|appropriate|suitable|accurate|chosen|selected|my|our)\s"
+    r"(?:options?|choices?|ones?|selection|response|letters?|statements?)\b"
+)
+ANSWER_CUE_CHINESE = (
+    r"答案|正解|正答|解答|回答|答え"
+    r"|(?<!不)(?:正确|最佳|最合适|最恰当|最适合|最适宜|合适|恰当|符合(?:题意|题干|要求)?|最优|应选"
+    r"|最符合(?:题意)?)的?"
+    r"(?:选项|选择|一项|项|说法|叙述|描述|搭配|组合|表述|是|有|为)(?:有|包括)?"
+    r"|(?<![\u4e00-\u9fff])(?:选项|选择|结论)\s?(?=:|应?该?(?:是|为))|而是|应该是|应当是|应是|应为"
+    r"|当选的?(?:是|为)"
+)
+VERB_CUE = (
+    r"\b(?:choos(?:e|es|ing)|chose|select(?:s|ed|ing)?|pick(?:s|ed|ing)?|go(?:ing|es)? with"
+    r"|opt(?:s|ed|ing)? for"
+    r"|lean(?:s|ing|ed)? towards?|settle on|mark(?:ed)?)\b"
+    r"|(?<![挑备误筛竞入当任多单漏错供候改精文手待可])选(?!项|择题|手|举|修)(?:择|取|定"
+    r"|答)?[了的]?(?:答案|选项)?"
+)
+CUE = re.compile(
+    f"(?P<final>{FINAL_CUE})|(?P<chinese>{ANSWER_CUE_CHINESE})|(?P<english>{ANSWER_CUE})"
+    f"|(?P<verb>{VERB_CUE})"
+)
+# What may lie between each kind of cue and the option that it announces.
+LINKS = {
+    "final": (LINK_ENGLISH, LINK_CHINESE),
+    "english": (LINK_ENGLISH,),
+    "chinese": (LINK_CHINESE,),
+    "verb": (ONLY_FILL,),
+}
+CUE_NEGATED_BEFORE = re.compile(
+    r"(?:不|误|错|勿|未|没有?|莫|(?<![分特鉴性判区])别|若|如果|假如|漏|其他|其它|其余"
+    r"|另外|几个|四个|五个|所有|以上|这些|备"
+    r"|错误的?)(?:应该?|能|可以?|要|宜|会|必|得|再|的)?$"
+    r"|(?:\bnot|n't|\bnever|\bcannot|\bif you|\bif we|\bincorrectly|\bincorrect|\bwrong|\bother"
+    r"|\bwould have|\bmistakenly"
+    r"|\bstudents?|\bwhy|\bpossible|\bto)\s(?:\w{1,10}\s)?$"
+)
+REASON_OF_VERB_CUE = re.compile(r"\s(?:if|when|unless)\b")
+
+SUPERLATIVE = re.compile(
+    r"\b(?:(?:most|best|next|first|likeliest|correct|only|primary|main|strongest|highest|lowest"
+    r"|greatest|key|appropriate"
+    r"|preferred|first-line|initial|least|responsible|expected|diagnosis|cause|mechanism|treatment"
+    r"|drug|step|management|finding|complication"
+    r"|explanation|test|therapy|agent|organism|pathogen|factor|condition|option|structure"
+    r"|choice of)\b)"
+    r"|最(?!后|近|初|终|多|少|大|小|高|低)[\u4e00-\u9fff]{1,12}?|诊断|首选|病因|错误"
+    r"|不正确|不符合|不属于|不包括|不恰当|正确"
+)
+CONCLUDES = re.compile(
+    r"\b(?:therefore|thus|hence|so|accordingly|consequently|conclusion|summary|overall"
+    r"|ultimately)\b"
+    r"|因此|所以|故(?!障|事|意)|综上|综合|由此|可见|可知|总之|总结|最终|したがって|よって"
+)
+THAT_IS = re.compile(
+    r"(?:即|也就是|就是|对应的?是?|相当于|\bi\.?e\.?,?|\bthat is,?|\bnamely|\bwhich is"
+    r"|\bcorresponds? to|\bmatch(?:es)?|\baligns? (?:best )?with|\bpoint(?:s|ing) to"
+    r"|\bconsistent with|\bit(?:'s| is))\s?$"
+)
+MAKES = re.compile(
+    r"\b(?:mak(?:es?|ing)|leav(?:es?|ing)(?: us with)?|render(?:s|ing)?|identif(?:y|ies) )\b"
+)
+
+# --- predicates ---------------------------------------------------------------------------------
+
+APPOSITION = (
+    r"(?:\s?[,(:-]\s?[^.;。]{1,160}?[,)-]|\s[\"'(][^\"')]{1,160}[\"')]|\s[a-z][^.,;:。]{0,90}?)?"
+)
+ADVERBS = (
+    r"(?:(?:the|an?|also|thus|therefore|clearly|likely|considered|indeed|by far|probably|generally"
+    r"|typically|still|our|my|both|to be|all)\s){0,4}"
+)
+DEFINITE = (
+    r"(?:(?:single\s|most\s|more\s|best\s|correct\s|right\s|only\s|preferred\s|ideal\s|optimal\s"
+    r"|accurate\s|suitable\s|appropriate\s|next\s){0,3}"
+    r"(?:\w+\s){0,2}?(?:answers?|choices?|option\b)|(?:most|best|likeliest|preferred|ideal|optimal"
+    r"|next best|closest|strongest)\b|least likely\b"
+    r"|(?:the\s)?(?:only\s)?(?:correct|right|incorrect|false|only|exception)\b(?=\s(?:one"
+    r"|statement|option|choice|answer|diagnosis|step|treatment)))"
+)
+IS_DEFINITE_ENGLISH = re.compile(
+    rf"{APPOSITION}\s(?:is|was|are|were|would be|will be|should be|must be|seems?(?: to be)?"
+    rf"|appears?(?: to be)?|remains|represents|being|as|becomes|provides|offers|(?:best"
+    rf"|most)\s\w+)\s{ADVERBS}"
+    rf"(?!not\b|less\b)(?P<what>{DEFINITE})"
+)
+MADE = re.compile(
+    rf"{APPOSITION}\s(?:as\s|to be\s)?(?:the\s|a\s)?(?:most|best|more|correct|only|right|ideal"
+    rf"|likely|preferred|answer|better|appropriate)\b"
+)
+BEST_DESCRIBES = re.compile(rf"{APPOSITION}\s(?:best|most\s\w+ly|correctly|accurately)\s\w+")
+ADVERBS_CHINESE = (
+    r"(?:才|就|即|应该?|应当|最|更|均|都|也|完全|可能|无疑|显然|明显|确实|仍然?|被认为"
+    r"|可以|作为|而言|属于|,|\s|:|-){0,5}"
+)
+IS_DEFINITE_CHINESE = re.compile(
+    r"(?:[,(\"':-]?[^。;,不非未没]{1,40}?[,)\"'」]?)??"
+    + ADVERBS_CHINESE
+    + r"(?:错误?|对|正确|不正确)?,?(?:故|因此)?(?:是|为|属于|符合|当属|乃)?(?:本题|该题|此题|题目)?"
+    r"的?(?:[^。,;不非未没错误\ue000-\ue300]{0,16}?)"
+    r"(?P<what>(?:最?(?:正确|佳|合适|恰当|适合|适宜|优|好)的?)(?:答案|选择"
+    r"|选项)|答案|最(?:可能|合适|恰当|佳|好|适宜|适合|符合|全面|准确|主要|常见|优|有效"
+    r"|直接|重要|贴切|合理|为)|当选)"
+)
+NAMES_THE_ANSWER = re.compile(
+    r"\b(?:correct|right|best|most (?:appropriate|likely|suitable|probable)|likeliest)\b"
+    r"|答案|选择|选项|最(?:可能|合适|恰当|佳|适宜|适合|符合)"
+)
+NAMED_CHINESE = re.compile(
+    r"(?:选项|项)?(?:说法|描述|叙述)?(?:错误?|对|正确|不正确|有误|不符)?,?(?:故|因此"
+    r"|所以)?[为是](?:本题|该题)?的?(?:最?(?:正确|佳|合适|恰当|优)的?)?(?:答案|选择|选项)"
+)
+
+RIGHT = (
+    r"正确|对(?=[,，。;)\s:√]|$|[\ue000-\ue300]|的)|符合|当选|应选|恰当|合理|√"
+    r"|(?:the\s)?(?:correct|true|right|accurate|valid)\b"
+)
+WRONG = (
+    r"错|不正确|不对|不符|不当选|不应选|(?:不选"
+    r"|应?(?:予以)?排除)(?![\ue000-\ue300])|×|不恰当|不合适|不合理|不妥|有误"
+    r"|不适[合用宜]|不准确|不相符|不是(?:本题)?的?(?:最?(?:正确|佳|合适"
+    r"|恰当)的?)?(?:答案|选择|选项)"
+    r"|incorrect\b|wrong\b|false\b|inaccurate\b|ruled out\b|not (?:the |a |entirely "
+    r"|completely )?(?:(?:correct|right|best|most) )?(?:answer|true|correct|right|best|appropriate"
+    r"|accurate|likely|valid|choice|option)\b"
+)
+VERDICT_CHINESE = re.compile(
+    r"(?:[两三四五]?项|选项)?\s?[:,.、(-]{0,2}\s?(?:的?(?:说法|描述|叙述|表述|观点|内容"
+    r"|陈述|定义)?(?:都|均|也|全部|完全|是|为|最|就|则|应|被|描述|说法|(?<=[为是])不){0,4})"
+    rf"(?:(?P<wrong>{WRONG})|(?P<right>{RIGHT}))"
+)
+VERDICT_ENGLISH = re.compile(
+    r"(?:\s?[.:(-]{1,2}\s?(?:this |it |that )?(?:(?:statement|option|choice"
+    r"|answer) )?(?:is )?(?:also )?|,?\s(?:is|are|was)\s(?:also |both |all |clearly |partially "
+    r"|therefore |thus )?)"
+    rf"(?:(?P<wrong>{WRONG})|(?P<right>{RIGHT}))"
+)
+LABEL = re.compile(
+    rf"\s{{0,3}}(?:\d{{1,2}}[.)]\s?)?(?:option |answer |choice )?({MARK})\s?(?:[.:、,)-]|项|选项)?"
+)
+VERDICT_AT_END = re.compile(
+    rf"(?:[:,(>-]\s?(?:故|应|所以|因此|this is |so |thus )?|\s(?:is|are)\s)(?:的?(?:说法|描述|叙述"
+    rf"|表述)?(?:都|均|也)?(?:是|为)?(?:最|完全)?)(?:(?P<wrong>{WRONG})|(?P<right>{RIGHT}))"
+    r"(?:题意|要求|的|选项|误|答案|answer|choice|option|statement)?[\s.)]*$"
+)
+
+NONE = re.compile(
+    r"\bnone of (?:the |these |them\b|those )?(?:above|options?|choices?|answers?|listed|given"
+    r"|provided|statements?|four|five|"
+    + MARK
+    + r")|\bno (?:correct|right|suitable|valid) (?:answers?|options?|choices?)\b"
+    r"|\b(?:answer|option) is not (?:listed|given|provided|among)"
+    r"|\b(?:all|both) (?:of )?(?:the |these )?(?:options?|choices?|answers?)?\s?(?:are"
+    r"|is) (?:incorrect|wrong|false)\b"
+    r"|(?:以上|上述|所有|全部|四个|五个)(?:选项|答案|各项|几项)?(?:中)?(?:都|均|皆|全)(?:不|错"
+    r"|非|无)|没有(?:一个)?(?:正确|合适|恰当)的?(?:答案|选项)|无(?:正确|合适)(?:答案|选项)"
+)
+# Without one of these the pattern cannot match; to look for them is much cheaper.
+NONE_NEEDS = (
+    *(
+        "none of",
+        "no correct",
+        "no right",
+        "no suitable",
+        "no valid",
+        "is not ",
+        "incorrect",
+        "wrong",
+        "false",
+    ),
+    *("以上", "上述", "所有", "全部", "四个", "五个", "没有", "无正确", "无合适"),
+)
+NONE_OF_OTHERS = re.compile(r"\bother|remaining|rest\b|其他|其余")
+IS_NONE = re.compile(
+    r"\b(?:answer|choice|option)\b[^.\n]{0,30}?(?:\bis\b|:)\s?(?:none|not\b|unknown|unclear)"
+    r"|答案[^。\n]{0,8}(?:以上|无|都不)"
+)
+NOT_BUT = re.compile(
+    rf"\bnot\s{MARK},?\s(?:but|rather)\s(?:rather\s)?(?P<g>{GROUP})|(?:不是|并非){MARK},?(?:而是"
+    rf"|是)(?P<h>{GROUP})"
+)
+
+
+ENDS_CLAUSE = re.compile(
+    r"\s?(?:$|[,.;:)(\"'-]|(?:because|since|as|which|due|given|and|for|in|with|by|to|from|based"
+    r"|after|at|on|caused)\b|检查|治疗|的|[,(]|这|因为)"
+)
+
+ENDS_SENTENCE = re.compile(r"[\s)\"'.]{0,4}$")
+
+IS_BEFORE = re.compile(r"(?:\b(?:is|are|be)(?: the| an?)?|[是为即])\s?$")
+
+OTHERS_BEFORE = re.compile(
+    r"(?:\bother|\bothers|\bremaining|\brest|其他|其它|其余|另外|另)[^.。;]{0,24}$"
+)
+
+DISFAVOURED = re.compile(
+    r"[^.。;\ue000-\ue300]{0,70}?(?:\b(?:not|unlikely|less|irrelevant|unrelated|inappropriate"
+    r"|unnecessary|contraindicated)\b|n't\b|不|无关|排除|较少|少见|错)"
+)
+
+STRONGLY_WRONG = re.compile(r"错|不正确|不妥|不对|不恰当|不符合|incorrect|wrong|false")
