@@ -80,10 +80,28 @@ def _whole_json(data: bytes, name: str, suffix: str) -> list[Row] | None:
 
 
 def _keyed_records(value: dict[str, Any]) -> list[Any]:
-    """PubMedQA's files are one object a PubMed number: the key becomes the record's `id`."""
+    """One object a record, or one a column.
+
+    PubMedQA's files have one a PubMed number, which becomes the record's `id`. Medbullets' have one
+    a column, from row number to cell, as a data frame writes itself.
+    """
+    if _is_table(value):
+        numbers = next(iter(value.values()))
+        return [{name: cells[number] for name, cells in value.items()} for number in numbers]
     if value and all(isinstance(record, dict) for record in value.values()):
         return [{"id": key, **record} for key, record in value.items()]
     return [value]
+
+
+def _is_table(value: dict[str, Any]) -> bool:
+    columns = list(value.values())
+    if not columns or not all(isinstance(cells, dict) and cells for cells in columns):
+        return False
+    numbers = list(columns[0])
+    return all(number.isdigit() for number in numbers) and all(
+        list(cells) == numbers and not any(isinstance(cell, dict) for cell in cells.values())
+        for cells in columns
+    )
 
 
 def _is_record(row: Row) -> bool:

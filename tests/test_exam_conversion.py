@@ -75,6 +75,50 @@ SHAPES = {
         "pharmacist2023_tcm",
         {"question": "?", **COLUMNS, "E": "", "answer": "B", "question_type": "Optimal Choice"},
     ),
+    "MedXpertQA, GitHub": (
+        "medxpertqa",
+        {
+            "question": "?\nAnswer Choices: (A) w (B) x (C) y",
+            "options": [{"letter": c, "content": text} for c, text in COLUMNS.items()],
+            "label": ["B"],
+        },
+    ),
+    "MedXpertQA, hub": ("medxpertqa", {"question": "?", "options": COLUMNS, "label": "B"}),
+    "MMLU-Pro": (
+        "mmlu_pro_health",
+        {"question": "?", "options": ["w", "x", "y"], "answer": "B", "answer_index": 1},
+    ),
+    "SuperGPQA": (
+        "supergpqa_medicine",
+        {"question": "?", "options": ["w", "x", "y"], "answer": "x", "answer_letter": "B"},
+    ),
+    "Medbullets": ("medbullets_op4", {**COP, "opd": "", "answer_idx": "B", "answer": "x"}),
+    "CareQA": (
+        "usmle",
+        {"question": "?", "op1": "w", "op2": "x", "op3": "y", "op4": "", "answer": "B"},
+    ),
+    "HEAD-QA": (
+        "usmle",
+        {
+            "qtext": "?",
+            "answers": [{"aid": n, "atext": text} for n, text in enumerate("wxy", 1)],
+            "ra": 2,
+        },
+    ),
+    "FrenchMedMCQA": (
+        "usmle",
+        {"question": "?", "answers": {"a": "w", "b": "x", "c": "y"}, "correct_answers": ["b"]},
+    ),
+    "FrenchMedMCQA, hub": (
+        "usmle",
+        {
+            "question": "?",
+            "answer_a": "w",
+            "answer_b": "x",
+            "answer_c": "y",
+            "correct_answers": [1],
+        },
+    ),
 }
 
 
@@ -320,3 +364,17 @@ def test_a_file_without_a_row_of_this_exam_is_refused_with_what_it_holds():
 def test_a_source_that_names_no_exam_says_nothing(source):
     rows = sourced(source, source)
     assert rows_of_exam(rows, BENCHMARKS["cmexam"], name="file") == rows
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "keys", "reason"),
+    [
+        ("mmlu_pro_health", {"answer": "B", "answer_index": 2}, "answer_index counts to C"),
+        ("supergpqa_medicine", {"answer": "y", "answer_letter": "B"}, "answer is the text of C"),
+    ],
+)
+def test_two_keys_that_speak_of_two_options_are_reported(benchmark, keys, reason):
+    row = {"question": "?", "options": ["w", "x", "y"], **keys}
+    good = {**row, "answer_index": 1} if "answer_index" in keys else {**row, "answer": "x"}
+    [told] = reasons(benchmark, good, row).values()
+    assert told.endswith(reason)

@@ -172,3 +172,25 @@ def test_what_is_no_parquet_file_is_refused():
 def test_a_json_file_with_a_single_plain_value_is_refused(data):
     with pytest.raises(DataError, match=r"no record|not an object|not a JSON object"):
         parse_rows(data, name="f", suffix=".json")
+
+
+def test_a_table_of_columns_is_read_row_by_row():
+    data = b'{"question": {"0": "a?", "1": "b?"}, "answer": {"0": "A", "1": "B"}}'
+    rows = parse_rows(data, name="file", suffix=".json")
+    assert [row.fields for row in rows] == [
+        {"question": "a?", "answer": "A"},
+        {"question": "b?", "answer": "B"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"question": {"0": "a?", "1": "b?"}, "answer": {"0": "A"}}',
+        b'{"question": {"0": "a?"}, "answer": {"1": "A"}}',
+        b'{"12": {"0": {"x": 1}}, "13": {"0": {"x": 2}}}',
+    ],
+)
+def test_columns_of_unequal_rows_are_no_table(data):
+    rows = parse_rows(data, name="file", suffix=".json")
+    assert all("id" in row.fields for row in rows)

@@ -63,6 +63,8 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             in the name and in file names stands for one of them.
         subject: Rows that name another subject are left out.
         sources: What files that hold several exams call this one, in a row's `source`.
+        rows_where: Only rows with these values in these fields are the benchmark's.
+        key_counts_from: Which number as a key means the first option; None where the files say it.
         needs_context: A question without its text is not this benchmark's question.
         transcribed: The papers were copied by hand: look for the faults that this brings.
         header: Column names of CSV files that come without any.
@@ -80,6 +82,8 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     subjects: dict[str, int | None] = {}
     subject: str | None = None
     sources: tuple[str, ...] = ()
+    rows_where: dict[str, Any] = {}
+    key_counts_from: int | None = None
     needs_context: bool = False
     transcribed: bool = False
     header: tuple[str, ...] = ()

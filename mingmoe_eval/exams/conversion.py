@@ -5,6 +5,7 @@ the fields of the whole file; fields that fit none, or two that compete, are ref
 listed. Nothing is told by the values of one row.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def convert(rows: Sequence[Row], benchmark: Benchmark, *, name: str) -> Converte
     Raises:
         DataError: no known shape fits, the file is another data set's, or no row can be used.
     """
-    shape = shape_of(rows, name=name, keyless=benchmark.keyless)
+    shape = shape_of(rows, benchmark, name=name)
     questions: list[Question] = []
     unusable: list[tuple[int, str]] = []
     for row in rows:
@@ -109,7 +110,7 @@ def _exam_called(source: Any) -> str | None:
 
 
 def _question(fields: Fields, shape: Shape, benchmark: Benchmark) -> Question:
-    stem = text_of(fields.get(shape.stem))
+    stem = _OPTIONS_IN_STEM.split(text_of(fields.get(shape.stem)), maxsplit=1)[0].rstrip()
     if not stem:
         raise RowFault("no question text")
     options = shape.options(fields)
@@ -159,26 +160,51 @@ def _refuse_more_options(questions: Sequence[Question], benchmark: Benchmark, na
         )
 
 
-_STEMS = ("question", "Question", "QUESTION", "sent1")
-# One field holds them all: MedQA and the reshaped sets, CMExam, CMB, MMLU on the hub.
-_OPTION_FIELDS = ("options", "Options", "option", "choices")
+# MedXpertQA repeats the options, which it also gives apart, at the end of the question.
+_OPTIONS_IN_STEM = re.compile(r"\n\s*Answer Choices:\s*(?=\(A\))")
+
+_STEMS = ("question", "Question", "QUESTION", "sent1", "qtext")
+# One field holds them all: MedQA, the reshaped sets and most others; CMExam; CMB; MMLU on the hub;
+# FrenchMedMCQA and HEAD-QA.
+_OPTION_FIELDS = ("options", "Options", "option", "choices", "answers")
 _OPTION_COLUMNS: dict[str, OptionReader] = {
     # MMLU, CMMLU, C-Eval, the pharmacist exam; a Latin letter alone is an option column.
     "A": lambda fields: usable_options((c, fields.get(c)) for c in ascii_uppercase),
-    "opa": lambda fields: options_in_order(fields.get(f"op{c}") for c in "abcd"),  # MedMCQA
+    # MedMCQA has four, Medbullets up to five.
+    "opa": lambda fields: options_in_order(fields.get(f"op{c}") for c in "abcde"),
+    "op1": lambda fields: options_in_order(fields.get(f"op{i}") for i in range(1, 6)),  # CareQA
+    "answer_a": lambda fields: options_in_order(fields.get(f"answer_{c}") for c in "abcde"),
     "ending0": lambda fields: options_in_order(fields.get(f"ending{i}") for i in range(4)),
 }
-_KEYS = ("answer_idx", "answer", "Answer", "cop", "label", "final_decision")
+_KEYS = (
+    "answer_idx",
+    "answer",
+    "Answer",
+    "answer_letter",
+    "answer_index",
+    "correct_answers",
+    "cop",
+    "label",
+    "ra",
+    "final_decision",
+)
+# Two fields that name one and the same option: the letter and its text (MedQA, Medbullets;
+# SuperGPQA), the letter and its index (MMLU-Pro).
+_LETTER_FIELDS: dict[tuple[str, ...], str] = {
+    ("answer_idx", "answer"): "answer_idx",
+    ("answer", "answer_letter"): "answer_letter",
+    ("answer", "answer_index"): "answer",
+}
 _YES_NO_MAYBE = {"A": "yes", "B": "no", "C": "maybe"}
 
 
-def shape_of(rows: Sequence[Row], *, name: str, keyless: str) -> Shape:
+def shape_of(rows: Sequence[Row], benchmark: Benchmark, *, name: str) -> Shape:
     """The one shape that a file's records have.
 
     Args:
         rows: All rows of the file.
+        benchmark: Says what a number as a key means, and what to do about records without one.
         name: What error messages call the file.
-        keyless: What to do about records without a key, in words for the user.
 
     Raises:
         DataError: listing the fields, when no shape fits or two compete.
@@ -187,19 +213,21 @@ def shape_of(rows: Sequence[Row], *, name: str, keyless: str) -> Shape:
     stems = [stem for stem in _STEMS if stem in fields]
     options = [field for field in (*_OPTION_FIELDS, *_OPTION_COLUMNS) if field in fields]
     keys = [key for key in _KEYS if key in fields]
-    if keys == ["answer_idx", "answer"]:  # letter and text of one and the same option
-        keys = ["answer_idx"]
+    pair = _LETTER_FIELDS.get(tuple(keys)) if len(keys) == 2 else None
     if keys == ["final_decision"] and not options:
         options = ["final_decision"]
-    if len(stems) != 1 or len(options) != 1 or len(keys) > 1:
+    if len(stems) != 1 or len(options) != 1 or (len(keys) > 1 and pair is None):
         raise DataError(_unknown(name, fields, stems, options, keys))
     if not keys:
-        raise DataError(f"{name} has no answer key. {keyless}")
+        raise DataError(f"{name} has no answer key. {benchmark.keyless}")
     if options == ["final_decision"]:
         return Shape(stems[0], lambda _: dict(_YES_NO_MAYBE), _decision)
-    return Shape(
-        stems[0], _option_reader(options[0], rows), _key_reader(keys[0], options[0], rows, name)
-    )
+    if pair is not None:
+        [other] = (key for key in keys if key != pair)
+        read = _two_keys(pair, other)
+    else:
+        read = _key_reader(keys[0], options[0], rows, name, benchmark.key_counts_from)
+    return Shape(stems[0], _option_reader(options[0], rows), read)
 
 
 def _option_reader(field: str, rows: Sequence[Row]) -> OptionReader:
@@ -222,34 +250,47 @@ def _unknown(name: str, fields: set[str], *found: list[str]) -> str:
     )
 
 
-def _key_reader(key: str, options: str, rows: Sequence[Row], name: str) -> KeyReader:
+def _key_reader(
+    key: str, options: str, rows: Sequence[Row], name: str, counts_from: int | None
+) -> KeyReader:
+    if counts_from is not None:
+        return _index_reader(key, counts_from)
     if key == "cop":
         return _index_reader(key, _cop_base(rows, name))
-    if key == "label":
-        return _index_reader(key, 0)  # GBaker/MedQA-USMLE-4-options-hf counts from 0
+    if key in ("label", "correct_answers"):
+        return _index_reader(key, 0)  # GBaker/MedQA-USMLE-4-options-hf; FrenchMedMCQA on the hub
+    if key == "ra":
+        return _index_reader(key, 1)  # HEAD-QA's `aid` of the right answer
     if key == "answer" and options == "choices":
         return _index_reader(key, 0)  # cais/mmlu counts from 0
-    if key == "answer_idx":
-        return _letter_and_text
     return lambda fields, texts: _letters_or_text(fields.get(key), texts)
 
 
 def _index_reader(key: str, first_index: int) -> KeyReader:
     def read(fields: Fields, options: Mapping[str, str]) -> str:
         value = fields.get(key)
+        # A list of numbers is read item by item.
         number = _whole_number(value)
         return key_letters(value if number is None else number, options, first_index=first_index)
 
     return read
 
 
-def _letter_and_text(fields: Fields, options: Mapping[str, str]) -> str:
-    """MedQA gives the right option's letter and its text: they must not speak of two options."""
-    letters = key_letters(fields.get("answer_idx"), options)
-    by_text = letter_of_text(fields.get("answer"), options)
-    if by_text is not None and by_text not in letters:
-        raise RowFault(f"answer_idx says {letters}, answer is the text of {by_text}")
-    return letters
+def _two_keys(letter: str, other: str) -> KeyReader:
+    """A letter, and the same option's text or index: they must not speak of two options."""
+
+    def read(fields: Fields, options: Mapping[str, str]) -> str:
+        letters = key_letters(fields.get(letter), options)
+        second = fields.get(other)
+        if other == "answer_index":
+            named, means = key_letters(_whole_number(second), options, first_index=0), "counts to"
+        else:
+            named, means = letter_of_text(second, options) or letters, "is the text of"
+        if named not in letters:
+            raise RowFault(f"{letter} says {letters}, {other} {means} {named}")
+        return letters
+
+    return read
 
 
 def _letters_or_text(key: Any, options: Mapping[str, str]) -> str:

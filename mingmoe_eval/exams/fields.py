@@ -142,10 +142,21 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
 
 
+# What sets call the letter and the text of an option: MedQA, MedXpertQA, HEAD-QA.
+_PAIRS = (("key", "value"), ("letter", "content"), ("aid", "atext"))
+
+
 def _from_pairs(items: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
-    if any(not {"key", "value"} <= item.keys() for item in items):
-        raise RowFault("an option without `key` or `value`")
-    return [(item["key"], item["value"]) for item in items]
+    for letter, text in _PAIRS:
+        if all({letter, text} <= item.keys() for item in items):
+            return [(_letter_of_id(item[letter]), item[text]) for item in items]
+    raise RowFault("an option without `key` or `value`")
+
+
+def _letter_of_id(name: Any) -> Any:
+    """HEAD-QA numbers its options from 1."""
+    number = isinstance(name, int) and not isinstance(name, bool) and 1 <= name <= 26
+    return ascii_uppercase[name - 1] if number else name
 
 
 # "A text" (CMExam), "(A) text" (the reshaped sets), "A. text"; an empty option is a lone letter.

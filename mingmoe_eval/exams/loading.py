@@ -18,6 +18,7 @@ from mingmoe_eval.exams.benchmarks import Benchmark, Part, benchmark_named
 from mingmoe_eval.exams.conversion import convert, join_key, rows_of_exam
 from mingmoe_eval.exams.option_orders import OptionOrders, can_be_reordered, with_orders
 from mingmoe_eval.exams.records import docs_of, stem_key
+from mingmoe_eval.record_files import Row
 from mingmoe_eval.records import Response, TaskSettings
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def _in_several_orders(docs: Docs, orders: OptionOrders, limit: int | None) -> D
 
 def _source(chosen: Benchmark, part: Part, place: Place) -> Source:
     source = _read(chosen, part.files, part, place)
-    source = source.with_rows(rows_of_exam(source.rows, chosen, name=source.path))
+    source = source.with_rows(_rows_of(chosen, source))
     if chosen.subject is not None:
         source = _of_subject(chosen.subject, source)
     if not part.key_files or place.data_dir is None:
@@ -101,6 +102,20 @@ def _source(chosen: Benchmark, part: Part, place: Place) -> Source:
     except MissingDataError:
         return source  # the records may carry their key; if not, converting them says what to do
     return source.joined_with(key, join_key(source.rows, key.rows, part, name=key.path))
+
+
+def _rows_of(chosen: Benchmark, source: Source) -> list[Row]:
+    """The rows that are this benchmark's, of a file that holds more and says which is which."""
+    rows = rows_of_exam(source.rows, chosen, name=source.path)
+    kept = [
+        row
+        for row in rows
+        if all(row.fields.get(name, value) == value for name, value in chosen.rows_where.items())
+    ]
+    if not kept:
+        wanted = ", ".join(f"{name} is {value}" for name, value in chosen.rows_where.items())
+        raise DataError(f"{source.path} has no row of which {wanted}")
+    return kept
 
 
 def _of_subject(subject: str, source: Source) -> Source:
