@@ -12,6 +12,7 @@ from sklearn.metrics import classification_report
 from mingmoe_eval.errors import DataError
 from mingmoe_eval.promptcblue import scoring
 from mingmoe_eval.promptcblue.catalogue import TASKS
+from mingmoe_eval.promptcblue.malformed import describe
 from mingmoe_eval.promptcblue.measures import compared_label
 from mingmoe_eval.promptcblue.scorer import score_files
 from mingmoe_eval.records import Counts, MetricValue, Response, Sample, TaskResult, TaskSettings
@@ -183,6 +184,85 @@ def test_breakdowns_name_what_is_malformed():
         "half-width colon after the type": 1.0,
         "type that was not offered": 1.0,
     }
+
+
+GREETING = "您好，很高兴为您服务。"
+NOTHING = "nothing that could be read"
+ONE_LINE = {
+    "CMeEE-V2": ("疾病实体：肺炎 药物实体：青霉素", "several types on one line"),
+    "CMeIE": (
+        "具有病因关系的头尾实体对如下：头实体为甲，尾实体为乙。"
+        "具有并发症关系的头尾实体对如下：头实体为甲，尾实体为丙。",
+        "several relations on one line",
+    ),
+    "CHIP-CDEE": (
+        "头\n主体词：咳；发生状态：；主体词：痛；发生状态：",
+        "several events on one line",
+    ),
+    "CHIP-MDCFNPC": ("头：咳嗽：未患有症状疾病", "no header line"),
+    "IMCS-V2-SR": ("头：咳嗽：患有该症状 发热：患有该症状", "no header line"),
+    "IMCS-V2-MRG": ("头\n主诉：咳嗽 现病史：三天", "section missing"),
+}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_a_reply_of_which_nothing_is_read_is_malformed(task):
+    if task.name == "MedDG":  # any text is a reply
+        return
+    choices = task.labels or ("肺炎", "哮喘")
+    for text in (GREETING, GREETING * 3, "，", task.header * 1024 or GREETING * 1024):
+        assert describe(task, text, choices) != "well-formed"
+    if task.header:
+        lines = "\n".join([task.header] * 1024)
+        assert describe(task, lines, choices) != "well-formed"
+
+
+@pytest.mark.parametrize("name", ["CHIP-CDEE", "CHIP-MDCFNPC", "IMCS-V2-SR"])
+def test_a_greeting_and_a_repeated_header_have_a_kind_of_their_own(name):
+    task = TASKS[name]
+    assert describe(task, GREETING, task.labels) == NOTHING
+    assert describe(task, task.header * 1024, task.labels) == NOTHING
+    assert describe(TASKS["CHIP-CDN"], "，，", ("肺炎",)) == NOTHING
+
+
+@pytest.mark.parametrize("name", ONE_LINE)
+def test_items_that_share_a_line_are_malformed(name):
+    text, kind = ONE_LINE[name]
+    assert kind in describe(TASKS[name], text, TASKS[name].labels).split("; ")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("CMeEE-V2", "疾病实体 肺炎", "no colon after the type"),
+        ("CMeIE", "具有病因关系的头尾实体对如下：甲，乙", "text that is no pair"),
+        (
+            "CMeIE",
+            "具有病因关系的头尾实体对如下:头实体为甲，尾实体为乙。",
+            "no 如下： after the relation",
+        ),
+        ("CHIP-CDEE", "头\n主体词：痛；描述词:重", "text that is no attribute"),
+        ("CHIP-CDEE", "头\n主体词：痛； 描述词：重", "text that is no attribute"),
+    ],
+)
+def test_content_that_the_official_parser_loses_has_a_kind(name, text, kind):
+    assert describe(TASKS[name], text, TASKS[name].labels) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CMeEE-V2", "上述句子中的实体包含：\n疾病实体：\n药物实体："),
+        ("IMCS-V2-NER", "上述句子没有指定类型实体"),
+        ("CMeIE", "具有病因关系的头尾实体对如下："),
+        ("CHIP-CDN", "没有对应的标准化实体"),
+        ("CHIP-CDEE", "上述句子中的临床发现事件如下："),
+        ("CHIP-MDCFNPC", "上述对话中临床发现实体以及其阴阳性判别如下："),
+        ("IMCS-V2-SR", "当前对话中的症状及其阴阳性判断为："),
+    ],
+)
+def test_saying_that_there_is_nothing_is_well_formed(name, text):
+    assert describe(TASKS[name], text, TASKS[name].labels) == "well-formed"
 
 
 def test_a_report_is_broken_down_by_section():

@@ -14,6 +14,7 @@ from mingmoe_eval.promptcblue.catalogue import (
     CblueTask,
     Choices,
 )
+from mingmoe_eval.promptcblue.parsing import parse_answer
 
 WELL_FORMED = "well-formed"
 
@@ -25,7 +26,11 @@ def kinds_of_fault(task: CblueTask, text: str, choices: Choices) -> list[str]:
     """The kinds of fault in one output, each once; none for a well-formed one."""
     if not text.strip():
         return ["empty output"]
-    return list(dict.fromkeys(_faults(task, text, choices)))
+    faults = list(dict.fromkeys(_faults(task, text, choices)))
+    # A reply must say that there is nothing: a greeting, of which nothing is read either, does not.
+    if not faults and not parse_answer(task, text, choices) and not _says_nothing(task, text):
+        return ["nothing that could be read"]
+    return faults
 
 
 def describe(task: CblueTask, text: str, choices: Choices) -> str:
@@ -37,6 +42,17 @@ def most_frequent(descriptions: Iterable[str], *, most: int = 10) -> list[tuple[
     """The most frequent kinds among descriptions, with how many outputs show each."""
     kinds = Counter(k for d in descriptions if d != WELL_FORMED for k in d.split("; "))
     return sorted(kinds.items(), key=lambda entry: (-entry[1], entry[0]))[:most]
+
+
+def _says_nothing(task: CblueTask, text: str) -> bool:
+    """Whether a reply without items is the form's own way to say so: a header, or empty lists."""
+    match task.family:
+        case "ner" | "relations":
+            return True  # their faults see to it that some type or relation has a line
+        case "normalisation":
+            return text.strip() == NO_STANDARD_TERM
+        case _:
+            return text.strip().rstrip("：:") == task.header.rstrip("：")
 
 
 def _faults(task: CblueTask, text: str, choices: Choices) -> Iterator[str]:
@@ -62,12 +78,19 @@ def _entity_faults(lines: Sequence[str], choices: Choices) -> Iterator[str]:
     listed = any(line.startswith(f"{option}实体") for line in lines for option in choices)
     if not listed and not lines[0].startswith(_SAYS_NONE):
         yield "no line of an offered type"
+    offered = tuple(f"{option}实体" for option in choices)
     for line in lines:
-        if any(line.startswith(f"{option}实体:") for option in choices):
+        started = line.startswith(offered)
+        if any(line.startswith(f"{option}:") for option in offered):
             yield "half-width colon after the type"
-        elif "实体：" in line and not line.startswith(tuple(f"{o}实体" for o in choices)):
-            offered = line.lstrip(" \t-*•").startswith(tuple(f"{o}实体" for o in choices))
-            yield "something before the type" if offered else "type that was not offered"
+        elif "实体：" in line and not started:
+            begins = line.lstrip(" \t-*•").startswith(offered)
+            yield "something before the type" if begins else "type that was not offered"
+        elif started and not line.startswith(tuple(f"{option}：" for option in offered)):
+            yield "no colon after the type"
+        # The types after the first one of a line are taken for its entities.
+        if started and sum(f"{option}：" in line for option in dict.fromkeys(offered)) > 1:
+            yield "several types on one line"
 
 
 def _relation_faults(lines: Sequence[str], choices: Choices) -> Iterator[str]:
@@ -80,10 +103,17 @@ def _relation_faults(lines: Sequence[str], choices: Choices) -> Iterator[str]:
         elif start[2:].strip() not in choices:
             yield "relation that was not offered"
     for line in lines:
-        units = line.split("。")
+        *before, pairs = line.split("关系的头尾实体对")
+        units = pairs.removeprefix("如下：").split("。")
+        if before and not pairs.startswith("如下："):
+            yield "no 如下： after the relation"  # the line's beginning stays on its first subject
+        if len(before) > 1:
+            yield "several relations on one line"
         if any("头实体为" in unit and "，尾实体为" not in unit for unit in units):
             yield "head without tail"
-        if "头实体为" in line and "关系的头尾实体对" not in line:
+        elif before and any(unit.strip() and "，尾实体为" not in unit for unit in units):
+            yield "text that is no pair"
+        if "头实体为" in line and not before:
             yield "pair on a line without relation"
 
 
@@ -96,17 +126,24 @@ def _term_faults(lines: Sequence[str], choices: Choices) -> Iterator[str]:
 
 
 def _event_faults(lines: Sequence[str]) -> Iterator[str]:
-    if any(f"{key}：" in lines[0] for key in EVENT_KEYS):
+    starts = tuple(f"{key}：" for key in EVENT_KEYS)
+    if any(start in lines[0] for start in starts):
         yield "no header line"
     for line in lines[1:]:
+        pieces = line.split("；")
+        keys = [start for piece in pieces for start in starts if piece.startswith(start)]
         if not line.strip():
             yield "blank line"
-        elif not any(piece.startswith(f"{EVENT_KEYS[0]}：") for piece in line.split("；")):
+        elif starts[0] not in keys:
             yield "line without 主体词"
+        elif len(keys) > len(set(keys)):
+            yield "several events on one line"
+        elif any(not piece.startswith(starts) for piece in pieces if piece.strip()):
+            yield "text that is no attribute"
 
 
 def _status_faults(lines: Sequence[str], choices: Choices) -> Iterator[str]:
-    if lines[0].partition("：")[2] in choices:
+    if any(f"：{status}" in lines[0] for status in choices if status):
         yield "no header line"
     for line in lines[1:]:
         parts = line.split("：")
