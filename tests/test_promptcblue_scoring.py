@@ -166,16 +166,70 @@ def ner_samples(reply):
     return [make_sample("t", 0, doc, doc["input"], Response(text=reply), SUITE)]
 
 
+def shares(table):
+    return {name: (row.value, row.n) for name, row in table.items()}
+
+
 def test_breakdowns_show_each_type_by_sets_and_by_bio_tags():
     reply = "头\n疾病实体：肺炎，哮喘\n药物实体：青霉素\n身体部位实体：肺"
     tables = scoring.breakdowns(ner_samples(reply), SUITE)
     by_label = {kind: row.value for kind, row in tables["label"].items()}
     # 哮喘 is invented: precision 1/2, recall 1.
     assert by_label == pytest.approx({"疾病": 2 / 3, "药物": 1.0, "身体部位": 0.0})
-    # It is not in the prompt, so the BIO view cannot show it; 肺 stands free in 肺部 only.
+    # It is not in the prompt, so the BIO view cannot show it; 肺 is another span than 肺部.
     by_tag = {kind: row.value for kind, row in tables["tag"].items()}
     assert by_tag == pytest.approx({"疾病": 1.0, "药物": 1.0, "身体部位": 0.0})
+    assert shares(tables["entities not in the prompt"]) == {"gold": (0.0, 3), "replies": (0.25, 4)}
     assert "malformed" not in tables
+
+
+NESTED = {
+    "input": "找出实体：右肺上叶腺癌患者行右肺上叶切除术，术后出现肺炎。",
+    "target": "上述句子中的实体包含：\n疾病实体：右肺上叶腺癌，肺炎\n"
+    "身体部位实体：右肺上叶，肺，右肺\n医疗程序实体：右肺上叶切除术\n临床表现实体：肺炎",
+    "answer_choices": ["疾病", "身体部位", "医疗程序", "临床表现"],
+    "task_type": "ner",
+    "task_dataset": "CMeEE-V2",
+    "sample_id": "1",
+}
+
+
+def tag_rows(doc, reply):
+    sample = make_sample("t", 0, doc, doc["input"], Response(text=reply), SUITE)
+    tables = scoring.breakdowns([sample], TaskSettings())
+    return shares(tables["tag"]), shares(tables["entities not in the prompt"])
+
+
+def test_the_right_answer_is_right_by_tags_however_its_entities_are_nested():
+    rows, unplaced = tag_rows(NESTED, NESTED["target"])
+    assert rows == {"疾病": (1, 2), "身体部位": (1, 3), "医疗程序": (1, 1), "临床表现": (1, 1)}
+    assert unplaced == {"gold": (0, 7), "replies": (0, 7)}
+
+
+def test_a_part_of_a_nested_answer_is_right_by_tags_in_any_order():
+    # One of three parts found, the entity around it not; 右肺上叶腺 is invented, within another.
+    reply = "头\n身体部位实体：右肺\n疾病实体：右肺上叶腺，肺炎"
+    rows, unplaced = tag_rows(NESTED, reply)
+    assert rows["身体部位"] == (pytest.approx(2 * 1 * (1 / 3) / (1 + 1 / 3)), 3)
+    assert rows["疾病"] == (0.5, 2)
+    assert rows["临床表现"] == (0, 1)
+    assert unplaced == {"gold": (0, 7), "replies": (0, 3)}
+
+
+def test_gold_that_is_not_in_the_prompt_is_counted():
+    doc = {**NESTED, "target": NESTED["target"] + "，咯血"}
+    rows, unplaced = tag_rows(doc, doc["target"])
+    assert rows["临床表现"] == (1, 1)
+    assert unplaced == {"gold": (1 / 8, 8), "replies": (1 / 8, 8)}
+
+
+@pytest.mark.parametrize("folder", [f for f in SETS if f.is_dir()], ids=str)
+def test_gold_itself_is_right_by_tags(folder):
+    docs = [doc for doc in read_lines(folder / "records.jsonl") if doc["task_type"] == "ner"]
+    for doc in docs:
+        sample = make_sample("t", 0, doc, doc["input"], Response(text=doc["target"]), SUITE)
+        tags = scoring.breakdowns([sample], TaskSettings()).get("tag", {})
+        assert {row.value for row in tags.values()} <= {1.0}
 
 
 def test_breakdowns_name_what_is_malformed():

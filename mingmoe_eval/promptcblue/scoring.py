@@ -15,6 +15,7 @@ from mingmoe_eval.errors import DataError
 from mingmoe_eval.metrics.metric import Counted, fold_together, tabulate, total_of
 from mingmoe_eval.metrics.uncertainty import mean_of_parts, share
 from mingmoe_eval.promptcblue.catalogue import TASKS, Answer, CblueTask, Family, task_named
+from mingmoe_eval.promptcblue.lenient import fold_width
 from mingmoe_eval.promptcblue.malformed import describe, most_frequent
 from mingmoe_eval.promptcblue.measures import (
     LABEL_F1,
@@ -107,8 +108,9 @@ def breakdowns(
     """Tables behind the main metric, by what they are split by.
 
     label: F1 of each entity type, relation, status or class. tag: F1 of each entity type in the
-    BIO view of seqeval, over what can be found in the prompt. section: ROUGE-L of each part of a
-    report. malformed: the ten most frequent faults of format, as shares of the responses.
+    BIO view of seqeval, over what can be found in the prompt; entities not in the prompt: what
+    cannot. section: ROUGE-L of each part of a report. malformed: the ten most frequent faults of
+    format, as shares of the responses.
     """
     task = _task(samples[0].doc)
     answers: list[AnswerPair]
@@ -119,7 +121,7 @@ def breakdowns(
         answers = [(_gold(s.doc, settings), _predicted(s, task, settings)) for s in samples]
     tables: dict[str, _Breakdown] = {
         "label": _label_values(task, answers),
-        "tag": _tag_values(task, samples, answers),
+        **(_tag_tables(samples, answers, settings) if task.family == "ner" else {}),
         "section": _section_values(samples),
         "malformed": {
             kind: MALFORMED.stamped(share(count, len(samples)))
@@ -212,15 +214,23 @@ def _label_values(task: CblueTask, answers: Sequence[tuple[Answer, Answer]]) -> 
     }
 
 
-def _tag_values(
-    task: CblueTask, samples: Sequence[Sample], answers: Sequence[tuple[Answer, Answer]]
-) -> _Breakdown:
-    if task.family != "ner":
-        return {}
-    rows = tag_view([str(sample.doc["input"]) for sample in samples], answers)
+def _tag_tables(
+    samples: Sequence[Sample], answers: Sequence[AnswerPair], settings: TaskSettings
+) -> dict[str, _Breakdown]:
+    """F1 of each entity type by BIO tags, and how much of either side has no place for them."""
+    prompts = [str(sample.doc["input"]) for sample in samples]
+    if _profile(settings) == "lenient":
+        prompts = [fold_width(prompt) for prompt in prompts]  # as its entities are
+    view = tag_view(prompts, answers)
+    sides = zip(("gold", "replies"), view.unplaced, view.entities, strict=True)
     return {
-        kind: LABEL_F1.stamped(MetricValue(value=row.f1, n=row.support))
-        for kind, row in rows.items()
+        "tag": {
+            kind: LABEL_F1.stamped(MetricValue(value=row.f1, n=row.support))
+            for kind, row in view.rows.items()
+        },
+        "entities not in the prompt": {
+            side: MALFORMED.stamped(share(lost, total)) for side, lost, total in sides if total
+        },
     }
 
 

@@ -1,7 +1,7 @@
 """One task by label: entity types, relations, statuses or classes, each with its own F1."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from typing import Any, cast
 
 from mingmoe_eval.metrics.label_f1 import LabelScore
@@ -65,33 +65,53 @@ def _by_label(task: CblueTask, answer: Answer) -> dict[str, set[tuple[str, ...]]
     return {label: answer_tuples(items) for label, items in grouped.items()}
 
 
-def tag_view(
-    prompts: Sequence[str], answers: Sequence[tuple[Answer, Answer]]
-) -> dict[str, LabelScore]:
+@dataclass(frozen=True, slots=True)
+class TagView:
+    """Entity types by BIO tags, and how many entities no tag could be given to.
+
+    Attributes:
+        rows: Type -> its scores.
+        entities: Distinct entities of gold and of the replies, over all docs.
+        unplaced: How many of each are not in the prompt.
+    """
+
+    rows: Mapping[str, LabelScore]
+    entities: tuple[int, int]
+    unplaced: tuple[int, int]
+
+
+def tag_view(prompts: Sequence[str], answers: Sequence[AnswerPair]) -> TagView:
     """Entity types as seqeval sees them: BIO tags over the characters of the prompt.
 
     The official score compares sets of strings and does not know where they stand, so it needs
     another step than seqeval. This view shows what sequence labelling papers report: an entity
-    counts when its span and type agree. Outputs carry no places; each entity is put at its first
-    free place in the prompt, longer ones first, and what is not in the prompt cannot be shown: an
-    invented entity does not cost precision here.
+    counts when its span and type agree. Answers carry no places; an entity is where its text first
+    stands in the prompt, for gold and reply alike. One BIO sequence cannot hold an entity inside
+    another, so nested ones lie on layers of their own (as in Ju et al. 2018, "A neural layered
+    model for nested named entity recognition"). What is not in the prompt has no place, and costs
+    nothing here: it is counted.
     """
     from seqeval.metrics import classification_report
     from seqeval.scheme import IOB2
 
-    gold, said = (
-        [
-            _tags(prompt, cast(list[Item], pair[side]))
-            for prompt, pair in zip(prompts, answers, strict=True)
-        ]
-        for side in (0, 1)
-    )
-    if not any(tag != "O" for tags in gold for tag in tags):
-        return {}
+    tags: tuple[list[list[str]], list[list[str]]] = ([], [])
+    counts = [[0, 0], [0, 0]]
+    for prompt, pair in zip(prompts, answers, strict=True):
+        sides = [_entities(answer) for answer in pair]
+        layers = _layers(prompt, sides[0] | sides[1])
+        placed = {entity for layer in layers for entity in layer}
+        for side, entities in enumerate(sides):
+            counts[side][0] += len(entities)
+            counts[side][1] += len(entities - placed)
+            tags[side].extend(_tags(len(prompt), layer, entities) for layer in layers)
+    (of_gold, gold_lost), (of_replies, replies_lost) = counts
+    lost = (gold_lost, replies_lost)
+    if of_gold == gold_lost:
+        return TagView({}, (of_gold, of_replies), lost)
     report: dict[str, Any] = classification_report(
-        gold, said, mode="strict", scheme=IOB2, output_dict=True, zero_division=0
+        *tags, mode="strict", scheme=IOB2, output_dict=True, zero_division=0
     )
-    return {
+    rows = {
         kind: LabelScore(
             float(row["precision"]),
             float(row["recall"]),
@@ -101,23 +121,44 @@ def tag_view(
         for kind, row in report.items()
         if not kind.endswith(" avg")
     }
+    return TagView(rows, (of_gold, of_replies), lost)
 
 
-def _tags(prompt: str, items: Sequence[Item]) -> list[str]:
-    tags = ["O"] * len(prompt)
-    entities = sorted({(str(i["entity"]), str(i["type"])) for i in items}, key=_longest_first)
-    for entity, kind in entities:
-        start = prompt.find(entity)
-        while start >= 0:
-            span = range(start, start + len(entity))
-            if all(tags[place] == "O" for place in span):
-                tags[start : start + len(entity)] = [f"B-{kind}"] + [f"I-{kind}"] * (
-                    len(entity) - 1
-                )
-                break
-            start = prompt.find(entity, start + 1)
+_Entity = tuple[str, str]
+"""Text and type."""
+
+
+def _entities(answer: Answer) -> set[_Entity]:
+    return {(str(item["entity"]), str(item["type"])) for item in cast(list[Item], answer)}
+
+
+def _layers(prompt: str, entities: set[_Entity]) -> list[dict[_Entity, int]]:
+    """Where each entity starts in the prompt, on layers within which none overlap.
+
+    Outer entities come before those inside them; what is not in the prompt is on no layer.
+    """
+    layers: list[dict[_Entity, int]] = []
+    for entity in sorted(entities, key=lambda entity: (-len(entity[0]), *entity)):
+        start = prompt.find(entity[0])
+        if start < 0:
+            continue
+        end = start + len(entity[0])
+        free = (
+            layer
+            for layer in layers
+            if all(end <= at or at + len(text) <= start for (text, _), at in layer.items())
+        )
+        if (first := next(free, None)) is None:
+            layers.append(first := {})
+        first[entity] = start
+    return layers
+
+
+def _tags(length: int, layer: Mapping[_Entity, int], entities: set[_Entity]) -> list[str]:
+    """One layer's tags of one side's entities."""
+    tags = ["O"] * length
+    for (text, kind), start in layer.items():
+        if (text, kind) in entities:
+            inside = [f"I-{kind}"] * (len(text) - 1)
+            tags[start : start + len(text)] = [f"B-{kind}", *inside]
     return tags
-
-
-def _longest_first(entity: tuple[str, str]) -> tuple[int, str, str]:
-    return -len(entity[0]), *entity
