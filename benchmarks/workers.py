@@ -29,9 +29,9 @@ from mingmoe_eval.engine.tokenisation import EncodedPair
 from mingmoe_eval.routing.counts import RoutedLayer, RoutingCounts, layout_of
 from mingmoe_eval.routing.record import RunRouting
 from mingmoe_eval.workers.crew import Crew
+from mingmoe_eval.workers.ledger import cut_into_shards
 from mingmoe_eval.workers.packing import PackedQuestions, Piece, ReceivedCounts
 from mingmoe_eval.workers.ray_cluster import Places, _Actor, connected
-from mingmoe_eval.workers.shards import cut_into_shards
 from mingmoe_eval.workers.worker import Worker
 
 # A question of 115 tokens with four letters to score, as in the other benchmarks.

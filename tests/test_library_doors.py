@@ -13,6 +13,7 @@ from tiny_checkpoints import save_base
 
 from mingmoe_eval.molora import accelerate_door, load_model, peft_door
 from mingmoe_eval.training import trainer
+from mingmoe_eval.workers import ray_cluster
 
 PACKAGE = Path(peft_door.__file__).parents[1]
 
@@ -56,6 +57,17 @@ def test_transformers_training_has(name):
     assert attribute in source, name
 
 
+@pytest.mark.parametrize("name", ray_cluster.RELIES_ON)
+def test_ray_has(name):
+    ray = pytest.importorskip("ray")
+    assert resolved(ray, name) is not None
+
+
+def test_a_method_of_rays_actors_takes_the_option_that_bounds_what_waits():
+    actor = pytest.importorskip("ray.actor")
+    assert ray_cluster.BACKPRESSURE in inspect.signature(actor.ActorMethod._remote).parameters
+
+
 @pytest.fixture
 def tuned(tmp_path):
     base = load_model(save_base(tmp_path / "base"), device="cpu")
@@ -91,7 +103,11 @@ def test_an_offloaded_layer_keeps_its_hook_where_the_door_looks_for_it():
 
 @pytest.mark.parametrize(
     ("library", "door"),
-    [("peft", "molora/peft_door.py"), ("accelerate", "molora/accelerate_door.py")],
+    [
+        ("peft", "molora/peft_door.py"),
+        ("accelerate", "molora/accelerate_door.py"),
+        ("ray", "workers/ray_cluster.py"),
+    ],
 )
 def test_nothing_else_imports(library, door):
     files = (path for path in PACKAGE.rglob("*.py") if "_bundled" not in path.parts)

@@ -12,9 +12,8 @@ from mingmoe_eval.engine.generation_settings import GenerationSettings
 from mingmoe_eval.engine.prefix_plan import common_length
 from mingmoe_eval.engine.response_store import StoredAnswer
 from mingmoe_eval.engine.tokenisation import EncodedPair
-from mingmoe_eval.workers.ledger import Ledger
+from mingmoe_eval.workers.ledger import Ledger, cut_into_shards
 from mingmoe_eval.workers.packing import PackedQuestions, Piece
-from mingmoe_eval.workers.shards import cut_into_shards
 
 # Few ids, so that sequences share much.
 SEQUENCES = st.lists(

@@ -127,6 +127,16 @@ def test_a_checkpoint_that_does_not_load_is_one_clear_mistake(tmp_path, cluster)
         ray.crew(Script(tmp_path / "log", refusal="no weights in ckpt"), lambda note: None)
 
 
+def test_rays_account_of_a_node_says_what_the_door_asks_of_it(cluster):
+    import ray
+
+    from mingmoe_eval.workers.ray_cluster import OF_A_NODE, connected
+
+    with connected(Places(workers=1, address=cluster.address)):
+        nodes = ray.nodes()
+    assert {name for name in OF_A_NODE for node in nodes if name in node} == set(OF_A_NODE)
+
+
 def test_more_gpus_than_any_machine_has_are_refused(cluster):
     places = Places(workers=1, address=cluster.address, gpus_per_worker=4)
     from mingmoe_eval.workers.ray_cluster import connected

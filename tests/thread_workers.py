@@ -5,8 +5,13 @@ from collections.abc import Callable, Iterator
 
 from mingmoe_eval.errors import MingMoeError
 from mingmoe_eval.workers.packing import PackedQuestions, Piece
-from mingmoe_eval.workers.pilot import WorkerDiedError, WorkerFailedError
-from mingmoe_eval.workers.worker import OpenBackend, Opened, Worker
+from mingmoe_eval.workers.worker import (
+    OpenBackend,
+    Opened,
+    Worker,
+    WorkerDiedError,
+    WorkerFailedError,
+)
 
 
 class ThreadWorker:

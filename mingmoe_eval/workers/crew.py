@@ -19,19 +19,18 @@ from mingmoe_eval.errors import CheckpointError, MingMoeError, offence_list
 from mingmoe_eval.records import JsonDict
 from mingmoe_eval.routing.account import RoutingSink
 from mingmoe_eval.routing.counts import RoutingCounts
-from mingmoe_eval.workers.ledger import Ledger, LedgerCounts
+from mingmoe_eval.workers.ledger import Ledger, LedgerCounts, cut_into_shards
 from mingmoe_eval.workers.packing import PackedQuestions, Piece, ReceivedCounts
-from mingmoe_eval.workers.pilot import (
+from mingmoe_eval.workers.worker import (
     TICK_SECONDS,
     Ended,
     Event,
+    Opened,
     Pilot,
     Spawn,
     WorkerDiedError,
     WorkerFailedError,
 )
-from mingmoe_eval.workers.shards import cut_into_shards
-from mingmoe_eval.workers.worker import Opened
 
 # Deaths in a row, for each worker, without an answer between them: then it is no accident.
 _MOST_DEATHS = 3

@@ -17,8 +17,7 @@ from mingmoe_eval.engine.checkpoint import Checkpoint
 from mingmoe_eval.errors import MingMoeError, UsageError
 from mingmoe_eval.workers.crew import Crew
 from mingmoe_eval.workers.packing import PackedQuestions, Piece
-from mingmoe_eval.workers.pilot import Remote, WorkerDiedError, WorkerFailedError
-from mingmoe_eval.workers.worker import Opened, Worker
+from mingmoe_eval.workers.worker import Opened, Remote, Worker, WorkerDiedError, WorkerFailedError
 
 _POLL_SECONDS = 0.02
 _BEAT_SECONDS = 2.0

@@ -1,6 +1,8 @@
-"""Workers as actors of Ray, on this machine or a cluster; nothing else of Ray is used.
+"""Workers as actors of Ray, on this machine or a cluster: the one door to Ray.
 
 Ray starts and places processes, and says when one is gone; what to compute again is decided here.
+`RELIES_ON`, `OF_A_NODE` and `BACKPRESSURE` name what is used of it that its documentation does not
+promise; a test resolves each, so that a release that takes one away is found by its name.
 """
 
 import contextlib
@@ -14,8 +16,30 @@ from typing import Any
 from mingmoe_eval.errors import MingMoeError, UsageError
 from mingmoe_eval.workers.crew import Crew
 from mingmoe_eval.workers.packing import PackedQuestions, Piece
-from mingmoe_eval.workers.pilot import Remote, Spawn, WorkerDiedError, WorkerFailedError
-from mingmoe_eval.workers.worker import OpenBackend, Opened, Worker
+from mingmoe_eval.workers.worker import (
+    OpenBackend,
+    Opened,
+    Remote,
+    Spawn,
+    Worker,
+    WorkerDiedError,
+    WorkerFailedError,
+)
+
+RELIES_ON = (
+    "actor.ActorMethod",
+    "exceptions.RayError",
+    "exceptions.RayTaskError",
+    "kill",
+    "nodes",
+)
+"""Below `ray`."""
+
+OF_A_NODE = ("Alive", "Resources")
+"""What `ray.nodes` tells of each."""
+
+BACKPRESSURE = "_generator_backpressure_num_objects"
+"""The option of a method that streams: how many of its pieces may wait to be taken."""
 
 # Pieces are small and taken at once; Ray's own default is a third of the machine's memory.
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -153,7 +177,8 @@ def _measured(places: Places) -> RayCluster:
     import ray
 
     every: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in every if node["Alive"]]
+    alive, resources = OF_A_NODE
+    nodes = [node[resources] for node in every if node[alive]]
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     gpus = sum(node.get("GPU", 0) for node in nodes)
     a_worker = places.gpus_per_worker
@@ -200,7 +225,7 @@ class _Actor(Remote):
 
         with _translated():
             pieces = self._actor.work.options(
-                num_returns="streaming", _generator_backpressure_num_objects=_PIECES_AHEAD
+                num_returns="streaming", **{BACKPRESSURE: _PIECES_AHEAD}
             ).remote(number, questions)
             for piece in pieces:
                 yield ray.get(piece)
