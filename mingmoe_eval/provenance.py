@@ -7,12 +7,30 @@ import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mingmoe_eval import __version__
 from mingmoe_eval.records import JsonDict, Sample, TaskSettings, fingerprint
 
 _PACKAGES = ("lm_eval", "torch", "transformers", "peft", "datasets", "numpy", "scipy", "tokenizers")
+
+
+class TaskProvenance(TypedDict, total=False):
+    """What the verbs read of what stands behind a task's numbers."""
+
+    form: str
+    reading: str
+    profile: str
+    access: str
+    data_fingerprint: str | None
+
+
+class Provenance(TypedDict, total=False):
+    """What the verbs read of a run's provenance; what else it says is shown as it is."""
+
+    tasks: dict[str, TaskProvenance]
+    packages: dict[str, str | None]
+    created: str
 
 
 def environment() -> JsonDict:

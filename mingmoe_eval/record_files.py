@@ -2,12 +2,12 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mingmoe_eval.errors import DataError, offence_list
+from mingmoe_eval.json_files import JsonFault, lone_surrogate, parse, parse_lines
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
@@ -21,10 +21,6 @@ class Row:
 
     number: int
     fields: Mapping[str, Any]
-
-
-class _Fault(ValueError):
-    """What is wrong with one line."""
 
 
 def parse_rows(data: bytes, *, name: str, suffix: str, header: Sequence[str] = ()) -> list[Row]:
@@ -63,8 +59,8 @@ def _whole_json(data: bytes, name: str, suffix: str) -> list[Row] | None:
     if not is_array and suffix != ".json":
         return None
     try:
-        value = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        value = parse(data)
+    except JsonFault as error:
         if is_array:
             raise DataError(f"{name} is not valid JSON: {error}") from error
         return None
@@ -73,9 +69,14 @@ def _whole_json(data: bytes, name: str, suffix: str) -> list[Row] | None:
     if not isinstance(value, list):
         raise DataError(f"{name} holds one value that is no record")
     rows = [Row(number, record) for number, record in enumerate(value, 1)]
-    strangers = [f"record {row.number}: not an object" for row in rows if not _is_record(row)]
-    if strangers:
-        raise DataError(offence_list(f"{name}: {len(strangers)} bad records", strangers))
+    halved = b"\\ud" in data or b"\\uD" in data
+    faults = [
+        f"record {row.number}: {fault}"
+        for row in rows
+        if (fault := _fault(row.fields, may_be_halved=halved))
+    ]
+    if faults:
+        raise DataError(offence_list(f"{name}: {len(faults)} bad records", faults))
     return rows
 
 
@@ -104,44 +105,27 @@ def _is_table(value: dict[str, Any]) -> bool:
     )
 
 
-def _is_record(row: Row) -> bool:
-    return isinstance(row.fields, dict)
-
-
 def _json_lines(data: bytes, name: str) -> list[Row]:
     rows: list[Row] = []
     offences: list[str] = []
-    # Only "\n" ends a line: str.splitlines would also cut at separators inside a question.
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(Row(number, _json_record(line)))
-        except _Fault as fault:
+    halved = b"\\ud" in data or b"\\uD" in data
+    for number, value in parse_lines(data):
+        if fault := _fault(value, may_be_halved=halved):
             offences.append(f"line {number}: {fault}")
+        else:
+            rows.append(Row(number, value))
     return _all_or_nothing(rows, offences, name)
 
 
-def _json_record(line: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise _Fault("not UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise _Fault(f"not JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise _Fault("not a JSON object")
-    if b"\\ud" in line.lower() and _has_lone_surrogate(record):
-        raise _Fault("half a character (a lone surrogate), which no tokenizer can take")
-    return record
-
-
-def _has_lone_surrogate(record: dict[str, Any]) -> bool:
-    try:
-        json.dumps(record, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
+def _fault(value: Any, *, may_be_halved: bool) -> str:
+    """What is wrong with a record; empty when nothing is."""
+    if isinstance(value, JsonFault):
+        return str(value)
+    if not isinstance(value, dict):
+        return "not a JSON object"
+    if may_be_halved and lone_surrogate(value):
+        return "half a character (a lone surrogate), which no tokenizer can take"
+    return ""
 
 
 def _csv_rows(data: bytes, name: str, header: Sequence[str]) -> list[Row]:

@@ -9,10 +9,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+
+import msgspec
 
 from mingmoe_eval.errors import RunStoreError
-from mingmoe_eval.record_building import as_fields, as_mapping, as_number, as_tuple, build
+from mingmoe_eval.json_files import JsonFault, as_record, number, numbers, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +34,11 @@ Better = Literal["higher", "lower", "neither", "unknown"]
 """Which values of a metric are the better ones; `neither` and `unknown` are never marked best."""
 
 JsonDict = dict[str, Any]
+
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A count; reading a record refuses one below 0, or beyond what numpy can hold."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +102,8 @@ class RunSpec:
     sample: bool = False
     split: str | None = None
     partial: bool = False
-    limit: int | None = None
-    num_fewshot: int | None = None
+    limit: Natural | None = None
+    num_fewshot: Natural | None = None
     batch_size: int | str = "auto"
     dtype: str = "auto"
     device: str = "auto"
@@ -128,7 +135,7 @@ class RunSpec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The spec that `to_json` wrote; an unknown field is refused."""
-        return build(cls, {**as_fields(cls, data), "tasks": as_tuple(data.get("tasks"))})
+        return _record(cls, data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +185,7 @@ class Sample:
 
     task: str
     doc_id: str
-    position: int
+    position: Natural
     doc: Mapping[str, Any]
     prompt: str
     expected: str
@@ -193,8 +200,8 @@ class Sample:
     tags: Mapping[str, str] = field(default_factory=dict)
     cluster: str | None = None
     finish: Finish = "none"
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
+    prompt_tokens: Natural = 0
+    generated_tokens: Natural = 0
     prompt_truncated: bool = False
     variant: str = ""
     """How the doc was changed to test for robustness; "" is the benchmark's own doc."""
@@ -210,15 +217,15 @@ class Sample:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The sample that `to_json` wrote; an unknown field is refused."""
-        values = as_fields(cls, data)
-        if values.get("log_likelihoods") is not None:
-            values["log_likelihoods"] = tuple(map(as_number, as_tuple(values["log_likelihoods"])))
-        if (score := values.get("score")) is not None:
-            values["score"] = as_number(score)
-        if isinstance(counts := values.get("counts"), Mapping):
-            values["counts"] = {name: as_number(count) for name, count in counts.items()}
-        return build(cls, values)
+        """The sample that `to_json` wrote; refused: an unknown field, a score of NaN."""
+        values = dict(data) if isinstance(data, Mapping) else data
+        for name in ("log_likelihoods", "counts"):
+            if values and name in values:
+                values[name] = numbers(values[name])
+        sample = _record(cls, values)
+        if sample.score is not None and not math.isfinite(sample.score):
+            raise RunStoreError(f"Sample.score: a finite number is expected, not {sample.score}")
+        return sample
 
 
 # `asdict` would copy every doc, which takes longer than writing it.
@@ -240,7 +247,7 @@ class MetricValue:
     """
 
     value: float
-    n: int
+    n: Natural
     interval: tuple[float, float] | None = None
     interval_method: str = ""
     metric: str = ""
@@ -254,29 +261,42 @@ class MetricValue:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The value that `to_json` wrote."""
-        values = as_fields(cls, data)
-        interval = values.get("interval")
-        values["value"] = as_number(values.get("value"))
-        values["interval"] = None if interval is None else tuple(map(as_number, as_tuple(interval)))
-        return build(cls, values)
+        values = data
+        if isinstance(data, Mapping) and "value" in data:
+            values = {**data, "value": number(data["value"])}
+            values["interval"] = numbers(data.get("interval"))
+        metric = _record(cls, values)
+        low, high = metric.interval or (0.0, 0.0)
+        if low > high + 1e-9:  # the bounds of an interval of no width may differ by rounding
+            raise RunStoreError(f"MetricValue.interval: from {low} to {high} is no interval")
+        return metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """How many docs a task had, and what became of those that earned no plain score."""
 
-    docs: int = 0
-    unanswered: int = 0
-    truncated: int = 0
-    prompt_truncated: int = 0
-    non_finite: int = 0
-    failed: int = 0
-    unusable: int = 0
+    docs: Natural = 0
+    unanswered: Natural = 0
+    truncated: Natural = 0
+    prompt_truncated: Natural = 0
+    non_finite: Natural = 0
+    failed: Natural = 0
+    unusable: Natural = 0
 
     @property
     def failed_share(self) -> float:
         """Failed docs, non-finite ones among them, as a share of the docs."""
         return self.failed / self.docs if self.docs else 0.0
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The counts of a task's result; none can be larger than that of the docs."""
+        counts = _record(cls, data)
+        for name in ("unanswered", "truncated", "prompt_truncated", "non_finite", "failed"):
+            if (some := getattr(counts, name)) > counts.docs:
+                raise RunStoreError(f"Counts.{name}: {some} of {counts.docs} docs")
+        return counts
 
     def __add__(self, other: "Counts") -> "Counts":
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
@@ -292,10 +312,10 @@ class TaskResult:
     metrics: Mapping[str, MetricValue]
     counts: Counts
     breakdowns: Mapping[str, Mapping[str, MetricValue]] = field(default_factory=dict)
-    chance: float | None = None
+    chance: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     version: str = ""
     suite: str = ""
-    num_fewshot: int = 0
+    num_fewshot: Natural = 0
     members: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
@@ -319,17 +339,15 @@ class TaskResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The result that `to_json` wrote; an unknown field is refused."""
-        values = as_fields(cls, data)
-        values["metrics"] = _metric_values(values.get("metrics"))
-        values["counts"] = build(Counts, as_fields(Counts, values.get("counts")))
-        values["breakdowns"] = {
-            tag: _metric_values(by_value)
-            for tag, by_value in as_mapping(values.get("breakdowns")).items()
-        }
-        values["members"] = as_tuple(values.get("members"))
-        values["notes"] = as_tuple(values.get("notes"))
-        values["marks"] = as_tuple(values.get("marks", ()))
-        result = build(cls, values)
+        values = dict(data) if isinstance(data, Mapping) else data
+        if isinstance(values, dict):
+            values["metrics"] = _metric_values(values.get("metrics"), "metrics")
+            values["counts"] = Counts.from_json(values.get("counts", {}))
+            values["breakdowns"] = {
+                tag: _metric_values(by_value, f"breakdowns.{tag}")
+                for tag, by_value in _mapping(values.get("breakdowns", {}), "breakdowns").items()
+            }
+        result = _record(cls, values)
         if result.main_metric not in result.metrics:
             raise RunStoreError(f"{result.task} lacks its main metric, {result.main_metric!r}")
         return result
@@ -399,5 +417,24 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _metric_values(data: object) -> dict[str, MetricValue]:
-    return {name: MetricValue.from_json(value) for name, value in as_mapping(data).items()}
+def _record(cls: type[_T], data: object) -> _T:
+    try:
+        return as_record(cls, data)
+    except JsonFault as fault:
+        raise RunStoreError(str(fault)) from fault
+
+
+def _metric_values(data: object, where: str) -> dict[str, MetricValue]:
+    values = {}
+    for name, value in _mapping(data, where).items():
+        try:
+            values[name] = MetricValue.from_json(value)
+        except RunStoreError as error:
+            raise RunStoreError(f"{where}.{name}: {error}") from error
+    return values
+
+
+def _mapping(data: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise RunStoreError(f"{where}: an object is expected, not {shown(data)}")
+    return data

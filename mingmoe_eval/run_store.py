@@ -7,8 +7,7 @@ resumed too, so that its failed docs are asked again.
 """
 
 import dataclasses
-import json
-import math
+import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mingmoe_eval.errors import RunStoreError, offence_list
+import msgspec
+
+from mingmoe_eval.errors import MingMoeError, RunStoreError, offence_list
+from mingmoe_eval.json_files import (
+    JsonFault,
+    as_record,
+    dumps,
+    lone_surrogate,
+    parse_lines,
+    read_object,
+    shown,
+)
+from mingmoe_eval.provenance import Provenance
 from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample, TaskResult
 
 RUN_FILE = "run.json"
@@ -24,7 +35,23 @@ UNFINISHED_FILE = "run.unfinished.json"
 OVERLAP_FILE = "overlap.json"
 """What of the run's docs was found in training data; `mingmoe-eval overlap --run` writes it."""
 _LOCK_FILE = ".lock"
-_OBJECTS = ("spec", "provenance", "results", "counts", "tasks", "timing")
+_WORDS_OF_THE_MODEL = frozenset({"response", "answered", "reading", "failure"})
+"""Fields of a sample that may hold half a character: what a model or a server said is kept."""
+
+
+class _Summary(msgspec.Struct):
+    """What `run.json` must hold, and of which type; what else it holds repeats some of that."""
+
+    name: str
+    spec: JsonDict
+    provenance: JsonDict
+    results: dict[str, JsonDict]
+    counts: dict[str, JsonDict]
+    tasks: dict[str, JsonDict]
+    timing: dict[str, float]
+    routing: JsonDict | None = None
+    parent: str | None = None
+    missing_tasks: tuple[str, ...] = ()
 
 
 def save_run(run: Run, folder: str | Path) -> Path:
@@ -138,7 +165,7 @@ def load_run(folder: str | Path, *, samples: bool = True) -> Run:
     data = _read_summary(path)
     try:
         run = _without_samples(data)
-    except RunStoreError as error:
+    except MingMoeError as error:
         raise RunStoreError(f"{path / RUN_FILE} is damaged or hand-edited: {error}") from error
     if not samples:
         return run
@@ -154,7 +181,7 @@ def load_overlap(folder: str | Path) -> JsonDict | None:
         RunStoreError: the file cannot be read.
     """
     file = Path(folder) / OVERLAP_FILE
-    return read_json(file) if file.is_file() else None
+    return read_object(file, RunStoreError) if file.is_file() else None
 
 
 def load_samples(folder: str | Path, task: str) -> list[Sample]:
@@ -164,18 +191,26 @@ def load_samples(folder: str | Path, task: str) -> list[Sample]:
         RunStoreError: the file is missing, or some of its lines cannot be read (each is listed).
     """
     path = Path(folder) / "samples" / _file_name(task)
-    samples, offences = [], []
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            sample = Sample.from_json(json.loads(line))
-            if sample.score is not None and not math.isfinite(sample.score):
-                raise RunStoreError(f"Sample.score cannot be {sample.score}")
-            samples.append(sample)
-        except (ValueError, RecursionError, RunStoreError) as error:
-            offences.append(f"line {number}: {error}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunStoreError(f"{path} cannot be read: {error.strerror}") from error
+    # Looking for half characters takes long, and they can only come from such an escape.
+    may_be_halved = b"\\ud" in data or b"\\uD" in data
+    samples: dict[int, Sample] = {}
+    offences = []
+    with _no_collection():
+        for line, value in parse_lines(data):
+            try:
+                sample = _sample(value, task, may_be_halved=may_be_halved)
+                if sample.position in samples:
+                    raise RunStoreError(f"Sample.position: {sample.position} comes twice")
+                samples[sample.position] = sample
+            except MingMoeError as error:
+                offences.append(f"line {line}: {error}")
     if offences:
         raise RunStoreError(offence_list(f"{path} is damaged", offences))
-    return samples
+    return list(samples.values())
 
 
 def spec_to_resume(folder: str | Path) -> RunSpec:
@@ -191,32 +226,23 @@ def spec_to_resume(folder: str | Path) -> RunSpec:
     file = path / UNFINISHED_FILE
     if not file.is_file():
         raise RunStoreError(f"{path} holds no unfinished run ({UNFINISHED_FILE} is not there)")
-    return RunSpec.from_json(read_json(file)["spec"])
-
-
-def read_json(file: Path) -> JsonDict:
-    """Read a JSON object.
-
-    Raises:
-        RunStoreError: it cannot be read, or is no object.
-    """
     try:
-        data = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunStoreError(f"{file} cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise RunStoreError(f"{file} is not a JSON object")
-    return data
+        return RunSpec.from_json(read_object(file, RunStoreError).get("spec", {}))
+    except RunStoreError as error:
+        raise RunStoreError(
+            f"{file} is damaged or hand-edited, so that nobody knows what to resume ({error}); "
+            "start the run again under another --name"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> Path:
     """Write strict JSON, whole or not at all."""
-    return _write(path, [_dumps(value, indent=1), "\n"])
+    return _write(path, [dumps(value, indent=1), "\n"])
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write strict JSON Lines, whole or not at all."""
-    return _write(path, (_dumps(row) + "\n" for row in rows))
+    return _write(path, (dumps(row) + "\n" for row in rows))
 
 
 @contextmanager
@@ -274,47 +300,91 @@ def _read_summary(path: Path) -> JsonDict:
         )
     if not file.is_file():
         raise RunStoreError(f"{path} is not a run folder ({RUN_FILE} is not there)")
-    data = read_json(file)
-    if data.get("schema_version") != SCHEMA_VERSION:
+    data = read_object(file, RunStoreError)
+    version = data.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
         raise RunStoreError(
-            f"{file} has schema version {data.get('schema_version')!r}, this version of "
-            f"mingmoe-eval reads {SCHEMA_VERSION}: use the version that wrote it"
+            f"{file} has schema version {shown(version)}, this version of mingmoe-eval reads "
+            f"{SCHEMA_VERSION}: use the version that wrote it"
         )
-    expected: dict[str, Any] = {**dict.fromkeys(_OBJECTS, dict), "name": str}
-    if missing := [key for key in expected if key not in data]:
-        raise RunStoreError(f"{file} lacks {', '.join(missing)}; it is damaged or hand-edited")
-    full = {"routing": None, "parent": None, "missing_tasks": [], **data}
-    expected |= {"routing": dict | None, "parent": str | None, "missing_tasks": list}
-    if wrong := [key for key, kind in expected.items() if not isinstance(full[key], kind)]:
-        raise RunStoreError(f"{file} is damaged or hand-edited: {', '.join(wrong)}")
-    return full
+    return data
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for garbage meanwhile: a million new objects, all in use, take a third longer."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _sample(value: Any, task: str, *, may_be_halved: bool) -> Sample:
+    """One line's sample.
+
+    Raises:
+        MingMoeError: the line is none, or one of another task, or has a field that cannot be.
+    """
+    if isinstance(value, JsonFault):
+        raise value
+    sample = Sample.from_json(value)
+    if sample.task != task:
+        raise RunStoreError(f"Sample.task: the file is of {task!r}, not of {shown(sample.task)}")
+    if sample.status == "failed" and sample.score is not None:
+        raise RunStoreError("Sample.score: a failed doc has none")
+    if may_be_halved:
+        ours = {name: part for name, part in value.items() if name not in _WORDS_OF_THE_MODEL}
+        if place := lone_surrogate(ours):
+            raise RunStoreError(f"Sample.{place}: half a character (a lone surrogate)")
+    return sample
 
 
 def _without_samples(data: JsonDict) -> Run:
-    tasks = data["tasks"]
-    if not tasks.keys() == data["results"].keys() == data["counts"].keys():
+    summary = as_record(_Summary, data, of="")
+    as_record(Provenance, summary.provenance, of="provenance")
+    if place := lone_surrogate(data):
+        raise RunStoreError(f"{place}: half a character (a lone surrogate)")
+    if not summary.tasks.keys() == summary.results.keys() == summary.counts.keys():
         raise RunStoreError("tasks, results and counts speak of different tasks")
-    results = {}
-    for name, task in tasks.items():
-        if not isinstance(task, dict) or task.get("task") != name:
-            raise RunStoreError(f"{name!r} does not describe that task")
-        results[name] = TaskResult.from_json(
-            {**task, "metrics": data["results"][name], "counts": data["counts"][name]}
-        )
+    results = {name: _result(name, summary) for name in summary.tasks}
+    _refuse_broken_groups(results)
+    return Run(
+        name=summary.name,
+        spec=RunSpec.from_json(summary.spec),
+        provenance=summary.provenance,
+        results=results,
+        samples={},
+        timing=summary.timing,
+        routing=summary.routing,
+        parent=summary.parent,
+        missing_tasks=summary.missing_tasks,
+    )
+
+
+def _result(name: str, summary: _Summary) -> TaskResult:
+    if summary.tasks[name].get("task") != name:
+        raise RunStoreError(f"{name!r} does not describe that task")
+    facts = {"metrics": summary.results[name], "counts": summary.counts[name]}
+    try:
+        return TaskResult.from_json({**summary.tasks[name], **facts})
+    except RunStoreError as error:
+        raise RunStoreError(f"{name}: {error}") from error
+
+
+def _refuse_broken_groups(results: Mapping[str, TaskResult]) -> None:
+    """A group's members are all there, and none of them stands, however far down, for itself."""
     members = {member for result in results.values() for member in result.members}
     if absent := sorted(members - results.keys()):
         raise RunStoreError(f"a group names {', '.join(absent)}, of which nothing is there")
-    return Run(
-        name=data["name"],
-        spec=RunSpec.from_json(data["spec"]),
-        provenance=data["provenance"],
-        results=results,
-        samples={},
-        timing=data["timing"],
-        routing=data["routing"],
-        parent=data["parent"],
-        missing_tasks=tuple(data["missing_tasks"]),
-    )
+    groups = {name: set(result.members) for name, result in results.items() if result.is_group}
+    while ready := [name for name, below in groups.items() if not below & groups.keys()]:
+        for name in ready:
+            del groups[name]
+    if groups:
+        raise RunStoreError(f"the groups {', '.join(sorted(groups))} stand for themselves")
 
 
 def _refuse_lost_samples(path: Path, run: Run, samples: Mapping[str, Sequence[Sample]]) -> None:
@@ -327,40 +397,9 @@ def _refuse_lost_samples(path: Path, run: Run, samples: Mapping[str, Sequence[Sa
         raise RunStoreError(offence_list(f"{path} is damaged", offences))
 
 
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        # Not splitlines(): a response may hold U+2028, which is no line end in JSON Lines.
-        yield from (line for line in path.read_text("utf-8").split("\n") if line)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunStoreError(f"{path} cannot be read: {error}") from error
-
-
 def _file_name(task: str) -> str:
     """A task's own file; a name from outside can neither leave the folder nor share a file."""
     return quote(task, safe="").replace(".", "%2E") + ".jsonl"
-
-
-def _dumps(value: Any, *, indent: int | None = None) -> str:
-    """Strict JSON: NaN and infinity as words, lone surrogates escaped, so that any reader can."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
-    except ValueError:
-        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=indent)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, indent=indent)
-    return text
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(v) for v in value]
-    return value
 
 
 def _write(path: Path, chunks: Iterable[str]) -> Path:

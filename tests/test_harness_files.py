@@ -207,5 +207,5 @@ def test_damaged_results_are_refused_with_their_file(tmp_path, changes):
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     folder = write_stock(tmp_path, PAIR)
     (folder / "samples_a_1.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(RunStoreError, match="utf-8"):
+    with pytest.raises(RunStoreError, match="not UTF-8"):
         read_output(folder)

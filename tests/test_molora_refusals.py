@@ -182,7 +182,7 @@ def test_a_pickle_of_something_else_is_refused(adapter, content):
 
 def test_json_that_is_broken_is_named(adapter):
     (adapter / "adapter_config.json").write_text("{")
-    assert "adapter_config.json is not JSON" in refusal(adapter)
+    assert "adapter_config.json cannot be read: not JSON" in refusal(adapter)
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,8 @@ def test_a_broken_array_is_refused():
 
 def test_strangers_in_an_array_are_listed():
     message = refusal(b'[{"a": 1}, 2, null]', ".json")
-    assert "record 2: not an object" in message
-    assert "record 3: not an object" in message
+    assert "record 2: not a JSON object" in message
+    assert "record 3: not a JSON object" in message
 
 
 def test_csv_cells_may_hold_newlines_and_commas():

@@ -153,7 +153,7 @@ def test_numbers_made_from_other_results_are_not_resumed(tmp_path, facts):
         ("", "cannot be read"),
         ("[]", "not a JSON object"),
         ('{"schema_version": 99}', "schema version 99"),
-        ('{"schema_version": 1}', "lacks spec"),
+        ('{"schema_version": 1}', "missing required field `name`"),
         ('{"schema_version": 1, "spec": {}', "cannot be read"),
     ],
 )
@@ -166,11 +166,12 @@ def test_a_damaged_run_file_is_named(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("score", "said"),
     [
-        *((word, f"Sample.score cannot be {word}") for word in ("nan", "inf", "-inf")),
-        (10**400, "a number was expected, not 1000"),
-        (True, "a number was expected, not True"),
+        *((word, f"Sample.score: .*, '{word}'") for word in ("nan", "inf", "-inf")),
+        (math.nan, "Sample.score: a finite number is expected, not nan"),
+        (10**400, "Sample.score: Number out of range, 1000"),
+        (True, "Sample.score: Expected `float | null`, got `bool`, True"),
     ],
-    ids=["nan", "inf", "-inf", "beyond a float", "bool"],
+    ids=["nan", "inf", "-inf", "NaN", "beyond a float", "bool"],
 )
 def test_a_score_that_is_no_number_is_refused_before_it_reaches_a_mean(tmp_path, score, said):
     folder = run_store.save_run(make_run(), tmp_path / "r")
@@ -183,11 +184,40 @@ def test_a_score_that_is_no_number_is_refused_before_it_reaches_a_mean(tmp_path,
         run_store.load_run(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"position": 1}, "Sample.position: 1 comes twice"),
+        ({"task": "mcmle"}, "Sample.task: the file is of 'usmle', not of 'mcmle'"),
+        ({"position": -1}, "Sample.position: Expected `int` >= 0"),
+        ({"status": "fine"}, "Sample.status: Invalid enum value 'fine'"),
+        ({"finish": 7}, "Sample.finish: Expected `str`, got `int`, 7"),
+        ({"status": "failed"}, "Sample.score: a failed doc has none"),
+        ({"doc": {"q": "\ud800"}}, "Sample.'doc'.'q': half a character"),
+        ({"doc": ["q"]}, "Sample.doc: Expected `object`, got `array`"),
+        ({"tags": {"year": 2021}}, "Sample.tags[...]: Expected `str`, got `int`"),
+        ({"log_likelihoods": [-1.0, "x"]}, "Sample.log_likelihoods[1]: Expected `float`"),
+        ({"generated_tokens": 2**64}, "Sample.generated_tokens: "),
+        ({"odd": 1}, "Sample has no field 'odd'"),
+    ],
+)
+def test_a_sample_that_cannot_be_is_told_with_its_line_and_field(tmp_path, change, said):
+    folder = run_store.save_run(make_run(), tmp_path / "r")
+    file = folder / "samples" / "usmle.jsonl"
+    first, second, *rest = file.read_text("utf-8").split("\n")
+    changed = json.dumps({**json.loads(first), **change})
+    file.write_text("\n".join([changed, second, *rest]), "utf-8")
+    with pytest.raises(RunStoreError) as caught:
+        run_store.load_run(folder)
+    line = 2 if change == {"position": 1} else 1
+    assert f"usmle.jsonl is damaged\n  - line {line}: {said}" in str(caught.value)
+
+
 def test_every_damaged_line_of_the_samples_is_listed(tmp_path):
     run_store.save_run(make_run(), tmp_path / "r")
     file = tmp_path / "r" / "samples" / "usmle.jsonl"
-    good = file.read_text().split("\n")[0]
-    file.write_text(f"{good}\n{{oops\n{good}\n[1]\n")
+    good, other = file.read_text("utf-8").split("\n")[:2]
+    file.write_text(f"{good}\n{{oops\n{other}\n[1]\n", "utf-8")
     with pytest.raises(RunStoreError) as caught:
         run_store.load_run(tmp_path / "r")
     listed = [line.split(":")[0].strip(" -") for line in str(caught.value).split("\n")[1:]]
@@ -245,17 +275,44 @@ def test_samples_that_were_lost_are_noticed(tmp_path):
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        (("spec", "tasks"), "usmle", "a list was expected, not 'usmle'"),
-        (("spec", "seed"), True, "RunSpec.seed cannot be True"),
-        (("results", "usmle", "score", "value"), "0.9", "a number was expected, not '0.9'"),
-        (("results", "usmle", "score", "n"), 1.5, "MetricValue.n cannot be 1.5"),
+        (("spec", "tasks"), "usmle", "RunSpec.tasks: Expected `array`, got `str`, 'usmle'"),
+        (("spec", "seed"), True, "RunSpec.seed: Expected `int`, got `bool`, True"),
+        (
+            ("results", "usmle", "score", "value"),
+            "0.9",
+            "metrics.score: MetricValue.value: Expected `float`, got `str`, '0.9'",
+        ),
+        (
+            ("results", "usmle", "score", "n"),
+            1.5,
+            "usmle: metrics.score: MetricValue.n: Expected `int`, got `float`, 1.5",
+        ),
         (("results", "usmle"), {}, "usmle lacks its main metric, 'score'"),
-        (("counts", "usmle", "docs"), None, "Counts.docs cannot be None"),
-        (("tasks", "usmle", "seconds"), 10**400, "TaskResult.seconds cannot be 1000"),
+        (("counts", "usmle", "docs"), None, "Counts.docs: Expected `int`, got `null`, None"),
+        (("tasks", "usmle", "seconds"), 10**400, "TaskResult.seconds: Number out of range, 1000"),
         (("tasks", "usmle", "task"), "mcmle", "'usmle' does not describe that task"),
         (("tasks", "usmle", "members"), ["gone"], "a group names gone, of which nothing is there"),
         (("tasks", "mcmle"), {}, "speak of different tasks"),
-        (("timing",), [], "damaged or hand-edited: timing"),
+        (("results", "usmle", "score", "n"), -1, "MetricValue.n: Expected `int` >= 0, -1"),
+        (("results", "usmle", "score", "interval"), [0.9, 0.1], "from 0.9 to 0.1 is no interval"),
+        (("results", "usmle", "score", "interval"), [0.1], "MetricValue.interval: "),
+        (("counts", "usmle", "failed"), 3, "usmle: Counts.failed: 3 of 2 docs"),
+        (("tasks", "usmle", "main_metric"), "f1", "usmle lacks its main metric, 'f1'"),
+        (("tasks", "usmle", "members"), ["usmle"], "the groups usmle stand for themselves"),
+        (("tasks", "usmle", "chance"), 1.5, "TaskResult.chance: Expected `float` <= 1.0, 1.5"),
+        (
+            ("tasks", "usmle", "breakdowns"),
+            {"by": 1},
+            "breakdowns.by: an object is expected, not 1",
+        ),
+        (("provenance", "tasks"), {"usmle": []}, "provenance.tasks[...]: Expected `object`"),
+        (("provenance", "tasks"), {"usmle": {"reading": 1}}, "reading: Expected `str`, got `int`"),
+        (("provenance", "python"), "\ud800", "'provenance'.'python': half a character"),
+        (("routing",), 1, "routing: Expected `object | null`, got `int`, 1"),
+        (("missing_tasks",), [1], "missing_tasks[0]: Expected `str`, got `int`"),
+        (("schema_version",), True, "has schema version True"),
+        (("timing",), {"seconds": "1"}, "timing[...]: Expected `float`, got `str`"),
+        (("timing",), [], "damaged or hand-edited: timing: Expected `object`, got `array`, []"),
     ],
 )
 def test_a_value_of_another_kind_is_named(tmp_path, place, value, said):

@@ -1,6 +1,5 @@
 """Find the original CBLUE files in a folder and make PromptCBLUE records of them."""
 
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 from mingmoe_eval.cblue_conversion import layouts
 from mingmoe_eval.cblue_conversion.examples import Example
 from mingmoe_eval.errors import DataError, UsageError, offence_list
+from mingmoe_eval.json_files import JsonFault, parse, parse_lines
 from mingmoe_eval.promptcblue.catalogue import TASKS
 
 _SUFFIXES = (".json", ".jsonl", ".tsv")
@@ -163,8 +163,8 @@ def _rows(task: str, path: Path) -> dict[str, Any]:
     try:
         if task == "KUAKE-IR":
             return dict(_numbered(layouts.retrieval_rows(path)))
-        content = _json(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = _json(path.read_bytes())
+    except (OSError, ValueError, JsonFault) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if isinstance(content, dict):
         return content
@@ -173,13 +173,14 @@ def _rows(task: str, path: Path) -> dict[str, Any]:
     raise DataError(f"{path} holds no records")
 
 
-def _json(text: str) -> Any:
+def _json(data: bytes) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg != "Extra data":
+        return parse(data)
+    except JsonFault:
+        values = [value for _, value in parse_lines(data)]
+        if len(values) < 2 or any(isinstance(value, JsonFault) for value in values):
             raise
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
+        return values
 
 
 def _numbered(rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,5 @@
 """lm-eval's output directory: read one into a run, and write one beside a run for its viewers."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from mingmoe_eval.errors import RunStoreError, offence_list
 from mingmoe_eval.harness.results import foreign_result, foreign_samples, lower_is_better
-from mingmoe_eval.record_building import build
+from mingmoe_eval.json_files import JsonFault, parse_lines, read_object
 from mingmoe_eval.records import JsonDict, Run, RunSpec, Sample, TaskResult
 from mingmoe_eval.run_store import write_json, write_json_lines
 from mingmoe_eval.scoring import distinct_ids
@@ -89,14 +88,13 @@ def _run(folder: Path, results: Mapping[str, Any], samples: Mapping[str, list[Sa
     }
     return Run(
         name=folder.name,
-        spec=build(
-            RunSpec,
+        spec=RunSpec.from_json(
             {
                 "model": str(results.get("model_name") or config.get("model", "unknown")),
-                "tasks": tuple(tasks),
+                "tasks": list(tasks),
                 "limit": _limit(config.get("limit"), samples),
                 "seed": config.get("fewshot_seed") or 1234,
-            },
+            }
         ),
         provenance={
             "imported_from": "lm-eval",
@@ -133,28 +131,24 @@ def _newest_results(folder: Path) -> Path:
 
 
 def _read_json(path: Path) -> JsonDict:
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunStoreError(f"{path} cannot be read: {error}") from error
-    if not isinstance(data, dict) or not isinstance(data.get("results"), dict):
+    data = read_object(path, RunStoreError)
+    if not isinstance(data.get("results"), dict):
         raise RunStoreError(f"{path} is not a results file of lm-eval: it has no `results`")
     return data
 
 
 def _read_lines(path: Path) -> Iterator[JsonDict]:
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, entry in parse_lines(path.read_bytes()):
         try:
-            entry = json.loads(line)
+            if isinstance(entry, JsonFault):
+                raise entry
             if not isinstance(entry["doc"], Mapping) or not isinstance(entry["doc_id"], int):
                 raise TypeError("`doc` must be an object and `doc_id` its position")
             metrics = [name for name in entry if name not in _NO_METRICS]
             arguments = _arguments(entry["arguments"])
             # Releases before 0.4.5 name neither the filter nor the metrics.
             yield {"filter": "none", "metrics": metrics, **entry, "arguments": arguments}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (JsonFault, KeyError, TypeError, AttributeError) as error:
             raise RunStoreError(
                 f"{path}, line {number}: not a logged sample of lm-eval ({error})"
             ) from error

@@ -14,7 +14,6 @@ expert_selection and so on. Where the two leave room, the choice is made here an
   Second-generation shared experts are known by their tensors, not by this flag.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mingmoe_eval.errors import CheckpointError, offence_list
+from mingmoe_eval.json_files import read_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_CONFIG = "config.json"
@@ -83,15 +83,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, not JSON, or not an object.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} holds a {type(data).__name__}, not a JSON object")
-    return data
+    return read_object(path, CheckpointError)
 
 
 def read_config(

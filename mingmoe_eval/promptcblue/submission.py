@@ -5,7 +5,6 @@ Gold comes as PromptCBLUE records (the text in `target`) or as a structured file
 whose `target` holds the output, as MING's {prompt, text, additional_info} lines, or structured.
 """
 
-import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mingmoe_eval.errors import DataError, UnknownTaskError
+from mingmoe_eval.json_files import JsonFault, parse, parse_lines
 from mingmoe_eval.promptcblue.catalogue import (
     BEYOND_THE_16,
     TASKS,
@@ -127,31 +127,27 @@ def read_sheet(
 def _load(path: Path, sheet: AnswerSheet) -> dict[str, Any] | list[tuple[int, Any]]:
     """A structured file's object, or the numbered rows of anything else."""
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+    except OSError as error:
         raise DataError(f"cannot read the {sheet.side} file {path}: {error}") from None
-    if not text.strip():
+    if not data.strip():
         raise DataError(f"the {sheet.side} file {path} is empty")
     try:
-        whole = json.loads(text)
-    except (ValueError, RecursionError):
-        return list(_json_lines(text, sheet))
+        whole = parse(data)
+    except JsonFault:
+        return list(_json_lines(data, sheet))
     if isinstance(whole, list):
         return list(enumerate(whole, start=1))
     is_row = isinstance(whole, dict) and ("task_dataset" in whole or "additional_info" in whole)
     return whole if isinstance(whole, dict) and not is_row else [(1, whole)]
 
 
-def _json_lines(text: str, sheet: AnswerSheet) -> Iterator[tuple[int, Any]]:
-    # Not splitlines(): JSON strings may hold U+2028 and its like as they are.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                sheet.faults.append(
-                    Fault(side=sheet.side, line=number, problem=f"not JSON: {error}")
-                )
+def _json_lines(data: bytes, sheet: AnswerSheet) -> Iterator[tuple[int, Any]]:
+    for number, value in parse_lines(data):
+        if isinstance(value, JsonFault):
+            sheet.faults.append(Fault(side=sheet.side, line=number, problem=str(value)))
+        else:
+            yield number, value
 
 
 def _read_structured(content: Mapping[str, Any], sheet: AnswerSheet, profile: Profile) -> None:

@@ -15,6 +15,7 @@ import transformers
 from safetensors import SafetensorError
 
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
+from mingmoe_eval.json_files import read_object
 from mingmoe_eval.molora.accelerate_door import processes
 from mingmoe_eval.training.spec import DataStream, TrainingSpec
 
@@ -176,10 +177,7 @@ def _fingerprints(data: Sequence[DataStream]) -> list[str | None]:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        return _flat(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    return _flat(read_object(path, CheckpointError))
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
