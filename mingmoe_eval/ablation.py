@@ -62,7 +62,7 @@ def ablate(
 
 
 def ablation_rows(ablations: Sequence[Ablation]) -> list[tuple[str, ...]]:
-    """For a table: experts, usage, task, baseline, change, interval, p over all of them."""
+    """For a table: experts, usage, task, score with all and without them, change, interval, p."""
     tested = [(one, task) for one in ablations for task in one.comparison.tasks.values()]
     adjusted = holm_adjusted([task.p_value for _, task in tested])
     rows: list[tuple[str, ...]] = []
@@ -75,6 +75,7 @@ def ablation_rows(ablations: Sequence[Ablation]) -> list[tuple[str, ...]]:
                 "" if one.usage is None else f"{100 * one.usage:.1f}",
                 task.task,
                 f"{100 * paired.baseline:.2f}",
+                f"{100 * paired.candidate:.2f}",
                 f"{100 * (paired.candidate - paired.baseline):+.2f}",
                 f"[{100 * low:+.2f}, {100 * high:+.2f}]",
                 f"{p:.3g}",

@@ -1,6 +1,7 @@
 """Masking experts, and what a run's scores lose by it, on a tiny checkpoint from end to end."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -82,6 +83,12 @@ def test_ablate_compares_a_run_with_itself_without_each_expert(tmp_path, checkpo
         (experts, task) for experts in ("0", "1:2+1:3") for task in ("usmle", "usmle_ll")
     ]
     run = load_run(tmp_path / "r")
+    rows = [re.split(r" *│ *", line)[1:-1] for line in out.splitlines() if line.startswith("│")]
+    heads = re.split(r" *┃ *", next(line for line in out.splitlines() if line.startswith("┃")))
+    assert heads[4:6] == ["all experts %", "without %"]
+    for row, one in zip(rows, trials, strict=True):
+        assert row[3:5] == [f"{100 * one['baseline']:.2f}", f"{100 * one['without']:.2f}"]
+    assert any(row[3] != row[4] for row in rows)
     for one in trials:
         assert one["baseline"] == run.results[one["task"]].main.value
         low, high = one["interval"]

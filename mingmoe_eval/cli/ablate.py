@@ -39,8 +39,8 @@ def ablate(
     if json_to is not None:
         write_json(ablation_json(found), json_to)
     if json_to != "-":
-        headings = ("experts", "usage %", "task", "score %", "change", "interval", "p (Holm)")
-        print_table(f"{baseline.name} without experts", headings, ablation_rows(found))
+        headings = "left out,usage %,task,all experts %,without %,change,interval,p (Holm)"
+        print_table(f"{baseline.name}: experts left out", headings.split(","), ablation_rows(found))
         print_line("p-values are after Holm's procedure over all trials and tasks.")
         if baseline.marks:
             print_line(f"Not the benchmark: {', '.join(baseline.marks)}.")
