@@ -283,6 +283,8 @@ class Counts:
     non_finite: Natural = 0
     failed: Natural = 0
     unusable: Natural = 0
+    tied: Natural = 0
+    """Docs whose most likely option is not one but several, so that they share its credit."""
 
     @property
     def failed_share(self) -> float:

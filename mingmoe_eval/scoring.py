@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from mingmoe_eval.errors import DataError
+from mingmoe_eval.metrics.choice_accuracy import letter_mass_warning
 from mingmoe_eval.metrics.metric import ClassMean, Counted, Metric, Scored, mean_of_sums
 from mingmoe_eval.metrics.resampling import Mean
 from mingmoe_eval.records import (
@@ -163,6 +164,7 @@ def fold_task(
     settings: TaskSettings,
     *,
     unusable: int = 0,
+    notes: Sequence[str] = (),
     **facts: Any,
 ) -> TaskResult:
     """One task's result from its samples; failed samples are left out and counted.
@@ -172,19 +174,23 @@ def fold_task(
         samples: All its samples, the failed ones too.
         settings: How the task is scored.
         unusable: Rows of the data that could not become docs.
-        facts: Further fields of TaskResult, such as `notes` or `seconds`.
+        notes: What must not be overlooked; more may be added.
+        facts: Further fields of TaskResult, such as `marks` or `seconds`.
     """
     suite = suite_named(settings.suite)
     usable = [sample for sample in samples if sample.status != "failed"]
+    metrics = suite.fold(usable, settings) if usable else {"score": _nothing()}
+    warning = letter_mass_warning(metrics)
     return TaskResult(
         task=task,
         main_metric="score",
-        metrics=suite.fold(usable, settings) if usable else {"score": _nothing()},
+        metrics=metrics,
         counts=count(samples, unusable=unusable),
         breakdowns=suite.breakdowns(usable, settings) if usable else {},
         chance=suite.chance_level([sample.doc for sample in samples]),
         version=str(settings.version),
         suite=settings.suite,
+        notes=(*notes, *([warning] if warning else ())),
         **facts,
     )
 
@@ -270,6 +276,7 @@ def count(samples: Sequence[Sample], *, unusable: int = 0) -> Counts:
         non_finite=sum(not _finite(s.log_likelihoods) for s in samples),
         failed=sum(s.status == "failed" for s in samples),
         unusable=unusable,
+        tied=sum(s.counts.get("tied", 0) > 1 for s in samples),
     )
 
 

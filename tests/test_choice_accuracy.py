@@ -42,9 +42,9 @@ def test_only_the_very_set_of_letters_matches_and_any_right_letter_overlaps(
     assert overlaps(answered, key) is overlap
 
 
-def test_the_likeliest_letter_wins_and_a_tie_goes_to_the_first_and_is_told():
-    assert likeliest([-2.0, -0.5, -1.0], "ABC") == ("B", False)
-    assert likeliest([-2.0, -0.5, -0.5], "ABC") == ("B", True)
+def test_the_likeliest_letter_wins_and_all_that_tie_are_told():
+    assert likeliest([-2.0, -0.5, -1.0], "ABC") == ["B"]
+    assert likeliest([-2.0, -0.5, -0.5], "ABC") == ["B", "C"]
 
 
 @pytest.mark.parametrize("values", [[math.nan, -1.0], [-1.0, math.nan], [-math.inf, -1.0], [-1.0]])

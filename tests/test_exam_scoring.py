@@ -14,7 +14,7 @@ from mingmoe_eval.metrics.choice_accuracy import ACCURACY, ANSWERED, ANY_OVERLAP
 from mingmoe_eval.metrics.metric import Metric
 from mingmoe_eval.metrics.uncertainty import share as plain_share
 from mingmoe_eval.records import Response, Sample, TaskSettings
-from mingmoe_eval.scoring import fold_task
+from mingmoe_eval.scoring import fold_task, make_sample
 
 OPTIONS = {"A": "青霉素", "B": "多巴胺", "C": "肾上腺素", "D": "阿托品"}
 
@@ -93,8 +93,63 @@ def test_log_likelihoods_choose_a_letter_in_option_order():
         doc("D", options), Response(log_likelihoods=(-3.0, -2.0, -1.0)), TaskSettings()
     )
     assert (score.value, score.answered, score.reading) == (1.0, "D", "highest log-likelihood")
-    tie = score_doc(doc("D", options), Response(log_likelihoods=(-3.0, -1.0, -1.0)), TaskSettings())
-    assert (tie.answered, tie.reading) == ("B", "tie, first letter taken")
+    assert score.counts["letter_mass"] == pytest.approx(
+        math.exp(-3) + math.exp(-2) + math.exp(-1), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "credit", "answered"),
+    [
+        ((-3.0, -1.0, -1.0), "D", 1 / 2, "B"),
+        ((-3.0, -1.0, -1.0), "B", 1 / 2, "B"),
+        ((-3.0, -1.0, -1.0), "A", 0.0, "B"),
+        ((-1.0, -1.0, -1.0), "D", 1 / 3, "A"),
+    ],
+)
+def test_letters_that_tie_share_the_credit_whichever_stands_first(values, key, credit, answered):
+    options = {"A": "头痛", "B": "发热", "D": "咳嗽"}
+    score = score_doc(doc(key, options), Response(log_likelihoods=values), TaskSettings())
+    assert (score.value, score.answered) == (credit, answered)
+    assert score.reading.startswith("tie of ")
+    assert score.counts["tied"] == round(values.count(max(values)))
+
+
+def letters_task(likelihoods):
+    """A task of as many docs whose key is B, with these log-likelihoods of A and B."""
+    settings = TaskSettings(suite="choice", form="letters")
+    samples = [
+        make_sample(
+            "t_ll",
+            position,
+            {**doc("B", {"A": "x", "B": "y"}), "question": str(position)},
+            "Q",
+            Response(log_likelihoods=values),
+            settings,
+        )
+        for position, values in enumerate(likelihoods)
+    ]
+    return fold_task("t_ll", samples, settings, notes=("a note",))
+
+
+def test_a_model_that_ties_everywhere_scores_chance_and_the_ties_are_counted():
+    result = letters_task([(-1.0, -1.0)] * 3 + [(-2.0, -1.0)])
+    assert result.main.value == (3 / 2 + 1) / 4
+    assert result.counts.tied == 3
+    assert result.notes == ("a note",)
+    low, high = result.main.interval
+    assert 0.0 <= low < result.main.value < high <= 1.0
+
+
+def test_letters_that_the_model_would_never_write_are_warned_of():
+    result = letters_task([(-20.0, -19.0)] * 3 + [(-0.5, -2.0)])
+    sums = [math.exp(-20) + math.exp(-19)] * 3 + [math.exp(-0.5) + math.exp(-2)]
+    assert result.metrics["letter_mass"].value == pytest.approx(sum(sums) / 4)
+    assert result.metrics["low_letter_mass"].value == 3 / 4
+    assert result.notes == ("a note",)
+    warned = letters_task([(-20.0, -19.0)] * 4)
+    assert "the letters compared have 7.7e-09 of the probability" in warned.notes[1]
+    assert "--no-chat-template" in warned.notes[1]
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,14 @@ def test_logits_at_a_time_fit_their_share():
     assert wide.head_block(1) == (1, 5000)
 
 
+def test_a_head_that_is_widened_slice_by_slice_counts_the_slice():
+    model = make_model(vocab_size=5000).bfloat16()
+    hidden, rows, columns = model.config.hidden_size, 30, 1500
+    needed = 4 * rows * columns + 4 * hidden * columns
+    budget = MemoryBudget(CausalModel(model), None, 4 * needed)
+    assert budget.head_block(rows) == (rows, columns)
+
+
 @pytest.mark.parametrize(
     ("error", "memory"),
     [

@@ -177,3 +177,36 @@ def test_half_precision_stays_near_the_slow_way(dtype):
     for pair, one in zip(pairs, scores(model, pairs), strict=True):
         value, _ = slow_score(model, pair.tokens.tolist(), pair.n_targets)
         assert one.value == pytest.approx(value, rel=0.03, abs=0.15)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_of_a_narrow_head_are_those_of_its_weights_in_double_precision(family, dtype):
+    caps = {"final_logit_softcapping": 5.0} if family == "gemma2" else {}
+    model = make_model(family, **caps).to(dtype)
+    causal = CausalModel(model)
+    assert causal.widens_head
+    hidden = 8 * torch.randn(40, 32, generator=torch.Generator().manual_seed(1)).to(dtype)
+    found = torch.cat([part for _, part in causal.logit_slices(hidden, 100)], 1)
+    exact = hidden.double() @ model.lm_head.weight.double().T
+    if caps:
+        exact = torch.tanh(exact / 5.0) * 5.0
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    # What the head itself gives is coarser: rounding makes equals of what is not.
+    coarse = causal.logits(hidden)
+    assert distinct(found) > distinct(coarse)
+
+
+def distinct(logits):
+    return sum(len(row.unique()) for row in logits)
+
+
+def test_a_head_in_fp32_is_asked_as_it_is():
+    model = make_model()
+    causal = CausalModel(model)
+    assert not causal.widens_head
+    hidden = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    [(first, logits)] = causal.logit_slices(hidden, 10_000)
+    assert first == 0
+    assert torch.equal(logits, causal.logits(hidden))

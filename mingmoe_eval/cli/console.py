@@ -160,6 +160,7 @@ def _remarks(run: Run, result: TaskResult) -> list[str]:
         (result.counts.non_finite, "non-finite"),
         (result.counts.prompt_truncated, "prompts cut"),
         (result.counts.unusable, "rows unusable"),
+        (result.counts.tied, "ties"),
     ]
     return [*run.marks_of(result.task), *(f"{n} {what}" for n, what in counts if n)]
 

@@ -62,7 +62,9 @@ class LocalBackend:
     @property
     def settings_fingerprint(self) -> str:
         """See `Backend`."""
-        return settings_fingerprint(self.model)
+        # Answers from before the head was widened are others, and must not be taken for these.
+        widened = "-fp32-head" if self._model.widens_head else ""
+        return settings_fingerprint(self.model) + widened
 
     def score(self, pairs: Sequence[EncodedPair], on_routing: RoutingSink | None) -> Answers:
         """See `Backend`."""

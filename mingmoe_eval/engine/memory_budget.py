@@ -63,13 +63,19 @@ class MemoryBudget:
         )
 
     def head_block(self, rows: int) -> tuple[int, int]:
-        """How many (rows, ids) of logits to have at a time, fp32 and as the head gives them."""
-        item = 4 if self._shape.item_bytes == 4 else 4 + self._shape.item_bytes
-        logits = int(min(self.bytes * _HEAD_SHARE, self._most_head_bytes) / item)
+        """How many (rows, ids) of logits to have at a time, with what they are made from.
+
+        Beside fp32 logits that is the slice of the head in fp32, if it is widened, and of a head
+        that gives whole rows alone, its own logits.
+        """
+        narrow = self._shape.item_bytes < 4
+        a_logit = 4 + self._shape.item_bytes if narrow and not self._sliced_head else 4
+        a_column = 4 * self._shape.hidden if narrow and self._sliced_head else 0
+        most = int(min(self.bytes * _HEAD_SHARE, self._most_head_bytes))
         vocabulary = self._shape.vocabulary
         fewest = min(_FEWEST_HEAD_COLUMNS, vocabulary) if self._sliced_head else vocabulary
-        rows = max(1, min(rows, _MOST_HEAD_ROWS, logits // fewest))
-        return rows, min(vocabulary, max(fewest, logits // rows))
+        rows = max(1, min(rows, _MOST_HEAD_ROWS, most // (a_logit * fewest)))
+        return rows, min(vocabulary, max(fewest, most // (a_logit * rows + a_column)))
 
     def head_is_due(self, tokens: int) -> bool:
         """Whether enough tokens went through the body for the head to see their scored rows."""

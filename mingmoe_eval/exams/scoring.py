@@ -4,6 +4,7 @@ A doc is what `exams.records.Question.to_doc` gives. `reading` is `default`, or 
 of `metrics.answer_reading`.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from mingmoe_eval.metrics.choice_accuracy import (
     ACCURACY,
     ANSWERED,
     ANY_OVERLAP,
+    LETTER_MASS,
+    LOW_LETTER_MASS_SHARE,
     exact_match,
     guessing_level,
     likeliest,
@@ -30,13 +33,21 @@ from mingmoe_eval.metrics.metric import one_of
 from mingmoe_eval.metrics.uncertainty import mean_of_parts
 from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult, TaskSettings
 
-METRICS = {metric.name: metric for metric in (ACCURACY, ANY_OVERLAP, ANSWERED, MACRO_F1)}
+METRICS = {
+    metric.name: metric
+    for metric in (
+        *(ACCURACY, ANY_OVERLAP, ANSWERED, MACRO_F1),
+        *(LETTER_MASS, LOW_LETTER_MASS_SHARE),
+    )
+}
 
 _NOT_STATED = "not stated"
 
 
 def score_doc(doc: Mapping[str, Any], response: Response, settings: TaskSettings) -> Score:
     """1 when exactly the right letters were answered, else 0; never raises for any reply.
+
+    Of k letters that tie for the highest log-likelihood each has 1/k of the credit.
 
     Of log-likelihoods that are not finite no letter is made: callers fail such a doc
     (`Response.finite`), and without that it counts as unanswered.
@@ -69,7 +80,9 @@ def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricV
     """Accuracy over the samples that did not fail, also by single- and multiple-answer questions.
 
     `answered` is the share of docs with an answer; `any_overlap` the share with at least one right
-    letter: diagnostics, both. Without a sample each number is NaN. Questions in other orders of
+    letter: diagnostics, both. Where letters' log-likelihoods are compared, `letter_mass` is the
+    probability that the model gives all of them together: next to nothing means that it would
+    answer with something else. Without a sample each number is NaN. Questions in other orders of
     their options count for the metrics of robustness alone.
     """
     usable = _own(_usable(samples))
@@ -82,6 +95,9 @@ def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricV
         metrics["acc_single"] = _accuracy([s for s in usable if s.doc["single"]])
         metrics["acc_multiple"] = _accuracy([s for s in usable if not s.doc["single"]])
     metrics["answered"] = ANSWERED.fold(usable)
+    if usable and all("letter_mass" in s.counts for s in usable):
+        metrics["letter_mass"] = LETTER_MASS.fold(usable)
+        metrics["low_letter_mass"] = LOW_LETTER_MASS_SHARE.fold(usable)
     if tag := settings.macro_over:
         metrics[f"macro_{tag}"] = _macro_over(usable, tag)
     if settings.labels and usable:
@@ -156,17 +172,27 @@ def _score_likelihoods(doc: Mapping[str, Any], response: Response) -> Score:
     values, letters = response.log_likelihoods or (), list(doc["options"])
     if len(values) != len(letters) or not response.finite:
         return _score(doc, None, False, "no finite log-likelihood for each letter")
-    letter, tied = likeliest(values, letters)
-    rule = "tie, first letter taken" if tied else "highest log-likelihood"
-    return _score(doc, letter, letter == doc["answer"], rule)
+    best = likeliest(values, letters)
+    # Not the first of them: low precision makes ties common, and would reward a key full of A.
+    rule = f"tie of {', '.join(best)}, credit shared" if len(best) > 1 else "highest log-likelihood"
+    credit = float(doc["answer"] in best) / len(best)
+    # A token's rounding may bring a certain letter a little above 1.
+    mass = min(1.0, math.fsum(map(math.exp, values)))
+    return _score(doc, best[0], credit, rule, {"tied": float(len(best)), "letter_mass": mass})
 
 
-def _score(doc: Mapping[str, Any], answered: str | None, right: bool, rule: str) -> Score:
+def _score(
+    doc: Mapping[str, Any],
+    answered: str | None,
+    credit: float,
+    rule: str,
+    counts: Mapping[str, float] | None = None,
+) -> Score:
     return Score(
-        value=float(right),
+        value=float(credit),
         answered=answered,
         reading=rule,
-        counts={"overlap": float(overlaps(answered, doc["answer"]))},
+        counts={"overlap": float(overlaps(answered, doc["answer"])), **(counts or {})},
     )
 
 

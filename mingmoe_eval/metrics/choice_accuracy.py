@@ -14,6 +14,12 @@ from mingmoe_eval.metrics.metric import (
     one_of,
 )
 from mingmoe_eval.metrics.resampling import Mean
+from mingmoe_eval.records import MetricValue
+
+# Below this the letters are compared by crumbs of probability. On MedQA, models that answer with a
+# letter at once give the letters 73 % (SmolLM2-135M) and 81 % (Qwen2.5-0.5B without its template);
+# such as would begin otherwise 8 % (the former without) and 2e-8 (the latter with its template).
+LOW_LETTER_MASS = 0.1
 
 
 def exact_match(answered: str | None, key: str) -> bool:
@@ -26,10 +32,8 @@ def overlaps(answered: str | None, key: str) -> bool:
     return bool(answered) and bool(set(answered or "") & set(key))
 
 
-def likeliest(log_likelihoods: Sequence[float], letters: Sequence[str]) -> tuple[str, bool]:
-    """The letter with the highest log-likelihood, and whether another one ties with it.
-
-    A tie goes to the first letter, as with numpy's argmax.
+def likeliest(log_likelihoods: Sequence[float], letters: Sequence[str]) -> list[str]:
+    """The letters with the highest log-likelihood: one, or several that tie.
 
     Raises:
         ValueError: A value is NaN or infinite, or there is not one for each letter.
@@ -39,8 +43,8 @@ def likeliest(log_likelihoods: Sequence[float], letters: Sequence[str]) -> tuple
     if not all(map(math.isfinite, log_likelihoods)):
         raise ValueError(f"log-likelihoods that are not finite: {list(log_likelihoods)}")
     best = max(log_likelihoods)
-    at = [i for i, value in enumerate(log_likelihoods) if value == best]
-    return letters[at[0]], len(at) > 1
+    both = zip(letters, log_likelihoods, strict=True)
+    return [letter for letter, value in both if value == best]
 
 
 def chance_of(options: int, *, single: bool) -> float:
@@ -56,11 +60,20 @@ def guessing_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def _right(scored: Scored) -> Counted:
-    return one_of(scored.score == 1.0)
+    # A share of one where letters tie: what a draw among them would earn on average.
+    return {"": (scored.score or 0.0, 1.0)}
 
 
 def _overlapping(scored: Scored) -> Counted:
     return one_of(bool(scored.counts["overlap"]))
+
+
+def _mass(scored: Scored) -> Counted:
+    return {"": (scored.counts["letter_mass"], 1.0)}
+
+
+def _low_mass(scored: Scored) -> Counted:
+    return one_of(scored.counts["letter_mass"] < LOW_LETTER_MASS)
 
 
 def _answered(scored: Scored) -> Counted:
@@ -87,3 +100,33 @@ ANY_OVERLAP = replace(
 )
 
 ANSWERED = replace(ACCURACY, name="answered", title="answered", count=_answered, chance=None)
+
+LETTER_MASS = replace(
+    ACCURACY,
+    name="letter_mass",
+    title="probability of all letters together",
+    count=_mass,
+    better="neither",
+    chance=None,
+)
+
+LOW_LETTER_MASS_SHARE = replace(
+    LETTER_MASS,
+    name="low_letter_mass",
+    title=f"docs whose letters have less than {LOW_LETTER_MASS:.0%} together",
+    count=_low_mass,
+)
+
+
+def letter_mass_warning(metrics: Mapping[str, MetricValue]) -> str | None:
+    """What to say of letters that are compared although the model would write something else."""
+    mass, low = (metrics.get(one.name) for one in (LETTER_MASS, LOW_LETTER_MASS_SHARE))
+    if mass is None or low is None or not mass.value < LOW_LETTER_MASS:
+        return None
+    return (
+        f"the letters compared have {mass.value:.1e} of the probability together (mean over docs; "
+        f"under {LOW_LETTER_MASS:.0%} in {low.value:.1%} of them): the model would begin its "
+        "answer with something else; ask with --no-chat-template if a chat template was applied, "
+        "show it the form by --num-fewshot 5, or take the task's plain form, which reads what it "
+        "writes"
+    )

@@ -156,6 +156,7 @@ def task_counts(runs: Sequence[Run], shown: Sequence[Column]) -> list[tuple[Colu
                 result.counts.non_finite,
                 result.counts.failed,
                 result.counts.unusable,
+                result.counts.tied,
             )
         )
         or result.notes
