@@ -1,6 +1,6 @@
 """All metrics of a run again from its stored responses, without the model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mingmoe_eval import scoring
@@ -36,6 +36,11 @@ def rescore(
         raise UsageError(
             f"cannot rescore {', '.join(foreign)}: lm-eval's own tasks keep its scores"
         )
+    if without := [task for task, old in run.samples.items() if _lacks_options(old)]:
+        raise UsageError(
+            f"cannot rescore {', '.join(without)}: the run was made from letters alone, and its "
+            "questions have no options"
+        )
     given = {"reading": reading, "profile": profile}
     changes = {key: value for key, value in given.items() if value is not None}
     samples, results = {}, {}
@@ -60,6 +65,10 @@ def rescore(
         parent=run.name,
         missing_tasks=run.missing_tasks,
     )
+
+
+def _lacks_options(samples: Sequence[Sample]) -> bool:
+    return any(sample.doc.get("options") == {} for sample in samples)
 
 
 def _again(sample: Sample, settings: TaskSettings) -> Sample:

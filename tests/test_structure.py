@@ -46,6 +46,7 @@ LAYERS = [
         "paper_table",
         "regression_gate",
         "report",
+        "elsewhere",
         "rescoring",
         "training",
     ],

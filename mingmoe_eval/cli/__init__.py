@@ -31,7 +31,7 @@ VERBS: dict[str, Verb] = {
     "run": Verb("run", "evaluate a model on tasks (the default verb)"),
     "tasks": Verb("tasks", "list the tasks and groups"),
     "inspect": Verb("inspect", "say what a checkpoint holds, and whether its adapter is live"),
-    "score": Verb("score", "score predictions made elsewhere", verbs=("promptcblue",)),
+    "score": Verb("score", "score predictions made elsewhere", verbs=("exams", "promptcblue")),
     "rescore": Verb("rescore", "all metrics of a run again from its responses, without the model"),
     "report": Verb("report", "one offline HTML page from one to eight runs"),
     "compare": Verb("compare", "two runs, doc by doc, with intervals and tests"),

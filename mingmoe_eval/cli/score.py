@@ -1,4 +1,4 @@
-"""`mingmoe-eval score promptcblue`: score predictions that were made elsewhere."""
+"""`mingmoe-eval score promptcblue | exams`: score predictions that were made elsewhere."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from mingmoe_eval.cli.console import print_line, print_table, printable, write_json
 from mingmoe_eval.cli.exits import EXIT_USER_MISTAKE
-from mingmoe_eval.errors import offence_list
+from mingmoe_eval.errors import UsageError, offence_list
 
 if TYPE_CHECKING:
     from mingmoe_eval.promptcblue.scorer import Scorecard
@@ -58,6 +58,87 @@ def promptcblue(
         raise typer.Exit(EXIT_USER_MISTAKE)
     if json_to != "-":
         _print(card)
+
+
+def exams(
+    task: Annotated[str, typer.Option(help="The exam whose questions were asked.")],
+    answers: Annotated[
+        Path,
+        typer.Option(
+            help="One record a question (.jsonl, .json, .csv, .parquet): a reply, or the letters "
+            "that were read from it; with the question's text, its id and its key if there are."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The run's name, and the model's; default: the file's.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where the questions are; without it the file must bring the key."),
+    ] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="The questions are the small invented sample.")
+    ] = False,
+    split: Annotated[
+        str | None, typer.Option(help="Another split than the official test split.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="reply: read here, by our rules; letters: as they were read elsewhere. Default: "
+            "replies, where the file has them and the questions are at hand."
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="What columns hold, where names do not tell: reply=answer_text,key=gold"),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave questions without an answer out; marked.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("reports"),
+    json_to: Annotated[
+        str | None, typer.Option("--json", help="Write run.json's content to a file, or - .")
+    ] = None,
+) -> None:
+    """Score a model's answers to an exam, and save them as a run to compare, gate and table.
+
+    Example: mingmoe-eval score exams --task usmle --answers answers.jsonl --data-dir data/
+    """
+    from mingmoe_eval.cli.console import print_results
+    from mingmoe_eval.elsewhere import Elsewhere, score_elsewhere
+    from mingmoe_eval.run_store import save_run, summary
+
+    wanted = Elsewhere(
+        task=task,
+        answers=answers,
+        name=name or answers.stem,
+        data_dir=None if data_dir is None else str(data_dir),
+        sample=sample,
+        split=split,
+        partial=partial,
+        by=by,
+        columns=_column_names(columns),
+    )
+    run, notes = score_elsewhere(wanted)
+    folder = save_run(run, output / run.name)
+    if json_to is not None:
+        write_json(summary(run), json_to)
+    if json_to != "-":
+        print_results(run)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{folder}: saved", file=sys.stderr)
+
+
+def _column_names(text: str | None) -> dict[str, str]:
+    named = {}
+    for item in filter(None, (text or "").split(",")):
+        field, equals, column = item.partition("=")
+        if not equals or not field.strip() or not column.strip():
+            raise UsageError(f"--columns {item!r}: write FIELD=COLUMN, for instance reply=output")
+        named[field.strip()] = column.strip()
+    return named
 
 
 def _print(card: "Scorecard") -> None:

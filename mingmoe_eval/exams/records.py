@@ -68,5 +68,9 @@ def docs_of(questions: Iterable[Question]) -> list[JsonDict]:
 
 def stem_key(doc: Mapping[str, str]) -> str:
     """Equal for stems that differ only in width, case, blanks and punctuation."""
-    folded = unicodedata.normalize("NFKC", doc["question"]).casefold()
-    return re.sub(r"[\W_]+", "", folded)
+    return folded_stem(doc["question"])
+
+
+def folded_stem(text: str) -> str:
+    """A question's text without what copies of it change: width, case, blanks, punctuation."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())

@@ -53,8 +53,11 @@ def chance_of(options: int, *, single: bool) -> float:
 
 
 def guessing_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
-    """What uniform guesses score over docs with `options`, of which one or several are right."""
-    if not docs:
+    """What uniform guesses score over docs with `options`, of which one or several are right.
+
+    None where a doc does not say its options, as in answers that were scored elsewhere.
+    """
+    if not docs or not all(doc["options"] for doc in docs):
         return None
     return sum(chance_of(len(doc["options"]), single=doc["single"]) for doc in docs) / len(docs)
 

@@ -1,0 +1,319 @@
+"""A run from answers that were made elsewhere: scored, saved and compared like one of ours."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mingmoe_eval import scoring
+from mingmoe_eval.data_sources import Docs
+from mingmoe_eval.errors import DataError, UsageError, offence_list
+from mingmoe_eval.exams.benchmarks import benchmarks
+from mingmoe_eval.exams.foreign_answers import ForeignAnswer, read_answers, refuse_doubles
+from mingmoe_eval.exams.loading import load
+from mingmoe_eval.exams.records import folded_stem
+from mingmoe_eval.metrics.choice_accuracy import exact_match, overlaps
+from mingmoe_eval.provenance import environment, task_provenance
+from mingmoe_eval.records import (
+    RequestUsage,
+    Response,
+    Run,
+    RunSpec,
+    Sample,
+    TaskSettings,
+    fingerprint,
+)
+from mingmoe_eval.task_catalog import load_catalog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Which answers to score, and on what.
+
+    Attributes:
+        task: The task whose questions were asked; without data, any name will do.
+        answers: The file.
+        name: The run's name, and the model's.
+        data_dir: Where the questions are; None and no `sample`: the file itself has the key.
+        sample: The questions are those of the invented sample.
+        split: Another part than the official one.
+        partial: Questions without an answer are left out, and the run is marked.
+        by: What is scored: the `reply`, as we read it, or the `letters` that were read elsewhere;
+            None takes replies where the file has them.
+        columns: By field, the file's column for it, where its name does not tell.
+    """
+
+    task: str
+    answers: Path
+    name: str
+    data_dir: str | None = None
+    sample: bool = False
+    split: str | None = None
+    partial: bool = False
+    by: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def score_elsewhere(wanted: Elsewhere) -> tuple[Run, tuple[str, ...]]:
+    """A whole run from a file of answers, and what a user should know of how it was read.
+
+    Raises:
+        DataError: the answers are not those of the task's questions: by their text, their key, or
+            how many there are. Every offence is named.
+        UsageError: an option does not fit the file or the task.
+    """
+    answers = read_answers(wanted.answers, wanted.columns)
+    refuse_doubles(answers, wanted.answers)
+    with_data = wanted.data_dir is not None or wanted.sample
+    by = _what_is_scored(wanted, answers, with_data=with_data)
+    settings = _settings(wanted.task)
+    docs = _docs(wanted) if with_data else _docs_of_file(wanted, answers)
+    paired = _pair(docs, answers, wanted) if with_data else list(zip(docs, answers, strict=True))
+    samples = scoring.distinct_ids(
+        [
+            _sample(wanted.task, position, doc, answer, settings, by)
+            for position, (doc, answer) in enumerate(paired)
+        ]
+    )
+    run = _run(wanted, settings, docs, samples, answers)
+    return run, tuple(_notes(samples, [answer for _, answer in paired], by))
+
+
+def _what_is_scored(
+    wanted: Elsewhere, answers: Sequence[ForeignAnswer], *, with_data: bool
+) -> Literal["reply", "letters"]:
+    """A reply is read with the options before one's eyes: without data there are letters alone."""
+    has_replies = any(answer.reply is not None for answer in answers)
+    has_letters = any(answer.letters is not None for answer in answers)
+    if wanted.by not in (None, "reply", "letters"):
+        raise UsageError(f"--by {wanted.by!r} is neither reply nor letters")
+    if wanted.by == "letters" or (wanted.by is None and not (with_data and has_replies)):
+        if not has_letters:
+            raise UsageError(
+                f"{wanted.answers} holds replies, and no letters that were read from them: name "
+                "the data with --data-dir, so that they can be read here"
+            )
+        return "letters"
+    if not (with_data and has_replies):
+        lacks = "no --data-dir is given" if has_replies else "the file has no replies"
+        raise UsageError(f"--by reply reads replies beside the question's options, and {lacks}")
+    return "reply"
+
+
+def _settings(task: str) -> TaskSettings:
+    definition = load_catalog().definitions.get(task)
+    if definition is None:
+        return TaskSettings(suite="choice", form="direct")
+    if definition.is_group or definition.settings.suite != "choice":
+        raise UsageError(f"--task {task}: name one exam, not a group (`mingmoe-eval tasks`)")
+    if definition.settings.form == "letters":
+        plain = task.removesuffix("_ll")
+        raise UsageError(f"--task {task} compares log-likelihoods; answers belong to {plain}")
+    return definition.settings
+
+
+def _docs(wanted: Elsewhere) -> Docs:
+    name = wanted.task.removesuffix("_cot")
+    if name not in benchmarks():
+        raise UsageError(
+            f"--task {wanted.task}: not an exam of ours, so there are no questions to look up; "
+            "leave --data-dir and --sample out and let the file bring its key"
+        )
+    place: dict[str, Any] = {"data_dir": wanted.data_dir, "sample": wanted.sample}
+    return load(benchmark=name, split=wanted.split, **place)["test"]
+
+
+def _docs_of_file(wanted: Elsewhere, answers: Sequence[ForeignAnswer]) -> Docs:
+    """Docs that hold what the file says of its questions: no options, so no reply can be read."""
+    if keyless := [f"record {a.number}" for a in answers if not a.key]:
+        raise DataError(
+            offence_list(
+                f"{wanted.answers} has no key for each question; name the data with --data-dir, "
+                "or the key's column with --columns key=NAME",
+                keyless,
+            )
+        )
+    docs: list[dict[str, Any]] = [
+        {
+            "id": fingerprint([answer.id, answer.question]),
+            "question": answer.question or "",
+            "options": {},
+            "answer": answer.key,
+            "single": len(answer.key or "") == 1 or not (answer.key or "").isalpha(),
+            "question_type": "",
+            "context": "",
+            "tags": {},
+            "cluster": None,
+        }
+        for answer in answers
+    ]
+    official = benchmarks().get(wanted.task.removesuffix("_cot"))
+    rows = official.part(wanted.split).rows if official else None
+    differs = rows is not None and rows != len(docs)
+    mark = f"{len(docs):,} rows, where the official part has {rows:,}" if differs else ""
+    return Docs(
+        docs,
+        notes=["questions and keys are the answer file's own: nobody compared them with the exam"],
+        marks=[mark] if mark else [],
+    )
+
+
+def _pair(
+    docs: Docs, answers: Sequence[ForeignAnswer], wanted: Elsewhere
+) -> list[tuple[dict[str, Any], ForeignAnswer]]:
+    """Each question with its answer: by the question's text where the file has it, else by order.
+
+    By order only where there are as many answers as questions, none of which was left out.
+    """
+    if all(answer.question for answer in answers):
+        pairs = _pair_by_text(docs, answers, wanted)
+    elif len(docs) == len(answers) and not docs.unusable:
+        pairs = list(zip(docs, answers, strict=True))
+    else:
+        raise DataError(
+            f"{wanted.answers} holds {len(answers):,} answers without the questions' text, and "
+            f"there are {len(docs):,} questions: they cannot be told to belong together. Name "
+            "the column of the text with --columns question=NAME"
+        )
+    contradicted = [
+        f"record {answer.number}: the key is {answer.key} there and {doc['answer']} here"
+        for doc, answer in pairs
+        if answer.key and answer.key != doc["answer"]
+    ]
+    if contradicted:
+        raise DataError(
+            offence_list(f"{wanted.answers} has other keys than {wanted.task}", contradicted)
+        )
+    return pairs
+
+
+def _pair_by_text(
+    docs: Docs, answers: Sequence[ForeignAnswer], wanted: Elsewhere
+) -> list[tuple[dict[str, Any], ForeignAnswer]]:
+    """Files often hold only the beginning of a question; the first free one that fits counts."""
+    free = [(folded_stem(answer.question or ""), answer) for answer in answers]
+    pairs, missing = [], []
+    for doc in docs:
+        stem = folded_stem(doc["question"])
+        at = next((i for i, (text, _) in enumerate(free) if text and stem.startswith(text)), None)
+        if at is None:
+            missing.append(doc["question"][:60])
+        else:
+            pairs.append((doc, free.pop(at)[1]))
+    if free and wanted.partial is False and not missing:
+        strangers = [f"record {answer.number}" for _, answer in free]
+        raise DataError(
+            offence_list(f"{wanted.answers} answers questions that are not here", strangers)
+        )
+    if missing and not wanted.partial:
+        raise DataError(
+            offence_list(
+                f"{wanted.answers} has no answer to {len(missing)} of {len(docs)} questions; "
+                "--partial scores the others, and marks the run",
+                missing,
+            )
+        )
+    if not pairs:
+        raise DataError(f"{wanted.answers} answers none of the questions of {wanted.task}")
+    return pairs
+
+
+def _sample(
+    task: str,
+    position: int,
+    doc: Mapping[str, Any],
+    answer: ForeignAnswer,
+    settings: TaskSettings,
+    by: str,
+) -> Sample:
+    usage = RequestUsage(
+        prompt_tokens=answer.prompt_tokens, generated_tokens=answer.generated_tokens
+    )
+    response = Response(text=answer.reply, usage=(usage,))
+    if by == "reply":
+        return scoring.make_sample(task, position, doc, "", response, settings)
+    letters = answer.letters or None
+    right = _is_right(letters, str(doc["answer"]))
+    return Sample(
+        task=task,
+        doc_id=fingerprint(doc),
+        position=position,
+        doc=doc,
+        prompt="",
+        expected=str(doc["answer"]),
+        response=answer.reply,
+        answered=letters,
+        reading="as read elsewhere",
+        score=float(right),
+        status="unanswered" if letters is None else "scored",
+        counts={"overlap": float(overlaps(letters, str(doc["answer"])))},
+        tags=doc["tags"],
+        cluster=doc["cluster"],
+        prompt_tokens=answer.prompt_tokens,
+        generated_tokens=answer.generated_tokens,
+    )
+
+
+def _is_right(answered: str | None, key: str) -> bool:
+    """The same set of letters; a number or another text is right as it stands alone."""
+    return exact_match(answered, key) if key.isalpha() else answered == key
+
+
+def _run(
+    wanted: Elsewhere,
+    settings: TaskSettings,
+    docs: Docs,
+    samples: Sequence[Sample],
+    answers: Sequence[ForeignAnswer],
+) -> Run:
+    missing = len(docs) - len(samples)
+    left_out = [f"{missing} of {len(docs)} questions have no answer"] if missing else []
+    result = scoring.fold_task(
+        wanted.task,
+        samples,
+        settings,
+        unusable=len(docs.unusable),
+        notes=docs.notes,
+        marks=(*docs.marks, *left_out),
+    )
+    spec = RunSpec(
+        model=wanted.name,
+        tasks=(wanted.task,),
+        data_dir=wanted.data_dir,
+        sample=wanted.sample,
+        split=wanted.split,
+    )
+    data = wanted.answers.read_bytes()
+    model = {
+        "kind": "answers made elsewhere",
+        "file": wanted.answers.name,
+        "fingerprint": hashlib.sha256(data).hexdigest(),
+    }
+    return Run(
+        name=wanted.name,
+        spec=spec,
+        provenance={
+            **environment(),
+            "model": model,
+            "tasks": {wanted.task: task_provenance(docs, samples, settings)},
+        },
+        results={wanted.task: result},
+        samples={wanted.task: samples},
+        timing={
+            "seconds": sum(answer.seconds for answer in answers),
+            "requests": len(answers),
+            "prompt_tokens": sum(answer.prompt_tokens for answer in answers),
+            "generated_tokens": sum(answer.generated_tokens for answer in answers),
+        },
+    )
+
+
+def _notes(samples: Sequence[Sample], paired: Sequence[ForeignAnswer], by: str) -> Iterator[str]:
+    yield f"{sum(s.score == 1.0 for s in samples):,} of {len(samples):,} right, by their {by}"
+    if by == "reply" and any(answer.letters is not None for answer in paired):
+        others = sum(
+            sample.answered != (answer.letters or None)
+            for sample, answer in zip(samples, paired, strict=True)
+        )
+        yield f"{others:,} replies are read otherwise here than in the file"

@@ -1,0 +1,179 @@
+"""Answers made elsewhere become runs: paired with the right questions, or refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mingmoe_eval import compare, judge, rescore
+from mingmoe_eval.cli import main
+from mingmoe_eval.elsewhere import Elsewhere, score_elsewhere
+from mingmoe_eval.errors import DataError, UsageError
+from mingmoe_eval.exams.foreign_answers import read_answers
+from mingmoe_eval.exams.loading import load
+from mingmoe_eval.run_store import load_run
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "answers"
+DOCS = load(benchmark="usmle", sample=True)["test"]
+
+
+def file_of(folder, records, name="answers.jsonl"):
+    path = folder / name
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), "utf-8")
+    return path
+
+
+def scored(path, **options):
+    options = {"task": "usmle", "name": "m", "sample": True, **options}
+    return score_elsewhere(Elsewhere(answers=path, **options))
+
+
+def test_replies_in_the_order_of_the_questions_are_read_by_our_rules(tmp_path):
+    replies = [f"The answer is {doc['answer']}." for doc in DOCS[:-2]] + ["No idea.", "Z"]
+    run, notes = scored(file_of(tmp_path, [{"response": reply} for reply in replies]))
+    result = run.results["usmle"]
+    assert result.main.value == (len(DOCS) - 2) / len(DOCS)
+    assert result.counts.unanswered == 2
+    assert result.chance == 0.25
+    assert notes == (f"{len(DOCS) - 2} of {len(DOCS)} right, by their reply",)
+    assert run.marks == ("invented sample",)
+
+
+def test_the_beginning_of_a_question_tells_which_one_it_is(tmp_path):
+    records = [{"question": d["question"][:50], "pred": d["answer"]} for d in reversed(DOCS)]
+    run, _ = scored(file_of(tmp_path, records))
+    assert run.results["usmle"].main.value == 1.0
+    assert [s.doc["question"] for s in run.samples["usmle"]] == [d["question"] for d in DOCS]
+
+
+def test_another_key_than_ours_is_refused_with_its_place(tmp_path):
+    records = [{"pred": "A", "gold": d["answer"]} for d in DOCS]
+    wrong = "B" if DOCS[3]["answer"] == "A" else "A"
+    records[3]["gold"] = wrong
+    with pytest.raises(DataError, match=f"record 4: the key is {wrong} there"):
+        scored(file_of(tmp_path, records))
+
+
+@pytest.mark.parametrize("few", [1, len(DOCS) - 1])
+def test_missing_answers_are_refused_or_marked(tmp_path, few):
+    records = [{"question": d["question"], "pred": d["answer"]} for d in DOCS[:few]]
+    path = file_of(tmp_path, records)
+    with pytest.raises(DataError, match=f"no answer to {len(DOCS) - few} of {len(DOCS)} questions"):
+        scored(path)
+    run, _ = scored(path, partial=True)
+    assert f"usmle: {len(DOCS) - few} of {len(DOCS)} questions have no answer" in run.marks
+    assert run.results["usmle"].main.n == few
+
+
+def test_without_the_text_as_many_answers_as_questions_are_needed(tmp_path):
+    path = file_of(tmp_path, [{"pred": "A"}] * (len(DOCS) + 1))
+    with pytest.raises(DataError, match="cannot be told to belong together"):
+        scored(path, partial=True)
+
+
+def test_an_answer_to_a_question_that_is_not_here_is_refused(tmp_path):
+    records = [{"question": d["question"], "pred": "A"} for d in DOCS]
+    records.append({"question": "What else?", "pred": "A"})
+    with pytest.raises(DataError, match=f"record {len(DOCS) + 1}"):
+        scored(file_of(tmp_path, records))
+
+
+def test_a_question_that_is_answered_twice_is_refused(tmp_path):
+    path = file_of(tmp_path, [{"id": 7, "pred": "A"}, {"id": 7, "pred": "B"}])
+    with pytest.raises(DataError, match="id 7, record 2"):
+        scored(path)
+
+
+def test_without_data_the_file_s_own_key_and_letters_count(tmp_path):
+    records = [
+        {"id": "1", "gold": ["a"], "predicted": ["A"]},
+        {"id": "2", "gold": ["a", "c"], "predicted": ["c", "a"]},
+        {"id": "3", "gold": ["a", "c"], "predicted": ["a"]},
+        {"id": "4", "gold": ["0.40"], "predicted": ["0.40"]},
+        {"id": "5", "gold": ["0.40"], "predicted": ["0.4"]},
+        {"id": "6", "gold": ["b"], "predicted": []},
+        {"id": "7", "gold": ["b"]},
+    ]
+    run, _ = scored(file_of(tmp_path, records), task="ward", sample=False)
+    samples = run.samples["ward"]
+    assert [s.score for s in samples] == [1, 1, 0, 1, 0, 0, 0]
+    assert [s.status for s in samples][5:] == ["unanswered", "unanswered"]
+    assert run.results["ward"].chance is None
+    with pytest.raises(UsageError, match="ward"):
+        rescore(run)
+
+
+def test_without_data_fewer_rows_than_the_official_part_are_marked(tmp_path):
+    run, _ = scored(file_of(tmp_path, [{"gold": "A", "pred": "A"}]), sample=False)
+    assert run.marks == ("usmle: 1 rows, where the official part has 1,273",)
+
+
+@pytest.mark.parametrize(
+    ("records", "options", "reason"),
+    [
+        ([{"pred": "A"}], {"sample": False}, "no key for each question"),
+        ([{"output": "A", "gold": "A"}], {"sample": False}, "name the data with --data-dir"),
+        ([{"answer_of_model": "A"}], {}, "no column holds a reply or letters"),
+        ([{"pred": "A"}], {"by": "reply"}, "the file has no replies"),
+        ([{"output": "A"}], {"by": "letters"}, "no letters that were read"),
+        ([{"pred": "A"}], {"by": "luck"}, "neither reply nor letters"),
+        ([{"pred": "A"}], {"task": "exams"}, "not a group"),
+        ([{"pred": "A"}], {"task": "usmle_ll"}, "answers belong to usmle"),
+        ([{"pred": "A"}], {"task": "promptcblue_kuake_qic"}, "name one exam"),
+        ([{"pred": "A"}], {"columns": {"reply": "nowhere"}}, "no column 'nowhere'"),
+        ([{"pred": "A"}], {"columns": {"replies": "pred"}}, "does not know replies"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_way_out(tmp_path, records, options, reason):
+    with pytest.raises((DataError, UsageError), match=reason):
+        scored(file_of(tmp_path, records), **options)
+
+
+def test_a_column_s_name_can_be_said(tmp_path):
+    path = file_of(tmp_path, [{"what the model said": "Answer: B", "cost": {"out": 7}}])
+    columns = {"reply": "what the model said", "generated_tokens": "cost.out"}
+    [answer] = read_answers(path, columns)
+    assert (answer.reply, answer.generated_tokens) == ("Answer: B", 7)
+
+
+def test_the_command_makes_a_run_that_compares(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, letter in (("one", "A"), ("two", "B")):
+        records = [{"question": d["question"], "completion": f"({letter})"} for d in DOCS]
+        file_of(tmp_path, records, f"{name}.jsonl")
+        arguments = ["--task", "usmle", "--answers", f"{name}.jsonl", "--sample"]
+        assert main(["score", "exams", *arguments, "--columns", "reply=completion"]) == 0
+    assert "by their reply" in capsys.readouterr().err
+    assert main(["compare", "reports/one", "reports/two"]) == 0
+    assert load_run("reports/one").provenance["model"]["kind"] == "answers made elsewhere"
+
+
+# Right answers as the sources state them.
+STATED = {
+    "medqa_test.o3-mini": 1180,
+    "medqa_test.deepseek-r1": 1171,
+    "medqa_test.gpt-4o": 1118,
+    "medqa_test.llama-3.3-70b-instruct-turbo": 978,
+    "medqa_test.qwq-32b-preview": 908,
+    "jmle2026.qwen3-32b": 355,
+    "jmle2026.qwen3-32b-no-thinking": 326,
+    "jmle2026.gpt-oss-20b-low": 303,
+    "jmle2026.gpt-oss-20b-medium": 342,
+}
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/answers, real answers, is not here")
+def test_real_answers_of_real_models_have_as_many_right_as_their_sources_state():
+    tasks = {"medqa_test": "usmle", "jmle2026": "jmle2026"}
+    runs = {}
+    for name, right in STATED.items():
+        task = tasks[name.split(".")[0]]
+        run, _ = scored(REAL / f"{name}.jsonl", task=task, name=name, sample=False)
+        assert sum(sample.score for sample in run.samples[task]) == right
+        assert run.marks == ()
+        runs[name] = run
+    without, thinking = runs["jmle2026.qwen3-32b-no-thinking"], runs["jmle2026.qwen3-32b"]
+    compared = compare(without, thinking).tasks["jmle2026"]
+    assert compared.paired.difference == pytest.approx(29 / 400)
+    assert [f.task for f in judge(thinking, without).failures] == ["jmle2026"]
+    assert judge(without, thinking).failures == ()
