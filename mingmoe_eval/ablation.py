@@ -9,6 +9,7 @@ from mingmoe_eval.comparison import Comparison, compare
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.evaluation import OpenModel, Watch, evaluate, open_named
 from mingmoe_eval.language_model import LanguageModel
+from mingmoe_eval.metrics.showing import interval_shown, shown
 from mingmoe_eval.metrics.significance import holm_adjusted
 from mingmoe_eval.molora.router import ExpertMask, masked
 from mingmoe_eval.records import JsonDict, Run, RunSpec
@@ -68,16 +69,15 @@ def ablation_rows(ablations: Sequence[Ablation]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for (one, task), p in zip(tested, adjusted, strict=True):
         paired = task.paired
-        low, high = paired.interval
         rows.append(
             (
                 one.label,
                 "" if one.usage is None else f"{100 * one.usage:.1f}",
                 task.task,
-                f"{100 * paired.baseline:.2f}",
-                f"{100 * paired.candidate:.2f}",
-                f"{100 * (paired.candidate - paired.baseline):+.2f}",
-                f"[{100 * low:+.2f}, {100 * high:+.2f}]",
+                shown(paired.baseline, task.unit, decimals=2),
+                shown(paired.candidate, task.unit, decimals=2),
+                shown(paired.difference, task.unit, decimals=2, signed=True),
+                interval_shown(paired.interval, task.unit, decimals=2, signed=True),
                 f"{p:.3g}",
             )
         )

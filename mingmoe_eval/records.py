@@ -51,6 +51,7 @@ class TaskSettings:
         form: How an exam asks: for the letters, by their log-likelihoods, or for reasoning first.
         reading: A compatibility mode by which exam replies are read; None reads by our own rules.
         profile: The official scorer's profile for PromptCBLUE; None is `official`.
+        metric: The suite's metric that is the score; "" leaves the choice to the suite.
         macro_over: A tag over whose values an exam's accuracy is averaged too.
         labels: The options are labels (yes, no, maybe), so that a macro-F1 belongs beside the
             accuracy.
@@ -65,6 +66,7 @@ class TaskSettings:
     form: Literal["", "direct", "letters", "cot"] = ""
     reading: str | None = None
     profile: str | None = None
+    metric: str = ""
     macro_over: str | None = None
     labels: bool = False
     access: Literal["", "registered"] = ""

@@ -29,6 +29,7 @@ from mingmoe_eval.json_files import (
 )
 from mingmoe_eval.provenance import Provenance
 from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample, TaskResult
+from mingmoe_eval.scoring import described
 
 RUN_FILE = "run.json"
 UNFINISHED_FILE = "run.unfinished.json"
@@ -349,7 +350,7 @@ def _without_samples(data: JsonDict) -> Run:
         raise RunStoreError(f"{place}: half a character (a lone surrogate)")
     if not summary.tasks.keys() == summary.results.keys() == summary.counts.keys():
         raise RunStoreError("tasks, results and counts speak of different tasks")
-    results = {name: _result(name, summary) for name in summary.tasks}
+    results = {name: described(_result(name, summary)) for name in summary.tasks}
     _refuse_broken_groups(results)
     return Run(
         name=summary.name,

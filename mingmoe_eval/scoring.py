@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 from mingmoe_eval.errors import DataError
 from mingmoe_eval.metrics.choice_accuracy import letter_mass_warning
 from mingmoe_eval.metrics.metric import ClassMean, Counted, Metric, Scored, mean_of_sums
+from mingmoe_eval.metrics.of_lm_eval import foreign_metric
 from mingmoe_eval.metrics.resampling import Mean
 from mingmoe_eval.records import (
     Counts,
@@ -50,9 +51,6 @@ class Suite(Protocol):
     def expected(self, doc: Mapping[str, Any]) -> str:
         """The answer that counts as right, as text."""
 
-    def chance_level(self, docs: Sequence[Mapping[str, Any]]) -> float | None:
-        """What guessing would score, or None where guessing has no meaning."""
-
     def fold_group(
         self,
         members: Mapping[str, TaskResult],
@@ -82,14 +80,45 @@ def metric_of(result: TaskResult) -> Metric:
     Of a task whose scorer is not ours, and of a number that names no metric of its suite, it is the
     mean of the samples' own scores, in the unit and direction that the number itself states.
     """
-    if result.suite:
-        metrics = suite_named(result.suite).METRICS
-        # Runs from before numbers named their metric have it beside `score`, under its own name.
-        names = (result.main.metric, *(name for name in metrics if name in result.metrics))
-        for name in names:
-            if name in metrics and (name == result.main.metric or _is_main(result, name)):
-                return metrics[name]
-    return mean_of_scores(result.main)
+    main = described(result).main
+    known = suite_named(result.suite).METRICS if result.suite else {}
+    return known.get(main.metric) or mean_of_scores(main)
+
+
+def described(result: TaskResult) -> TaskResult:
+    """A result whose numbers say what they are, as those of version 0.1.0 do not.
+
+    A number is described by its name; the headline, which is only called `score`, is the one that
+    it equals.
+    """
+    if all(value.metric for value in result.metrics.values()):
+        return result
+    known = suite_named(result.suite).METRICS if result.suite else {}
+
+    def describe(name: str, value: MetricValue) -> MetricValue:
+        # A headline without a name beside it was made by hand, and stays what it was.
+        if value.metric or (name == result.main_metric and not result.suite):
+            return value
+        if result.suite:
+            metric = known.get(name)
+        else:
+            metric = foreign_metric(name, rights_and_wrongs=value.interval_method == "Wilson")
+        if metric is None:
+            return value
+        return dataclasses.replace(
+            value, metric=metric.name, unit=metric.unit, better=metric.better
+        )
+
+    metrics = {name: describe(name, value) for name, value in result.metrics.items()}
+    headline = result.metrics[result.main_metric]
+    twins = (n for n, v in result.metrics.items() if n != result.main_metric and v == headline)
+    if twin := next((name for name in twins if metrics[name].metric), None):
+        metrics[result.main_metric] = metrics[twin]
+    breakdowns = {
+        tag: {part: describe(tag, value) for part, value in table.items()}
+        for tag, table in result.breakdowns.items()
+    }
+    return dataclasses.replace(result, metrics=metrics, breakdowns=breakdowns)
 
 
 def mean_of_scores(stated: MetricValue) -> Metric:
@@ -111,10 +140,6 @@ def mean_of_scores(stated: MetricValue) -> Metric:
         better=stated.better,
         range=(0.0, 1.0) if stated.unit == "share" else (-math.inf, math.inf),
     )
-
-
-def _is_main(result: TaskResult, name: str) -> bool:
-    return not result.main.metric and result.metrics[name] == result.main
 
 
 def make_sample(
@@ -181,13 +206,14 @@ def fold_task(
     usable = [sample for sample in samples if sample.status != "failed"]
     metrics = suite.fold(usable, settings) if usable else {"score": _nothing()}
     warning = letter_mass_warning(metrics)
+    main = suite.METRICS.get(metrics["score"].metric)
     return TaskResult(
         task=task,
         main_metric="score",
         metrics=metrics,
         counts=count(samples, unusable=unusable),
         breakdowns=suite.breakdowns(usable, settings) if usable else {},
-        chance=suite.chance_level([sample.doc for sample in samples]),
+        chance=main.chance([sample.doc for sample in samples]) if main and main.chance else None,
         version=str(settings.version),
         suite=settings.suite,
         notes=(*notes, *([warning] if warning else ())),

@@ -4,7 +4,6 @@ import pytest
 
 from mingmoe_eval.exams.scoring import (
     breakdowns,
-    chance_level,
     expected,
     fold,
     fold_group,
@@ -272,5 +271,5 @@ def test_breakdowns_show_tags_that_differ():
 
 
 def test_chance_is_that_of_a_uniform_guess_over_the_possible_answers():
-    assert chance_level([doc("B"), doc("AC")]) == pytest.approx((1 / 4 + 1 / 15) / 2)
-    assert chance_level([]) is None
+    assert ACCURACY.chance([doc("B"), doc("AC")]) == pytest.approx((1 / 4 + 1 / 15) / 2)
+    assert ACCURACY.chance([]) is None

@@ -45,11 +45,11 @@ def test_parts_totals_and_average_of_a_run():
     run = pharmacist_run("ours")
     cells = row(table_of(run), "ours")
     totals = [run.results[track].main for track in TRACKS]
-    assert cells["pharmacist2023_pharmacy/optimal"].cell.percent == pytest.approx(50.0)
-    assert cells["pharmacist2023_pharmacy/multiple"].cell.percent == pytest.approx(57.5)
-    assert cells["pharmacist2023_tcm/total"].cell.percent == pytest.approx(100 * totals[1].value)
+    assert cells["pharmacist2023_pharmacy/optimal"].cell.amount == pytest.approx(50.0)
+    assert cells["pharmacist2023_pharmacy/multiple"].cell.amount == pytest.approx(57.5)
+    assert cells["pharmacist2023_tcm/total"].cell.amount == pytest.approx(100 * totals[1].value)
     mean = mean_of_parts(totals)
-    assert cells["pharmacist2023/average"].cell.percent == pytest.approx(100 * mean.value)
+    assert cells["pharmacist2023/average"].cell.amount == pytest.approx(100 * mean.value)
     expected = tuple(100 * bound for bound in mean.interval)
     assert cells["pharmacist2023/average"].cell.interval == pytest.approx(expected)
 
@@ -58,13 +58,13 @@ def test_an_average_is_missing_where_one_of_its_parts_is():
     run = pharmacist_run("ours")
     half = dataclasses.replace(run, results={TRACKS[0]: run.results[TRACKS[0]]})
     cells = row(table_of(half), "ours")
-    assert cells["pharmacist2023_pharmacy/total"].cell.percent is not None
-    assert cells["pharmacist2023/average"].cell.percent is None
+    assert cells["pharmacist2023_pharmacy/total"].cell.amount is not None
+    assert cells["pharmacist2023/average"].cell.amount is None
 
 
 def test_a_form_takes_its_own_tasks_only():
     run = pharmacist_run("ours", suffix="_cot")
-    assert row(table_of(run, form="cot"), "ours")["pharmacist2023/average"].cell.percent
+    assert row(table_of(run, form="cot"), "ours")["pharmacist2023/average"].cell.amount
     with pytest.raises(UsageError, match="ours has no task of layout pharmacist"):
         table_of(run)
 
@@ -147,7 +147,7 @@ def test_cited_rows_carry_source_doubts_and_remarks_and_doubtful_cells_are_not_r
     assert gpt4.cited
     assert "arXiv:2311.09774" in table.footnotes[gpt4.notes[0]]
     total = row(table, "GPT-4 (API)")["pharmacist2023_pharmacy/total"]
-    assert total.cell.percent == 57.3
+    assert total.cell.amount == 57.3
     assert "doubtful: printed value; question-weighted mean" in table.footnotes[total.notes[0]]
     assert total.rank == 0
 
@@ -155,7 +155,7 @@ def test_cited_rows_carry_source_doubts_and_remarks_and_doubtful_cells_are_not_r
 def test_unread_cells_stay_empty():
     run = exam_run("ours", {"cmexam": exam_samples("cmexam", 20, guessing(1, 0.5))})
     table = table_of(run, layout="ming-exams", published=("sparsedoctor",))
-    assert {c.cell.percent for c in row(table, "SparseDoctor").values()} == {None}
+    assert {c.cell.amount for c in row(table, "SparseDoctor").values()} == {None}
     assert any("NOT FOUND" in note for note in table.footnotes)
 
 

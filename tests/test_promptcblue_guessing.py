@@ -6,7 +6,8 @@ from statistics import fmean
 import pytest
 from sklearn.metrics import f1_score
 
-from mingmoe_eval.promptcblue.scoring import chance_level
+from mingmoe_eval.promptcblue.catalogue import task_named
+from mingmoe_eval.promptcblue.measures import guessing_level, measure_of
 
 
 def doc(task, target, choices):
@@ -20,7 +21,7 @@ def test_equals_the_mean_over_every_possible_guess():
         f1_score(golds, guess, average="weighted", zero_division=0)
         for guess in itertools.product(["相关", "不相关"], repeat=4)
     ]
-    assert chance_level(docs) == pytest.approx(fmean(every), abs=0.01)
+    assert guessing_level(docs) == pytest.approx(fmean(every), abs=0.01)
 
 
 def test_macro_f1_of_guesses_lies_below_one_in_n():
@@ -30,15 +31,15 @@ def test_macro_f1_of_guesses_lies_below_one_in_n():
         f1_score(labels, guess, average="macro", zero_division=0)
         for guess in itertools.product(labels, repeat=5)
     ]
-    assert chance_level(docs) == pytest.approx(fmean(every), abs=0.01)
-    assert chance_level(docs) < 1 / 5
+    assert guessing_level(docs) == pytest.approx(fmean(every), abs=0.01)
+    assert guessing_level(docs) < 1 / 5
 
 
 def test_is_the_same_every_time():
     docs = [doc("KUAKE-IR", "相关", ["相关", "不相关"])] * 3
-    assert chance_level(docs) == chance_level(docs)
+    assert guessing_level(docs) == guessing_level(docs)
 
 
 def test_has_no_value_where_the_answer_is_not_one_label():
-    assert chance_level([doc("CMeEE-V2", "上述句子中的实体包含：", ["疾病"])]) is None
-    assert chance_level([]) is None
+    assert measure_of(task_named("CMeEE-V2")).main.chance is None
+    assert guessing_level([]) is None

@@ -13,7 +13,7 @@ from mingmoe_eval.errors import DataError
 from mingmoe_eval.promptcblue import scoring
 from mingmoe_eval.promptcblue.catalogue import TASKS
 from mingmoe_eval.promptcblue.malformed import describe
-from mingmoe_eval.promptcblue.measures import compared_label
+from mingmoe_eval.promptcblue.measures import compared_label, guessing_level
 from mingmoe_eval.promptcblue.scorer import score_files
 from mingmoe_eval.records import Counts, MetricValue, Response, Sample, TaskResult, TaskSettings
 from mingmoe_eval.scoring import fold_task, make_sample
@@ -151,7 +151,7 @@ def test_expected_is_the_label_as_it_is_compared():
     doc = {**RECORDS[0], "task_dataset": "CHIP-STS", "target": " 相同", "answer_choices": []}
     assert scoring.expected(doc) == "是的"
     assert scoring.expected(RECORDS[0]) == RECORDS[0]["target"]
-    assert scoring.chance_level([{**doc, "answer_choices": None}]) is None
+    assert guessing_level([{**doc, "answer_choices": None}]) is None
 
 
 def ner_samples(reply):

@@ -11,11 +11,11 @@ from report_runs import ROUTING, exam_result, exam_run, exam_samples, guessing, 
 
 from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.report import render_report, view
-from mingmoe_eval.report.charts import available
 from mingmoe_eval.report.drawings import loads
+from mingmoe_eval.report.libraries import can_draw
 from mingmoe_eval.routing.view import read_routing
 
-needs_charts = pytest.mark.skipif(not available(), reason="the extra `report` is not installed")
+needs_charts = pytest.mark.skipif(not can_draw(), reason="the extra `report` is not installed")
 
 
 def run_named(name, seed=1, share=0.6, docs=30, tasks=("cmexam", "usmle"), **facts):

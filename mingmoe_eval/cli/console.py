@@ -18,6 +18,7 @@ from rich.text import Text
 
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.exams.robustness import METRICS as ROBUSTNESS
+from mingmoe_eval.metrics.showing import LESS_IS_BETTER, with_interval
 from mingmoe_eval.records import JsonDict, MetricValue, Run, TaskResult
 
 RULE: tuple[str, ...] = ()
@@ -77,8 +78,10 @@ def print_results(run: Run) -> None:
             f"NOT the benchmark: {', '.join(run.marks)}. These numbers are not comparable "
             "with published ones."
         )
+    alike = all(result.main.unit == "share" for result in run.results.values())
+    score = "score % [95 % interval]" if alike else "score [95 % interval]"
     headings = (
-        *("task", "score % [95 % interval]", "chance", "docs", "shots", "unanswered", "cut off"),
+        *("task", score, "chance", "docs", "shots", "unanswered", "cut off"),
         "remarks",
     )
     rows: list[Sequence[str]] = []
@@ -88,7 +91,7 @@ def print_results(run: Run) -> None:
         rows.append(
             (
                 f"{name} (group)" if result.is_group else name,
-                percent(result.main),
+                _score(result.main, alike),
                 "" if result.chance is None else f"{100 * result.chance:.1f}",
                 str(result.counts.docs),
                 str(result.num_fewshot),
@@ -98,7 +101,7 @@ def print_results(run: Run) -> None:
             )
         )
         rows += [
-            (f"  {metric}", percent(value), "", str(value.n), *[""] * 4)
+            (f"  {metric}", _score(value, alike), "", str(value.n), *[""] * 4)
             for metric, value in result.metrics.items()
             # What a group's number is made of, and what other orders of the options did to a
             # task's.
@@ -137,20 +140,18 @@ def refuse_unwritable(to: str) -> None:
         raise RunStoreError(f"cannot write {to}: name a file in a folder that can be written")
 
 
-def percent(value: MetricValue) -> str:
-    """`61.3 [57.0, 65.4]`: a fraction as a percentage with its interval."""
-    if value.n == 0:
-        return "no doc scored"
-    text = f"{100 * value.value:.1f}"
-    if value.interval:
-        low, high = value.interval
-        text += f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return text
-
-
 def printable(text: str) -> str:
     """Text from outside, with control characters shown instead of obeyed by the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def _score(value: MetricValue, alike: bool) -> str:
+    """A number with its interval, its unit where not all have the same, and its direction."""
+    text = with_interval(value)
+    if not value.n:
+        return text
+    percent = " %" if value.unit == "share" and not alike else ""
+    return f"{text}{percent}{f' {LESS_IS_BETTER}' if value.better == 'lower' else ''}"
 
 
 def _remarks(run: Run, result: TaskResult) -> list[str]:

@@ -89,14 +89,15 @@ def _folders(runs: Path) -> Iterator[Path]:
 
 def _print_side_by_side(base: "Run", adapter: "Run") -> None:
     """Both runs in one table; which tasks the adapter was taught; what guessing would score."""
-    from mingmoe_eval.cli.console import percent, print_table
+    from mingmoe_eval.cli.console import print_table
     from mingmoe_eval.demo import TASKS
+    from mingmoe_eval.metrics.showing import with_interval
 
     rows = []
     for task in TASKS:
         ours, theirs = adapter.results[task.name], base.results[task.name]
         chance = "" if ours.chance is None else f"{100 * ours.chance:.1f}"
-        scores = (chance, percent(theirs.main), percent(ours.main), str(ours.main.n))
+        scores = (chance, with_interval(theirs.main), with_interval(ours.main), str(ours.main.n))
         rows.append((task.name, task.taught, *scores))
     print()
     print_table(

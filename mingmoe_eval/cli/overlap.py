@@ -124,7 +124,8 @@ def _as_json(scores: Scores) -> dict[str, Any]:
 
 
 def _print(found: "Overlap", scores: Scores) -> None:
-    from mingmoe_eval.cli.console import percent, print_table
+    from mingmoe_eval.cli.console import print_table
+    from mingmoe_eval.metrics.showing import with_interval
 
     headings = ["docs", "found", "of these word by word", "too general to judge"]
     sides = {"all": "score", "unseen": "without them", "seen": "on them alone"}
@@ -136,7 +137,7 @@ def _print(found: "Overlap", scores: Scores) -> None:
         )
         values = [scores.get(task, {}).get(side) for side in sides] if scores else []
         cells = [str(count) for count in counts] if counts else [""] * len(headings)
-        rows.append((task, *cells, *(percent(v) if v else "" for v in values)))
+        rows.append((task, *cells, *(with_interval(v) if v else "" for v in values)))
     shown = ["task", *headings, *(sides.values() if scores else ())]
     print_table("test questions in training data", shown, rows)
 

@@ -11,8 +11,9 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mingmoe_eval.cli.console import percent, printable
+from mingmoe_eval.cli.console import printable
 from mingmoe_eval.evaluation import Watch
+from mingmoe_eval.metrics.showing import with_interval
 from mingmoe_eval.records import TaskResult
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -134,7 +135,7 @@ class RunProgress(WorkProgress, Watch):
 
     def task_done(self, result: TaskResult) -> None:
         """A task is scored and saved."""
-        self.say(f"{result.task}: {percent(result.main)} ({result.seconds:.1f} s)")
+        self.say(f"{result.task}: {with_interval(result.main)} ({result.seconds:.1f} s)")
 
 
 class TrainingProgress(WorkProgress):

@@ -7,6 +7,7 @@ from typing import Any
 
 from mingmoe_eval.errors import IncomparableRunsError, UsageError, offence_list
 from mingmoe_eval.records import Run, Sample, TaskResult
+from mingmoe_eval.scoring import described
 
 KINDS = {
     "tasks": "tasks that only one of the runs has",
@@ -127,6 +128,9 @@ def _own(samples: Iterable[Sample]) -> list[Sample]:
 
 def _setting_differences(task: str, baseline: Run, candidate: Run) -> Iterator[Difference]:
     mine, theirs = _settings(task, baseline), _settings(task, candidate)
+    names = [described(run.leaves[task]).main.metric for run in (baseline, candidate)]
+    if all(names):  # "score" tells little: a run says which metric that is, unless it is old
+        mine["metric"], theirs["metric"] = names
     for kind, value in mine.items():
         if value != theirs[kind]:
             yield Difference(

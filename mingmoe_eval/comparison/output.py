@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from mingmoe_eval.comparison.comparability import Difference
 from mingmoe_eval.comparison.pairwise import Comparison, Flip, GroupComparison, TaskComparison
-from mingmoe_eval.records import JsonDict
+from mingmoe_eval.metrics.showing import LESS_IS_BETTER, shown
+from mingmoe_eval.records import Better, JsonDict, Unit
 
 
 def comparison_json(comparison: Comparison) -> JsonDict:
@@ -19,6 +20,8 @@ def comparison_json(comparison: Comparison) -> JsonDict:
         "groups": {
             name: {
                 "members": list(group.members),
+                "unit": group.unit,
+                "better": group.better,
                 "baseline": group.baseline,
                 "candidate": group.candidate,
                 "difference": group.candidate - group.baseline,
@@ -38,6 +41,8 @@ def task_json(task: TaskComparison) -> JsonDict:
     """One task's comparison."""
     paired = task.paired
     return {
+        "unit": task.unit,
+        "better": task.better,
         "docs": task.docs,
         "clusters": task.clusters,
         "failed": task.failed,
@@ -89,7 +94,7 @@ def headings(comparison: Comparison) -> tuple[str, ...]:
 
 
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """One row a task, then one a group; everything in points (hundredths)."""
+    """One row a task, then one a group; shares in points (hundredths), the rest as it is."""
     tasks = [_task_row(task, comparison.alpha) for task in comparison.tasks.values()]
     return tasks + [_group_row(group) for group in comparison.groups.values()]
 
@@ -101,6 +106,9 @@ def remarks(comparison: Comparison) -> list[str]:
         f"the leaf tasks finds at {comparison.alpha:g}. Smallest visible: the difference that the "
         "docs show with a power of 80 %."
     )
+    others = [task.task for task in comparison.tasks.values() if task.unit != "share"]
+    if others:
+        found += f" Not in points but as they are: {', '.join(others)}."
     return [
         *mark_remarks(comparison.marks),
         found,
@@ -124,18 +132,17 @@ def _task_row(task: TaskComparison, alpha: float) -> tuple[str, ...]:
     return (
         task.task,
         f"{task.docs}{clusters}",
-        percent(task.paired.baseline),
-        percent(task.paired.candidate),
-        points(task.paired.difference, task.paired.interval),
+        *sides_shown(task.paired.baseline, task.paired.candidate, task.unit, task.better),
+        difference_shown(task.paired.difference, task.paired.interval, task.unit),
         f"{task.p_adjusted:.3g}" + (" *" if task.p_adjusted <= alpha else ""),
-        f"{100 * task.minimum_detectable:.1f}",
+        shown(task.minimum_detectable, task.unit),
         f"{len(task.gained)} / {len(task.lost)}",
     )
 
 
 def _group_row(group: GroupComparison) -> tuple[str, ...]:
-    change = points(group.candidate - group.baseline, group.interval)
-    sides = (percent(group.baseline), percent(group.candidate))
+    change = difference_shown(group.candidate - group.baseline, group.interval, group.unit)
+    sides = sides_shown(group.baseline, group.candidate, group.unit, group.better)
     return (f"{group.task} (group)", "", *sides, change, "", "", "")
 
 
@@ -157,16 +164,19 @@ _ESCAPED = str.maketrans(
 )
 
 
-def percent(value: float) -> str:
-    """`61.34`: a fraction in hundredths."""
-    return f"{100 * value:.2f}"
+def sides_shown(baseline: float, candidate: float, unit: Unit, better: Better) -> tuple[str, str]:
+    """`61.34` and `62.10`, with a mark where less is better."""
+    mark = f" {LESS_IS_BETTER}" if better == "lower" else ""
+    before, after = (shown(value, unit, decimals=2) for value in (baseline, candidate))
+    return before + mark, after + mark
 
 
-def points(difference: float, interval: tuple[float, float] | None) -> str:
-    """`-1.74 (-2.11 to -1.37)`: a difference in points with its interval."""
-    text = f"{100 * difference:+.2f}"
+def difference_shown(difference: float, interval: tuple[float, float] | None, unit: Unit) -> str:
+    """`-1.74 (-2.11 to -1.37)`: a difference with its interval."""
+    text = shown(difference, unit, decimals=2, signed=True)
     if interval is not None:
-        text += f" ({100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})"
+        low, high = (shown(end, unit, decimals=2, signed=True) for end in interval)
+        text += f" ({low} to {high})"
     return text
 
 

@@ -34,7 +34,10 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flip:
-    """A doc whose score changed: from wrong to right or back, or by any amount where graded."""
+    """A doc whose score changed: from wrong to right or back, or by any amount where graded.
+
+    A positive `change` is one for the better, whichever the direction of the task's metric.
+    """
 
     doc_id: str
     baseline_position: int
@@ -264,23 +267,24 @@ def _with_holm(untested: Sequence[_Untested], alpha: float) -> list[TaskComparis
 
 def _flips(one: _Untested, *, sign: int) -> tuple[Flip, ...]:
     """Docs whose score changed for the better (1) or the worse (-1), the largest change first."""
-    direction = -sign if one.metric.better == "lower" else sign
     flips = [
         Flip(
             doc_id=pair.baseline.doc_id,
             baseline_position=pair.baseline.position,
             candidate_position=pair.candidate.position,
-            change=_earned(pair.candidate, one.metric) - _earned(pair.baseline, one.metric),
+            change=_merit(pair.candidate, one.metric) - _merit(pair.baseline, one.metric),
         )
         for pair in one.pairs
     ]
-    chosen = [flip for flip in flips if flip.change * direction > 0]
+    chosen = [flip for flip in flips if flip.change * sign > 0]
     return tuple(sorted(chosen, key=lambda flip: -abs(flip.change)))
 
 
-def _earned(sample: Sample, metric: Metric) -> float:
-    """What a doc earned by itself."""
-    return sample.counts[metric.name] if sample.score is None else sample.score
+def _merit(sample: Sample, metric: Metric) -> float:
+    """What a doc earned by itself, more of which is better; a cost counts against it."""
+    if sample.score is not None:
+        return sample.score
+    return -sample.counts[metric.name] if metric.better == "lower" else sample.counts[metric.name]
 
 
 def _compare_groups(

@@ -160,3 +160,6 @@ POSITION_BIAS = Metric(
     resampling=_OfADistance(2_000),
     better="lower",
 )
+
+RECORDS = (ROBUST_ACCURACY, CONSISTENCY, SAME_ANSWER, POSITION_BIAS)
+"""The metrics named in `METRICS`."""

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mingmoe_eval.errors import DataError
 from mingmoe_eval.exams import robustness
 from mingmoe_eval.metrics.answer_reading import (
     DEFAULT,
@@ -24,7 +25,6 @@ from mingmoe_eval.metrics.choice_accuracy import (
     LETTER_MASS,
     LOW_LETTER_MASS_SHARE,
     exact_match,
-    guessing_level,
     likeliest,
     overlaps,
 )
@@ -38,8 +38,10 @@ METRICS = {
     for metric in (
         *(ACCURACY, ANY_OVERLAP, ANSWERED, MACRO_F1),
         *(LETTER_MASS, LOW_LETTER_MASS_SHARE),
+        *robustness.RECORDS,
     )
 }
+"""Every metric of the suite that is made from samples, by name."""
 
 _NOT_STATED = "not stated"
 
@@ -71,11 +73,6 @@ def expected(doc: Mapping[str, Any]) -> str:
     return str(doc["answer"])
 
 
-def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
-    """What uniform guesses score: one of n letters, or one of 2^n - 1 sets where several can be."""
-    return guessing_level(docs)
-
-
 def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricValue]:
     """Accuracy over the samples that did not fail, also by single- and multiple-answer questions.
 
@@ -88,6 +85,8 @@ def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricV
     usable = _own(_usable(samples))
     right = _better_of_head_and_tail(usable) if _mode(settings) == O1 else _accuracy(usable)
     metrics = {"score": right, "acc": right}
+    if settings.metric:
+        metrics["score"] = metrics[settings.metric] = _chosen(settings.metric, usable)
     kinds = {sample.doc["single"] for sample in usable}
     if False in kinds:
         metrics["any_overlap"] = ANY_OVERLAP.fold(usable)
@@ -141,6 +140,13 @@ def fold_group(
 
 def _mode(settings: TaskSettings) -> str:
     return settings.reading or DEFAULT
+
+
+def _chosen(name: str, samples: Sequence[Sample]) -> MetricValue:
+    """The metric that the task's definition names for its score."""
+    if name not in METRICS:
+        raise DataError(f"no metric named {name!r}; the suite has {', '.join(METRICS)}")
+    return METRICS[name].fold(samples, [sample.cluster for sample in samples])
 
 
 def _usable(samples: Sequence[Sample]) -> list[Sample]:

@@ -21,6 +21,10 @@ _NO_METRICS = frozenset(
 """What lm-eval logs of a doc besides one entry a metric."""
 
 
+_UPWARDS = {"higher": True, "lower": False}
+"""What lm-eval calls a direction; None, where none is better, is its word too."""
+
+
 def read_output(directory: str | Path) -> Run:
     """The newest results of an lm-eval 0.4 output directory, with their samples, as a run.
 
@@ -177,7 +181,8 @@ def _results_dict(run: Run) -> JsonDict:
         "versions": {name: result.version for name, result in run.results.items()},
         "n-shot": {name: result.num_fewshot for name, result in run.results.items()},
         "higher_is_better": {
-            name: dict.fromkeys(result.metrics, True) for name, result in run.results.items()
+            name: {metric: _UPWARDS.get(value.better) for metric, value in result.metrics.items()}
+            for name, result in run.results.items()
         },
         "n-samples": {
             name: {"original": result.counts.docs, "effective": len(run.samples[name])}

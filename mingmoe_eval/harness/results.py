@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mingmoe_eval.language_model import UsageKey
-from mingmoe_eval.metrics.uncertainty import mean_interval
+from mingmoe_eval.metrics.of_lm_eval import foreign_metric
 from mingmoe_eval.records import (
     MetricValue,
     RequestUsage,
@@ -80,13 +80,14 @@ def foreign_result(
     task: str, samples: Sequence[Sample], results: Mapping[str, Any], **facts: Any
 ) -> TaskResult:
     """lm-eval's own aggregates of one task; with an interval where the metric is a plain mean."""
+    directions = results.get("higher_is_better", {}).get(task, {})
     metrics: dict[str, MetricValue] = {}
     for key, value in results["results"][task].items():
         name, comma, _ = key.partition(",")
         if comma and not name.endswith("_stderr") and isinstance(value, int | float):
-            metrics.setdefault(name, _metric_value(name, float(value), samples))
-    lower = lower_is_better(results, task)
-    ranked = sorted(metrics, key=lambda name: name in lower)
+            number = _metric_value(name, float(value), samples, directions.get(name))
+            metrics.setdefault(name, number)
+    ranked = sorted(metrics, key=lambda name: metrics[name].better == "lower")
     headline = metrics[ranked[0]] if ranked else MetricValue(value=math.nan, n=0)
     return TaskResult(
         task=task,
@@ -169,11 +170,21 @@ def _foreign_sample(
     )
 
 
-def _metric_value(name: str, value: float, samples: Sequence[Sample]) -> MetricValue:
-    scores = [s.counts[name] for s in samples if s.status != "failed" and name in s.counts]
-    if scores and abs(sum(scores) / len(scores) - value) < 1e-9:
-        return mean_interval(scores)
-    return MetricValue(value=value, n=len(scores) or len(samples))
+def _metric_value(
+    name: str, value: float, samples: Sequence[Sample], higher_is_better: bool | None
+) -> MetricValue:
+    """lm-eval's own number, in the unit and direction that are known of it."""
+    scored = [s for s in samples if s.status != "failed" and name in s.counts]
+    scores = [sample.counts[name] for sample in scored]
+    is_mean = bool(scores) and abs(sum(scores) / len(scores) - value) < 1e-9
+    metric = foreign_metric(
+        name,
+        higher_is_better=higher_is_better,
+        rights_and_wrongs=is_mean and set(scores) <= {0.0, 1.0},
+    )
+    if not is_mean:
+        return metric.stamped(MetricValue(value=value, n=len(scores) or len(samples)))
+    return replace(metric.fold(scored), value=value)
 
 
 def _plain(value: Any) -> Any:

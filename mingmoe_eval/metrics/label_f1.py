@@ -1,13 +1,13 @@
 """Precision, recall and F1 of single labels, over the classes seen in gold or prediction."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from mingmoe_eval.metrics.draws import Floats
-from mingmoe_eval.metrics.metric import ClassMean, Counted, Metric, Scored, ratio
+from mingmoe_eval.metrics.metric import Chance, ClassMean, Counted, Metric, Scored, ratio
 from mingmoe_eval.metrics.resampling import Jackknife
 
 Average = Literal["macro", "weighted"]
@@ -44,13 +44,17 @@ def count_sample(scored: Scored) -> Counted:
 
 
 def label_metrics(
-    average: Average, count: Callable[[Scored], Counted] = count_sample
+    average: Average,
+    count: Callable[[Scored], Counted] = count_sample,
+    *,
+    chance: Chance | None = None,
 ) -> tuple[Metric, Metric, Metric]:
     """Averaged precision, recall and F1, named after the average.
 
     Args:
         average: How the classes are averaged.
         count: What a doc adds; by default an unanswered doc has no label.
+        chance: What guessing would score, as F1.
     """
     weight = _present if average == "macro" else _support
 
@@ -63,7 +67,8 @@ def label_metrics(
             resampling=Jackknife(),
         )
 
-    return metric("precision", _precision), metric("recall", _recall), metric("F1", _f1)
+    f1 = replace(metric("F1", _f1), chance=chance)
+    return metric("precision", _precision), metric("recall", _recall), f1
 
 
 def _precision(totals: Floats) -> Floats:

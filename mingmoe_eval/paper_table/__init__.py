@@ -1,7 +1,6 @@
 """Runs, and numbers that others published, as the table of a paper.
 
-layouts   which columns a table has, and where each column's number comes from
-cells     the numbers of one row: a run's, or a published one's
+layouts   which columns a table has, and each column's number: a run's, or a published one
 table     rows, ranks, footnotes and caption put together
 markup    the same as Markdown, LaTeX, CSV and HTML
 """

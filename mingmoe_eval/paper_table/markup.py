@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 
-from mingmoe_eval.paper_table.layouts import Column
+from mingmoe_eval.paper_table.layouts import Cell, Column
 from mingmoe_eval.paper_table.table import Z_95, Doubt, PaperTable, Row, TableCell
 
 _LATEX = {
@@ -20,6 +20,7 @@ _LATEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "±": r"$\pm$",
+    "↓": r"$\downarrow$",
     "−": "$-$",
     "–": "--",
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -122,8 +123,12 @@ FORMATS: Mapping[str, Callable[[PaperTable], str]] = MappingProxyType(
 
 
 def _number(cell: TableCell) -> str:
-    shown = cell.cell
-    return "–" if shown.percent is None else f"{shown.percent:.{shown.decimals}f}"
+    return "–" if cell.cell.amount is None else _digits(cell.cell.amount, cell.cell)
+
+
+def _digits(amount: float, cell: Cell) -> str:
+    """A share with its decimals, anything else to four digits that matter."""
+    return f"{amount:.{cell.decimals}f}" if cell.unit == "share" else f"{amount:.4g}"
 
 
 def _doubt(cell: TableCell, doubt: Doubt) -> str:
@@ -132,8 +137,8 @@ def _doubt(cell: TableCell, doubt: Doubt) -> str:
         return ""
     low, high = shown.interval
     if doubt == "interval":
-        return f" [{low:.{shown.decimals}f}, {high:.{shown.decimals}f}]"
-    return f" ± {(high - low) / (2 * Z_95):.{shown.decimals}f}"
+        return f" [{_digits(low, shown)}, {_digits(high, shown)}]"
+    return f" ± {_digits((high - low) / (2 * Z_95), shown)}"
 
 
 def _letter(number: int) -> str:
@@ -225,8 +230,8 @@ def _csv_text(text: str) -> str:
 
 
 def _csv_numbers(cell: TableCell, doubt: Doubt) -> list[str]:
-    percent, interval = cell.cell.percent, cell.cell.interval
-    numbers = ["" if percent is None else f"{percent:.6g}"]
+    amount, interval = cell.cell.amount, cell.cell.interval
+    numbers = ["" if amount is None else f"{amount:.6g}"]
     if doubt == "interval":
         numbers += [f"{bound:.6g}" for bound in interval] if interval else ["", ""]
     if doubt == "stderr":

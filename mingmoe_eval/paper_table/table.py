@@ -1,22 +1,27 @@
 """A paper's table: rows, ranks, footnotes and caption, before any markup."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mingmoe_eval.errors import UsageError, offence_list
+from mingmoe_eval.metrics.showing import LESS_IS_BETTER, best_first
 from mingmoe_eval.metrics.significance import LEGEND
-from mingmoe_eval.paper_table.cells import Cell, Tested, published_cells, run_cells, tested
 from mingmoe_eval.paper_table.layouts import (
     LAYOUTS,
     SUFFIXES,
+    Cell,
     Column,
     Form,
     Layout,
+    Tested,
     generic_layout,
+    published_cells,
+    run_cells,
+    tested,
 )
 from mingmoe_eval.published import PublishedRow, published_rows
-from mingmoe_eval.records import Run
+from mingmoe_eval.records import Better, Run
 
 Doubt = Literal["none", "interval", "stderr"]
 
@@ -102,7 +107,8 @@ def make_table(runs: Sequence[Run], spec: TableSpec) -> PaperTable:
             "leave it out or choose another --layout"
         )
     footnotes = _Footnotes()
-    ranks = _ranks([*own, *foreign])
+    directions = [_direction(cells) for cells in zip(*own, *foreign, strict=True)]
+    ranks = _ranks([*own, *foreign], directions)
     rows = [
         _row(run.name, cells, ranks[n], False, _run_notes(run, tests[n]), footnotes)
         for n, (run, cells) in enumerate(zip(runs, own, strict=True))
@@ -112,8 +118,8 @@ def make_table(runs: Sequence[Run], spec: TableSpec) -> PaperTable:
         for n, (row, cells) in enumerate(zip(cited, foreign, strict=True))
     ]
     return PaperTable(
-        caption=" ".join(_caption(layout, spec, runs, tests)),
-        columns=layout.columns,
+        caption=" ".join(_caption(layout, spec, runs, tests, own, directions)),
+        columns=tuple(map(_marked, layout.columns, directions)),
         rows=tuple(rows),
         footnotes=tuple(footnotes.texts),
         doubt=spec.doubt,
@@ -188,12 +194,24 @@ def _without_rows(keys: Sequence[str], layout: Layout) -> list[str]:
     return [k for k in keys if not any(_has_column(row, layout) for row in published_rows([k]))]
 
 
-def _ranks(rows: Sequence[Sequence[Cell]]) -> list[list[int]]:
+def _direction(cells: Sequence[Cell]) -> Better:
+    """In which direction a column is better; unknown where its numbers differ in it or in unit."""
+    kinds = {(cell.unit, cell.better) for cell in cells if cell.amount is not None}
+    return kinds.pop()[1] if len(kinds) == 1 else "unknown"
+
+
+def _marked(column: Column, better: Better) -> Column:
+    if better != "lower":
+        return column
+    return replace(column, heading=f"{column.heading} {LESS_IS_BETTER}")
+
+
+def _ranks(rows: Sequence[Sequence[Cell]], directions: Sequence[Better]) -> list[list[int]]:
     """The best and the second best of each column, as printed; equal ones share a rank."""
     ranks = [[0] * len(cells) for cells in rows]
-    for column in range(len(rows[0])):
+    for column, better in enumerate(directions):
         shown = [_shown(cells[column]) for cells in rows]
-        best = sorted({value for value in shown if value is not None}, reverse=True)
+        best = best_first((value for value in shown if value is not None), better)
         if sum(value is not None for value in shown) < 2:
             continue
         for line, value in enumerate(shown):
@@ -204,9 +222,10 @@ def _ranks(rows: Sequence[Sequence[Cell]]) -> list[list[int]]:
 
 def _shown(cell: Cell) -> float | None:
     """The value that competes: as printed, and none that its source cannot mean."""
-    if cell.percent is None or cell.suspect:
+    if cell.amount is None or cell.suspect:
         return None
-    return round(cell.percent, cell.decimals)
+    # What is no share is printed to some digits that matter, however small it is.
+    return round(cell.amount, cell.decimals) if cell.unit == "share" else cell.amount
 
 
 def _row(
@@ -251,9 +270,18 @@ def _published_notes(row: PublishedRow) -> list[str]:
 
 
 def _caption(
-    layout: Layout, spec: TableSpec, runs: Sequence[Run], tests: Sequence[Tested]
+    layout: Layout,
+    spec: TableSpec,
+    runs: Sequence[Run],
+    tests: Sequence[Tested],
+    own: Sequence[Sequence[Cell]],
+    directions: Sequence[Better],
 ) -> Iterator[str]:
-    yield f"{layout.title}; main metric of each column in %."
+    given = [cell for cells in own for cell in cells if cell.amount is not None]
+    percent = "in %" if all(cell.unit == "share" for cell in given) else "in % if it is a share"
+    yield f"{layout.title}; main metric of each column {percent}."
+    if "lower" in directions:
+        yield f"{LESS_IS_BETTER}: less is better."
     if layout.remark:
         yield layout.remark
     if spec.doubt == "interval":

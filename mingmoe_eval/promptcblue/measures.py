@@ -5,10 +5,12 @@ fold the same numbers in the same order and agree to the last bit.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from random import Random
+from typing import Any, cast
 
 from mingmoe_eval.metrics.choice_accuracy import ACCURACY
 from mingmoe_eval.metrics.draws import Floats
@@ -28,8 +30,11 @@ from mingmoe_eval.metrics.rouge import rouge
 from mingmoe_eval.metrics.tuple_f1 import MICRO_F1, PRECISION, RECALL, compare_sets, doc_f1
 from mingmoe_eval.promptcblue.catalogue import Answer, CblueTask, Item, task_named
 from mingmoe_eval.promptcblue.malformed import WELL_FORMED
-from mingmoe_eval.promptcblue.parsing import Profile, default_label
+from mingmoe_eval.promptcblue.parsing import Profile, default_label, parse_answer
 from mingmoe_eval.records import Sample
+
+_GUESSES = 20_000
+"""So many in all: small samples are guessed at often, large ones a few times."""
 
 SECTION = "rougeL:"
 """What a report section's name follows in the counts of a doc."""
@@ -159,6 +164,34 @@ def compared_label(sample: Sample) -> str:
     return official if was_official else default_label(task, "legacy")
 
 
+def guessing_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
+    """The main metric that uniform guesses among each doc's own options have on average.
+
+    A mean over seeded guesses: F1 of random labels has no closed form, and the chance level is not
+    one over the number of options; macro F1 of guesses among 40 options over few docs lies well
+    below it. None for no docs, and for docs without options.
+    """
+    if not docs or not all(doc.get("answer_choices") for doc in docs):
+        return None
+    task = task_named(str(docs[0]["task_dataset"]))
+    measure = measure_of(task)
+
+    def read(doc: Mapping[str, Any], text: str) -> Answer:
+        return parse_answer(task, text, tuple(doc["answer_choices"]))
+
+    golds = [read(doc, str(doc["target"])) for doc in docs]
+    choices = [[read(doc, choice) for choice in doc["answer_choices"]] for doc in docs]
+    rng = Random(0)
+    rounds = max(20, _GUESSES // len(docs))
+    values = []
+    for _ in range(rounds):
+        guesses = (rng.choice(options) for options in choices)
+        guessed = [measure.compare(*pair) for pair in zip(golds, guesses, strict=True)]
+        totals = total_of([measure.main.count(one) for one in guessed])
+        values.append(float(measure.main.value(totals)))
+    return math.fsum(values) / rounds
+
+
 _ROUGE = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
@@ -218,7 +251,8 @@ SECTION_ROUGE = Metric(
 )
 
 _TUPLES = (PRECISION, RECALL, MICRO_F1)
-_MACRO, _WEIGHTED = label_metrics("macro", _count_labels), label_metrics("weighted", _count_labels)
+_MACRO = label_metrics("macro", _count_labels, chance=guessing_level)
+_WEIGHTED = label_metrics("weighted", _count_labels, chance=guessing_level)
 _TEXTS = tuple(_rouge_metric(n + 1, *names) for n, names in enumerate(_ROUGE.items()))
 
 _MEASURES: dict[str, Measure] = {

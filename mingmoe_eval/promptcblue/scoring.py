@@ -5,14 +5,12 @@ A doc is a PromptCBLUE record: input, target, answer_choices, task_type, task_da
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from random import Random
 from typing import Any, cast
 
 from mingmoe_eval.errors import DataError
-from mingmoe_eval.metrics.metric import Counted, fold_together, tabulate, total_of
+from mingmoe_eval.metrics.metric import Counted, fold_together, tabulate
 from mingmoe_eval.metrics.uncertainty import mean_of_parts, share
 from mingmoe_eval.promptcblue.catalogue import TASKS, Answer, CblueTask, Family, task_named
 from mingmoe_eval.promptcblue.lenient import fold_width
@@ -30,10 +28,7 @@ from mingmoe_eval.promptcblue.parsing import Profile, parse_answer, profile_name
 from mingmoe_eval.promptcblue.tables import AnswerPair, count_by_label, label_table, tag_view
 from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult, TaskSettings
 
-__all__ = ["METRICS", "breakdowns", "chance_level", "expected", "fold", "fold_group", "score_doc"]
-
-_GUESSES = 20_000
-"""So many in all: small samples are guessed at often, large ones a few times."""
+__all__ = ["METRICS", "breakdowns", "expected", "fold", "fold_group", "score_doc"]
 
 _Breakdown = dict[str, MetricValue]
 
@@ -61,33 +56,6 @@ def expected(doc: Mapping[str, Any]) -> str:
     """The gold label where there is one, as the official scorer compares it; else the gold text."""
     gold = _gold(doc, TaskSettings()) if _task(doc).default_label else doc["target"]
     return str(gold)
-
-
-def chance_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
-    """The main metric that uniform guesses among each doc's own options have on average.
-
-    A mean over seeded guesses: F1 of random labels has no closed form, and the chance level is not
-    one over the number of options; macro F1 of guesses among 40 options over few docs lies well
-    below it. None for no docs, for docs without options, and for tasks whose answer is more than
-    one label.
-    """
-    if not docs or not all(doc.get("answer_choices") for doc in docs):
-        return None
-    if not (task := task_named(docs[0]["task_dataset"])).default_label:
-        return None
-    measure = measure_of(task)
-    golds = [_gold(doc, TaskSettings()) for doc in docs]
-    choices = [
-        [parse_answer(task, choice, _choices(doc)) for choice in _choices(doc)] for doc in docs
-    ]
-    rng = Random(0)
-    rounds = max(20, _GUESSES // len(docs))
-    values = []
-    for _ in range(rounds):
-        guesses = (rng.choice(options) for options in choices)
-        guessed = [measure.compare(*pair) for pair in zip(golds, guesses, strict=True)]
-        values.append(measure.main.value(total_of([measure.main.count(one) for one in guessed])))
-    return math.fsum(values) / rounds
 
 
 def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricValue]:

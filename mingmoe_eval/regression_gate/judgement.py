@@ -1,11 +1,13 @@
 """Run by run, task by task: the rules of the regression gate."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from mingmoe_eval.comparison import Comparison, Difference, TaskComparison, compare
 from mingmoe_eval.comparison.comparability import shared_tasks
 from mingmoe_eval.errors import IncomparableRunsError, UsageError, offence_list
+from mingmoe_eval.metrics.showing import interval_shown, shown
 from mingmoe_eval.metrics.significance import (
     docs_to_settle,
     holm_adjusted,
@@ -21,7 +23,6 @@ from mingmoe_eval.regression_gate.signals import (
     unscored_tasks,
     unusable_tasks,
 )
-from mingmoe_eval.regression_gate.verdicts import Outcome, TaskVerdict, Verdict
 
 SUSPICIOUS_GAIN = 0.10
 """A gain of this many points in one step is more often a changed prompt or a leak than a feat."""
@@ -31,6 +32,100 @@ SIGNALS_SHARE = 0.1
 
 The scores have the whole of alpha to themselves; the exact tests, and the tolerances on top of
 them, keep both together below alpha (benchmarks/regression_gate.md)."""
+
+Outcome = Literal["equivalent", "regressed", "improved", "undecided"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskVerdict:
+    """What the gate says of one leaf task.
+
+    Attributes:
+        outcome: The verdict.
+        comparison: The numbers behind it; their interval is the 1 - 2 alpha one.
+        p_worse: One-sided, for "the candidate is worse", Holm-adjusted.
+        p_better: One-sided, for "the candidate is better", Holm-adjusted.
+        minimum_detectable: The smallest true drop that the docs show, with a power of 80 %, at the
+            level that Holm's procedure leaves this task.
+        docs_to_settle: About how many docs would decide the task either way, with that power; None
+            where the metric is no share, which the margin could be held against.
+    """
+
+    outcome: Outcome
+    comparison: TaskComparison
+    p_worse: float
+    p_better: float
+    minimum_detectable: float
+    docs_to_settle: int | None
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.comparison.task
+
+    @property
+    def reason(self) -> str:
+        """The verdict in words, with shares in points (hundredths)."""
+        paired = self.comparison.paired
+        unit = self.comparison.unit
+        points = " points" if unit == "share" else ""
+        difference = shown(paired.difference, unit, decimals=2, signed=True)
+        interval = interval_shown(paired.interval, unit, decimals=2, signed=True)
+        change = f"{difference}{points} {interval}"
+        if self.outcome == "undecided":
+            visible = f"{shown(self.minimum_detectable, unit)}{points}"
+            text = f"{change}: {self.comparison.docs} docs show a drop from {visible} up"
+            if self.docs_to_settle is None:
+                return text
+            return f"{text}; about {self.docs_to_settle} would settle it"
+        if self.outcome == "equivalent":
+            return f"{change} lies inside the margin"
+        p = self.p_worse if self.outcome == "regressed" else self.p_better
+        return f"{change}, adjusted one-sided p = {p:.2g} ({paired.test})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the gate says of a candidate.
+
+    Attributes:
+        margin: The largest difference that counts as none, as a fraction.
+        alpha: The one-sided error rate over all leaf tasks.
+        strict: Whether a task that stays undecided keeps the gate from passing.
+        tasks: One verdict a leaf task, in the baseline's order.
+        failures: Everything that fails the gate, regressed tasks among it.
+        warnings: What a person should look at.
+        marks: Why the numbers are not the benchmark's; empty when they are.
+        allowed: Differences between the runs besides the model that were overridden.
+    """
+
+    baseline: str
+    candidate: str
+    margin: float
+    alpha: float
+    strict: bool
+    tasks: tuple[TaskVerdict, ...]
+    failures: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
+    marks: tuple[str, ...] = ()
+    allowed: tuple[Difference, ...] = ()
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Tasks with too few docs to tell."""
+        return tuple(verdict.task for verdict in self.tasks if verdict.outcome == "undecided")
+
+    @property
+    def outcome(self) -> Literal["passed", "failed", "undecided"]:
+        """The whole in a word; undecided tasks count only when strict."""
+        if self.failures:
+            return "failed"
+        return "undecided" if self.strict and self.undecided else "passed"
+
+    @property
+    def exit_status(self) -> int:
+        """0 passed, 1 failed, 3 undecided (only when strict)."""
+        return {"passed": 0, "failed": 1, "undecided": 3}[self.outcome]
 
 
 def judge(
@@ -118,7 +213,9 @@ def decide(
                 margin=margin,
                 alpha=alpha,
                 alpha_left=level,
-            ),
+            )
+            if comparison.unit == "share"
+            else None,
         )
         for comparison, p_worse, p_better, level in zip(
             comparisons,
@@ -134,7 +231,8 @@ def _outcome(
     comparison: TaskComparison, p_worse: float, p_better: float, *, margin: float, alpha: float
 ) -> Outcome:
     low, high = comparison.paired.interval
-    if -margin < low and high < margin:
+    # Two points are a margin for shares; what they would be for a perplexity, nobody has said.
+    if comparison.unit == "share" and -margin < low and high < margin:
         return "equivalent"
     if p_worse < alpha:
         return "regressed"
@@ -198,10 +296,10 @@ def _gains(
     """Jumps upwards: those that fail, and those worth a warning."""
     failures, warnings = [], []
     for verdict in verdicts:
-        gain = verdict.comparison.paired.difference
+        gain = abs(verdict.comparison.paired.difference)
         text = f"gained {verdict.reason}"
         finding = Finding(kind="gain", task=verdict.task, text=text)
-        if verdict.outcome != "improved":
+        if verdict.outcome != "improved" or verdict.comparison.unit != "share":
             continue
         if largest_allowed is not None and gain > largest_allowed:
             failures.append(finding)
@@ -217,5 +315,8 @@ def _remarks(
         if task not in baseline.leaves:
             yield Finding(kind="new", task=task, text="the baseline lacks this task: not judged")
     for comparison in compared:
+        if comparison.better in ("neither", "unknown"):
+            text = "nobody says in which direction its metric is better: no difference can fail it"
+            yield Finding(kind="direction", task=comparison.task, text=text)
         for note in comparison.notes:
             yield Finding(kind="note", task=comparison.task, text=note)

@@ -7,16 +7,17 @@ from collections.abc import Iterable, Iterator
 from mingmoe_eval.comparison.output import (
     allowed_json,
     allowed_remarks,
+    difference_shown,
     mark_remarks,
     markdown_table,
-    percent,
     plain,
-    points,
+    sides_shown,
     task_json,
 )
+from mingmoe_eval.metrics.showing import shown
 from mingmoe_eval.records import JsonDict
+from mingmoe_eval.regression_gate.judgement import TaskVerdict, Verdict
 from mingmoe_eval.regression_gate.signals import Finding
-from mingmoe_eval.regression_gate.verdicts import TaskVerdict, Verdict
 
 _SUITE = "regression gate"
 _SIGNS = {"equivalent": "✅", "improved": "✅", "regressed": "❌", "undecided": "❔"}
@@ -75,7 +76,7 @@ def headings(verdict: Verdict) -> tuple[str, ...]:
 
 
 def rows(verdict: Verdict) -> list[tuple[str, ...]]:
-    """One row a task; everything in points (hundredths)."""
+    """One row a task; shares in points (hundredths), the rest as it is."""
     return [_row(task) for task in verdict.tasks]
 
 
@@ -88,7 +89,15 @@ def remarks(verdict: Verdict) -> list[str]:
         *allowed_remarks(verdict.allowed),
         f"Margin {100 * verdict.margin:g} points, one-sided alpha {verdict.alpha:g} over "
         f"{len(verdict.tasks)} tasks. Smallest visible: with a power of 80 %.",
+        *_unusual(verdict),
     ]
+
+
+def _unusual(verdict: Verdict) -> Iterator[str]:
+    """Tasks to whose main metric the margin does not apply."""
+    for task in verdict.tasks:
+        if task.comparison.unit != "share":
+            yield f"{task.task}: no share, so that the margin says nothing of it"
 
 
 def gate_junit(verdict: Verdict) -> str:
@@ -135,18 +144,17 @@ def _finding_json(finding: Finding) -> JsonDict:
 
 
 def _row(verdict: TaskVerdict) -> tuple[str, ...]:
-    paired = verdict.comparison.paired
+    one, paired = verdict.comparison, verdict.comparison.paired
     undecided = verdict.outcome == "undecided"
     return (
         verdict.task,
         f"{_SIGNS[verdict.outcome]} {verdict.outcome}",
         str(verdict.comparison.docs),
-        percent(paired.baseline),
-        percent(paired.candidate),
-        points(paired.difference, paired.interval),
+        *sides_shown(paired.baseline, paired.candidate, one.unit, one.better),
+        difference_shown(paired.difference, paired.interval, one.unit),
         f"{verdict.p_worse:.3g}",
-        f"{100 * verdict.minimum_detectable:.1f}",
-        str(verdict.docs_to_settle) if undecided else "",
+        shown(verdict.minimum_detectable, one.unit),
+        str(verdict.docs_to_settle or "") if undecided else "",
     )
 
 

@@ -1,22 +1,15 @@
 """Charts of the report, each from one Vega-Lite definition: SVG in the page, PDF and SVG on paper.
 
-vl-convert draws them and comes with the extra `report`; without it a page has its tables only. The
+`libraries` draws them where the extra `report` is installed; else a page has its tables only. The
 charts in the page are drawn beforehand, so that the page needs no chart library, no `eval` and no
 network; every mark carries its numbers as a label for screen readers and tooltips.
 """
 
 import dataclasses
-import importlib.util
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from mingmoe_eval.errors import UsageError
-
-Chart = dict[str, Any]
-"""A Vega-Lite specification."""
+from mingmoe_eval.report.libraries import Chart
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 
@@ -70,21 +63,6 @@ class Spread:
     high: float
     reference: float
     colour: int = 0
-
-
-def available() -> bool:
-    """Whether the library that draws is installed."""
-    return importlib.util.find_spec("vl_convert") is not None
-
-
-def require() -> None:
-    """Refuse when the library that draws is absent.
-
-    Raises:
-        UsageError: it is; says what to install.
-    """
-    if not available():
-        raise UsageError("charts need one more library: pip install 'mingmoe-eval[report]'")
 
 
 def bars(points: Sequence[Point], palette: Palette) -> Chart:
@@ -197,25 +175,6 @@ def panels(
         "resolve": {"axis": {"x": "independent"}},
         "config": _config(palette),
     }
-
-
-def svg(chart: Chart) -> str:
-    """The chart as an SVG element."""
-    import vl_convert
-
-    text: str = vl_convert.vegalite_to_svg(chart)
-    return text
-
-
-def write_figure(chart: Chart, folder: Path, name: str) -> list[Path]:
-    """Write `<name>.svg`, `<name>.pdf`, and `<name>.vl.json`, the definition to restyle."""
-    import vl_convert
-
-    paths = [folder / f"{name}.{ending}" for ending in ("svg", "pdf", "vl.json")]
-    paths[0].write_text(svg(chart), "utf-8")
-    paths[1].write_bytes(vl_convert.vegalite_to_pdf(chart))
-    paths[2].write_text(json.dumps(chart, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    return paths
 
 
 def _chart(points: Sequence[Point], palette: Palette, layers: Sequence[Chart]) -> Chart:

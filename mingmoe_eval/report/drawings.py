@@ -7,9 +7,9 @@ from markupsafe import Markup
 
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.report import charts
-from mingmoe_eval.report.charts import Chart, Palette, Point, Spread
-from mingmoe_eval.report.differences import Compared
-from mingmoe_eval.report.view import Column, Row
+from mingmoe_eval.report.charts import Palette, Point, Spread
+from mingmoe_eval.report.libraries import Chart, can_draw, svg, write_figure
+from mingmoe_eval.report.view import Column, Compared, Row
 from mingmoe_eval.routing.view import Routing
 
 OfRun = tuple[Column, Routing]
@@ -17,7 +17,7 @@ OfRun = tuple[Column, Routing]
 
 
 def result_points(rows: Sequence[Row], shown: Sequence[Column]) -> list[Point]:
-    """The main metric of every task and run."""
+    """The main metric of every task and run, of those that are shares: one axis, one unit."""
     return [
         Point(
             row=row.name,
@@ -29,12 +29,12 @@ def result_points(rows: Sequence[Row], shown: Sequence[Column]) -> list[Point]:
         )
         for row in rows
         for column, cell in zip(shown, row.cells, strict=True)
-        if cell and cell.metric.n
+        if cell and cell.metric.n and cell.metric.unit == "share"
     ]
 
 
 def difference_points(compared: Sequence[Compared]) -> list[Point]:
-    """The difference from the baseline of every task and candidate."""
+    """The difference from the baseline of every task and candidate, of those that are shares."""
     return [
         Point(
             row=task,
@@ -46,6 +46,7 @@ def difference_points(compared: Sequence[Compared]) -> list[Point]:
         for one in compared
         if one.comparison
         for task, leaf in one.comparison.tasks.items()
+        if leaf.unit == "share"
     ]
 
 
@@ -70,11 +71,11 @@ def in_page(
     results: Sequence[Point], differences: Sequence[Point], routing: Sequence[OfRun]
 ) -> dict[str, Markup]:
     """The page's charts as SVG; without those that have no point or nothing to draw with."""
-    if not charts.available():
+    if not can_draw():
         return {}
     drawn = _charts(results, differences, routing, charts.IN_PAGE)
     # Vega escapes every text that it puts into an SVG; a test plants markup to hold it to that.
-    return {name: Markup(charts.svg(chart)) for name, chart in drawn.items()}
+    return {name: Markup(svg(chart)) for name, chart in drawn.items()}
 
 
 def write_figures(
@@ -96,7 +97,7 @@ def write_figures(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, chart in drawn.items():
-            charts.write_figure(chart, folder, name)
+            write_figure(chart, folder, name)
     except OSError as error:
         raise RunStoreError(f"cannot write figures to {folder}: {error.strerror}") from error
 

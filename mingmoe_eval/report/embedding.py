@@ -1,4 +1,4 @@
-"""Put data, style and script into one HTML file such that nothing in the data can run.
+"""Put words, data, style and script into one HTML file such that nothing in the data can run.
 
 Data enters as JSON in which `<`, `>` and `&` are escaped, or as compressed base64; script and
 style enter with their SHA-256 in the content security policy, which forbids everything else.
@@ -6,22 +6,28 @@ style enter with their SHA-256 in the content security policy, which forbids eve
 
 import base64
 import hashlib
-import importlib.util
+import importlib.resources
 import json
 import math
-import re
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import jinja2
 from markupsafe import Markup
+
+from mingmoe_eval.metrics.showing import LESS_IS_BETTER, is_gain, shown
+from mingmoe_eval.metrics.significance import significance_marks
+from mingmoe_eval.records import Better, Unit
 
 # Inside a <script> element only "<" can end the element; ">" and "&" are escaped so that the
 # text is inert wherever it is copied to, U+2028/9 because older readers take them for line ends.
 _ESCAPES = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 )
+
+Language = Literal["en", "zh"]
+Words = Mapping[str, Mapping[str, str]]
 
 
 def json_bytes(value: Any) -> bytes:
@@ -57,22 +63,76 @@ def content_policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
     )
 
 
-def data_tables_script() -> str:
-    """The DataTables library as a module that sets `globalThis.DataTable`.
+def template(name: str) -> str:
+    """One of the files in `templates/`."""
+    folder = importlib.resources.files("mingmoe_eval.report")
+    return folder.joinpath("templates", name).read_text("utf-8")
 
-    itables carries it as one file without any further load; its default export is the library.
-    """
-    # Found without importing itables, which would bring pandas in.
-    found = importlib.util.find_spec("itables")
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError("itables, which carries DataTables, is not installed")
-    bundle = Path(found.origin).with_name("html").joinpath("dt_bundle.js").read_text("utf-8")
-    exports = list(re.finditer(r"export\{([^}]*)\};?", bundle))
-    default = re.search(r"([\w$]+) as default", exports[-1].group(1)) if exports else None
-    if default is None or "</script" in bundle.lower():
-        raise RuntimeError("this version of itables carries DataTables in another form")
-    start, end = exports[-1].span()
-    return f"{bundle[:start]}globalThis.DataTable={default.group(1)};{bundle[end:]}"
+
+def read_words() -> Words:
+    """Every text of the interface: key -> language -> text."""
+    pairs = json.loads(template("words.json"))
+    return {key: {"en": english, "zh": chinese} for key, (english, chinese) in pairs.items()}
+
+
+def environment(words: Words, language: Language) -> jinja2.Environment:
+    """Templates that escape everything, with `t(key)` for a text that the page can switch."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("mingmoe_eval.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+    def word(key: str) -> str:
+        return words[key][language]
+
+    def t(key: str) -> Markup:
+        return Markup('<span data-t="{}">{}</span>').format(key, word(key))
+
+    made.globals.update(word=word, t=t)
+    made.filters.update(
+        percent=lambda fraction: shown(fraction, "share"),
+        amount=shown,
+        change=_change,
+        tone=_tone,
+        arrow=lambda better: f" {LESS_IS_BETTER}" if better == "lower" else "",
+        p_value=lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}",
+        stars=significance_marks,
+        quantity=quantity,
+        decimals=decimals,
+        breakable=breakable,
+        level=lambda share: max(0, min(10, round(share * 10))),
+    )
+    return made
+
+
+def _change(difference: float, unit: Unit) -> str:
+    return shown(difference, unit, signed=True).replace("-", "−")
+
+
+def _tone(difference: float, better: Better) -> str:
+    """The style of a difference: for the better, for the worse, or neither."""
+    return {True: "up", False: "down", None: ""}[is_gain(difference, better)]
+
+
+def quantity(value: float | None) -> str:
+    """A count, a time or a size with about three digits that matter: 7.70 B, 207.30 M, 12.5."""
+    if value is None:
+        return "–"
+    for size, letter in ((1e9, "B"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:.2f} {letter}"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def breakable(name: str) -> Markup:
+    """A task's name that a narrow screen breaks after an underscore, not in the midst of a word."""
+    return Markup("_<wbr>").join(name.split("_"))
+
+
+def decimals(value: float | None, places: int = 3) -> str:
+    """A share or a figure near one."""
+    return "–" if value is None else f"{value:.{places}f}"
 
 
 def _dumps(value: Any) -> str:

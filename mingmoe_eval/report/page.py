@@ -11,18 +11,20 @@ from markupsafe import Markup
 from mingmoe_eval import __version__
 from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.records import JsonDict, Run
-from mingmoe_eval.report import charts, drawings, robustness, view
-from mingmoe_eval.report.differences import Compared, changes, compare_all
+from mingmoe_eval.report import drawings, view
 from mingmoe_eval.report.embedding import (
+    Language,
     content_policy,
-    data_tables_script,
+    environment,
     inert_json,
     json_bytes,
     packed,
+    read_words,
+    template,
 )
+from mingmoe_eval.report.libraries import data_tables_script, require_drawing
 from mingmoe_eval.report.sample_pack import FLIPPED, SamplePack, pack_samples, pair_docs
 from mingmoe_eval.report.seen_docs import DocPlaces, places_by_run, seen_docs
-from mingmoe_eval.report.templating import Language, environment, read_words, template
 from mingmoe_eval.routing.view import read_routing
 
 MOST_RUNS = 8
@@ -67,9 +69,9 @@ def render_report(
     """
     _check(runs, baseline)
     if figures is not None:
-        charts.require()
+        require_drawing()
     shown = view.columns(runs, baseline)
-    compared = compare_all(runs, shown, allow=allow)
+    compared = view.compare_all(runs, shown, allow=allow)
     results = drawings.result_points(view.headline(runs), shown)
     differences = drawings.difference_points(compared)
     routing = [
@@ -147,7 +149,7 @@ def _samples(
 
 
 def _tables(
-    runs: Sequence[Run], shown: Sequence[view.Column], compared: Sequence[Compared]
+    runs: Sequence[Run], shown: Sequence[view.Column], compared: Sequence[view.Compared]
 ) -> dict[str, Any]:
     """What the template shows as tables."""
     return {
@@ -155,10 +157,10 @@ def _tables(
         "version": __version__,
         "columns": shown,
         "headline": view.headline(runs),
-        "changes": changes(compared),
+        "changes": view.changes(compared),
         "breakdowns": view.breakdowns(runs),
-        "reordered": robustness.reordered(runs, shown),
-        "order_breakdowns": robustness.order_breakdowns(runs),
+        "reordered": view.reordered(runs, shown),
+        "order_breakdowns": view.order_breakdowns(runs),
         "counts": view.task_counts(runs, shown),
         "comparisons": compared,
         "effort": view.effort(runs, shown),

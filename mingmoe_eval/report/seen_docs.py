@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mingmoe_eval.errors import RunStoreError
@@ -165,16 +165,16 @@ def _change(
         return None
     value = unseen.value - whole.value
     if seen is None or not seen.n:
-        return MetricValue(value=value, n=whole.n)
+        return replace(whole, value=value, interval=None, interval_method="")
     share = seen.n / whole.n
     gap = difference_of_parts(unseen, seen)
     is_mean = whole.n == unseen.n + seen.n and math.isclose(value, share * gap.value, abs_tol=1e-9)
     if gap.interval is None or not is_mean:
-        return MetricValue(value=value, n=whole.n)
+        return replace(whole, value=value, interval=None, interval_method="")
     low, high = gap.interval
-    return MetricValue(
+    return replace(
+        whole,
         value=value,
-        n=whole.n,
         interval=(share * low, share * high),
         interval_method=gap.interval_method,
     )

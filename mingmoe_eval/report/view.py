@@ -2,11 +2,16 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from mingmoe_eval.comparison import Comparison, compare
+from mingmoe_eval.errors import IncomparableRunsError
 from mingmoe_eval.exams.robustness import METRICS as ORDER_METRICS
-from mingmoe_eval.records import MetricValue, Run, TaskResult
+from mingmoe_eval.metrics.showing import best_first, common_direction
+from mingmoe_eval.metrics.significance import significance_marks
+from mingmoe_eval.records import Better, MetricValue, Run, TaskResult, Unit
+from mingmoe_eval.scoring import metric_of
 
 ORDER_TAGS = ("option_order", "key_position")
 """The breakdowns that only a run with several orders of options has."""
@@ -34,17 +39,24 @@ class Cell:
 
     @property
     def level(self) -> int:
-        """The value in tenths, for shading."""
+        """The value in tenths, for shading; 0, which is no shade, for what is no share."""
+        if self.metric.unit != "share":
+            return 0
         return max(0, min(10, round(self.metric.value * 10)))
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table: a task, or one part of a task, over the runs."""
+    """One line of a table: a task, or one part of a task, over the runs.
+
+    `metric` is what its numbers are called, where it is not the line's own name.
+    """
 
     name: str
     cells: tuple[Cell | None, ...]
     n: int
+    better: Better = "unknown"
+    metric: str = ""
     is_group: bool = False
     chance: float | None = None
     notes: tuple[str, ...] = ()
@@ -57,6 +69,44 @@ class Breakdown:
     task: str
     tag: str
     rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reordered:
+    """One task of one run whose questions were asked under several orders of their options.
+
+    Attributes:
+        orders: What `--permute-options` asked for.
+        questions: How many questions had several orders.
+        cells: The main metric under the benchmark's own order, then `ORDER_METRICS`.
+    """
+
+    task: str
+    is_group: bool
+    column: Column
+    orders: str
+    questions: int
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A candidate against the baseline, or why that was refused."""
+
+    column: Column
+    comparison: Comparison | None
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A cell's difference from the baseline."""
+
+    difference: float
+    unit: Unit
+    better: Better
+    stars: str = ""
+    test: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +165,7 @@ def headline(runs: Sequence[Run]) -> list[Row]:
 def breakdowns(runs: Sequence[Run]) -> list[tuple[str, list[Breakdown]]]:
     """By task: its parts by every tag that some run split it by, then its further metrics.
 
-    Without what orders of options make of it, which `robustness` shows.
+    Without what orders of options make of it, which `reordered` shows.
     """
     tasks = dict.fromkeys(task for run in runs for task in run.results)
     by_task = ((task, [*_plain_tags(runs, task), *_further_metrics(runs, task)]) for task in tasks)
@@ -127,6 +177,58 @@ def by_tag(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
     parts = [run.results[task].breakdowns if task in run.results else {} for run in runs]
     for tag in dict.fromkeys(tag for part in parts for tag in part):
         yield _breakdown(task, tag, runs, [part.get(tag, {}) for part in parts])
+
+
+def reordered(runs: Sequence[Run], shown: Sequence[Column]) -> list[Reordered]:
+    """Every task that has the metrics of robustness, the runs of a task together."""
+    tasks = dict.fromkeys(task for run in runs for task in run.results)
+    return [
+        _reordered(run, column, run.results[task])
+        for task in tasks
+        for run, column in zip(runs, shown, strict=True)
+        if task in run.results and ORDER_METRICS[0] in run.results[task].metrics
+    ]
+
+
+def order_breakdowns(runs: Sequence[Run]) -> list[tuple[str, list[Breakdown]]]:
+    """By task: accuracy by the order of the options and by the place of the right one."""
+    tasks = dict.fromkeys(task for run in runs for task in run.results)
+    by_task = (
+        (task, [part for part in by_tag(runs, task) if part.tag in ORDER_TAGS]) for task in tasks
+    )
+    return [(task, parts) for task, parts in by_task if parts]
+
+
+def compare_all(
+    runs: Sequence[Run], shown: Sequence[Column], *, allow: frozenset[str]
+) -> list[Compared]:
+    """Every run but the baseline, compared with it."""
+    baseline = next(run for run, column in zip(runs, shown, strict=True) if column.is_baseline)
+    return [
+        _compared(baseline, run, column, allow)
+        for run, column in zip(runs, shown, strict=True)
+        if not column.is_baseline
+    ]
+
+
+def changes(compared: Sequence[Compared]) -> dict[tuple[str, int], Change]:
+    """The difference of every task and group that was compared, by task and run."""
+    found = {}
+    for one in compared:
+        if one.comparison is None:
+            continue
+        for task, leaf in one.comparison.tasks.items():
+            found[task, one.column.position] = Change(
+                leaf.paired.difference,
+                leaf.unit,
+                leaf.better,
+                significance_marks(leaf.p_adjusted),
+                leaf.paired.test,
+            )
+        for task, group in one.comparison.groups.items():
+            change = group.candidate - group.baseline
+            found[task, one.column.position] = Change(change, group.unit, group.better)
+    return found
 
 
 def effort(runs: Sequence[Run], shown: Sequence[Column]) -> list[Effort]:
@@ -177,7 +279,13 @@ def _task_row(runs: Sequence[Run], task: str) -> Row:
     results = [run.results.get(task) for run in runs]
     first = next(result for result in results if result)
     row = _row(task, task, runs, [result.main if result else None for result in results])
-    return Row(row.name, row.cells, row.n, first.is_group, first.chance, first.notes)
+    return replace(
+        row,
+        metric="" if first.is_group else metric_of(first).title,
+        is_group=first.is_group,
+        chance=first.chance,
+        notes=first.notes,
+    )
 
 
 def _plain_tags(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
@@ -204,14 +312,38 @@ def _breakdown(
 
 
 def _row(name: str, task: str, runs: Sequence[Run], values: Sequence[MetricValue | None]) -> Row:
-    known = [v.value for v in values if v is not None and not math.isnan(v.value)]
+    known = [value for value in values if value is not None]
+    better = common_direction(known)
+    ranked = best_first((value.value for value in known), better)
     # With one run, "best" says nothing.
-    best = max(known) if len(values) > 1 and known else math.nan
+    best = ranked[0] if len(values) > 1 and ranked else math.nan
     cells = tuple(
         None if value is None else Cell(value, run.marks_of(task), value.value == best)
         for value, run in zip(values, runs, strict=True)
     )
-    return Row(name, cells, max((value.n for value in values if value), default=0))
+    return Row(name, cells, max((value.n for value in known), default=0), better)
+
+
+def _reordered(run: Run, column: Column, result: TaskResult) -> Reordered:
+    values = [result.main, *(result.metrics.get(name) for name in ORDER_METRICS)]
+    consistency = result.metrics.get("consistency")
+    return Reordered(
+        task=result.task,
+        is_group=result.is_group,
+        column=column,
+        orders=run.spec.permute_options or "",
+        questions=consistency.n if consistency else 0,
+        cells=tuple(
+            None if one is None else Cell(one, run.marks_of(result.task)) for one in values
+        ),
+    )
+
+
+def _compared(baseline: Run, run: Run, column: Column, allow: frozenset[str]) -> Compared:
+    try:
+        return Compared(column, compare(baseline, run, allow=allow))
+    except IncomparableRunsError as error:
+        return Compared(column, None, str(error))
 
 
 def _effort(run: Run, column: Column) -> Effort:
