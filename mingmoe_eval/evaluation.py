@@ -6,7 +6,6 @@ done; every answer is stored as it comes, so that a run that was killed goes on 
 
 import dataclasses
 import random
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from mingmoe_eval import run_store, scoring
 from mingmoe_eval.engine.served_address import is_served, without_credentials
 from mingmoe_eval.errors import MingMoeError, UsageError
 from mingmoe_eval.harness import results as harness_results
-from mingmoe_eval.harness.files import write_output
+from mingmoe_eval.harness.files import remove_output, write_output
 from mingmoe_eval.harness.tasks import HarnessTask, load_tasks
 from mingmoe_eval.language_model import (
     CountsRouting,
@@ -105,6 +104,9 @@ def evaluate(
             if isinstance(lm, MayLackAbilities):
                 kinds = {task.name: str(task.task.OUTPUT_TYPE) for task in tasks}
                 lm.refuse_unless_able(kinds, chat=conditions.chat)
+            if path and (path / run_store.RUN_FILE).exists():
+                # The incomplete run that this one takes up: its numbers are about to go.
+                remove_output(run_store.load_run(path, samples=False), path / "lm_eval")
             return _run_all(conditions, tasks, selection, path)
         except (MingMoeError, ModuleNotFoundError):
             if path and not resume:
@@ -141,7 +143,7 @@ def open_served(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageMod
         spec.model,
         patience=Patience() if auto else Patience(concurrency=int(spec.batch_size)),
         seed=spec.seed,
-        store=folder / "responses.sqlite" if folder else None,
+        store=folder / run_store.STORE_FILE if folder else None,
         on_progress=watch.requests_done,
         on_note=watch.note,
     )
@@ -167,9 +169,9 @@ def open_checkpoint(
     from mingmoe_eval.molora import load_tokenizer
 
     # Without the shared store, answers still go beside the run, so that it can be resumed.
-    store = cache_dir() / "responses.sqlite" if spec.cache else None
+    store = cache_dir() / run_store.STORE_FILE if spec.cache else None
     if store is None and folder is not None:
-        store = folder / "responses.sqlite"
+        store = folder / run_store.STORE_FILE
     tokenizer = load_tokenizer(spec.model, spec.base)
     checkpoint = Checkpoint(
         model=spec.model,
@@ -247,12 +249,10 @@ def _run_all(
 
 def _save(run: Run, path: Path) -> None:
     """Make the folder a run; its stored answers go, unless failed docs are to be asked again."""
-    shutil.rmtree(path / "lm_eval", ignore_errors=True)  # of the incomplete run that this one was
     write_output(run, path / "lm_eval")
     run_store.finish(path, run)
     if not run.incomplete:
-        for stored in path.glob("responses.sqlite*"):  # SQLite keeps two more files beside it
-            stored.unlink()
+        run_store.discard_answers(path)
 
 
 def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:

@@ -107,6 +107,8 @@ def as_record(cls: type[_T], data: object, *, of: str | None = None) -> _T:
         )
     try:
         return msgspec.convert(data, cls)
+    except UnicodeEncodeError as error:  # a lone surrogate where one of several words is expected
+        raise JsonFault(f"{of}: half a character, {shown(error.object)}") from error
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `")
         field = where.rstrip("`").removeprefix("$").removeprefix(".")

@@ -220,10 +220,10 @@ class Sample:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The sample that `to_json` wrote; refused: an unknown field, a score of NaN."""
-        values = dict(data) if isinstance(data, Mapping) else data
-        for name in ("log_likelihoods", "counts"):
-            if values and name in values:
-                values[name] = numbers(values[name])
+        values = data
+        if isinstance(data, Mapping):
+            lists = ("log_likelihoods", "counts")
+            values = {**data, **{name: numbers(data[name]) for name in lists if name in data}}
         sample = _record(cls, values)
         if sample.score is not None and not math.isfinite(sample.score):
             raise RunStoreError(f"Sample.score: a finite number is expected, not {sample.score}")

@@ -4,11 +4,16 @@ Every file is written beside its place and moved into it, so that a reader sees 
 none. Until a run is finished its folder holds only samples and `run.unfinished.json`, which names
 what to resume; `run.json` comes last and makes it a run. One that is finished but incomplete can be
 resumed too, so that its failed docs are asked again.
+
+The folder is its user's: notes, links, an editor's files and folders may lie in it, and nothing is
+ever removed but what was written here, by its exact name.
 """
 
+import contextlib
 import dataclasses
 import gc
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +40,11 @@ RUN_FILE = "run.json"
 UNFINISHED_FILE = "run.unfinished.json"
 OVERLAP_FILE = "overlap.json"
 """What of the run's docs was found in training data; `mingmoe-eval overlap --run` writes it."""
-_LOCK_FILE = ".lock"
+STORE_FILE = "responses.sqlite"
+"""Answers so far, where they are kept beside the run; SQLite puts up to three files beside it."""
+_LOCK_FILE = ".mingmoe-eval.lock"
+_LEFT_OVER = re.compile(r"\..+\.\d+\.mingmoe-eval")
+"""What `_write` calls a file that it has not finished; see there."""
 _WORDS_OF_THE_MODEL = frozenset({"response", "answered", "reading", "failure"})
 """Fields of a sample that may hold half a character: what a model or a server said is kept."""
 
@@ -81,8 +90,8 @@ def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
     path = open_folder(folder, resume=resume)
     with _locked(path):
         _refuse_finished(path, resume=resume)  # by a process that was quicker
-        for left_over in path.rglob(".*.*"):
-            left_over.unlink()  # a file that a killed process was writing
+        for place in (path, path / "samples", path / "lm_eval"):
+            _sweep(place)
         yield path
 
 
@@ -106,12 +115,19 @@ def open_folder(folder: str | Path, *, resume: bool = False) -> Path:
 
 def discard_if_bare(folder: Path) -> None:
     """Remove the folder of a run that stopped before it had a single answer."""
-    answered = [*(folder / "samples").glob("*"), *folder.glob("*.sqlite*")]
+    answered = [*(folder / "samples").glob("*"), *folder.glob(f"{STORE_FILE}*")]
     if not answered and not (folder / RUN_FILE).exists():
         (folder / UNFINISHED_FILE).unlink(missing_ok=True)
         (folder / _LOCK_FILE).unlink(missing_ok=True)
-        (folder / "samples").rmdir()
-        folder.rmdir()
+        with contextlib.suppress(OSError):  # something of the user's lies there
+            (folder / "samples").rmdir()
+            folder.rmdir()
+
+
+def discard_answers(folder: Path) -> None:
+    """Remove the answers that a run kept beside itself, once it is whole."""
+    for end in ("", "-wal", "-shm", "-journal"):
+        (folder / f"{STORE_FILE}{end}").unlink(missing_ok=True)
 
 
 def save_samples(folder: Path, task: str, samples: Iterable[Sample]) -> Path:
@@ -246,6 +262,13 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return _write(path, (dumps(row) + "\n" for row in rows))
 
 
+def _sweep(place: Path) -> None:
+    """Remove the files that a killed process was writing."""
+    for entry in place.iterdir() if place.is_dir() else ():
+        if _LEFT_OVER.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
+            entry.unlink()
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
@@ -286,7 +309,7 @@ def _is_fresh(path: Path) -> bool:
     """Whether nothing is there, or only what a process leaves that is killed as it begins."""
     if not path.is_dir():
         return not path.exists()
-    begun = {"samples", _LOCK_FILE}
+    begun = {"samples", _LOCK_FILE, ".lock"}  # the last is what version 0.1 called it
     return all(
         entry.name in begun or entry.name.startswith(f".{UNFINISHED_FILE}.")
         for entry in path.iterdir()
@@ -404,8 +427,12 @@ def _file_name(task: str) -> str:
 
 
 def _write(path: Path, chunks: Iterable[str]) -> Path:
-    """Write beside the place, make it durable, move it in: a whole file or none."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write beside the place, make it durable, move it in: a whole file or none.
+
+    The name beside it is one that no editor and no user gives to a file: a process that is killed
+    leaves it, and the next one removes it.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.mingmoe-eval")
     with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -28,7 +28,7 @@ from mingmoe_eval.training import train_adapter
 from mingmoe_eval.training.adapters import fresh_molora
 from mingmoe_eval.training.examples import pad_batch
 from mingmoe_eval.training.fine_tuning import attach_fresh, load_base, prepare
-from mingmoe_eval.training.output_folder import refuse_small_disk
+from mingmoe_eval.training.output_folder import STAGING, refuse_small_disk
 from mingmoe_eval.training.router_supervision import balance_loss, summarise
 from mingmoe_eval.training.spec import Silence
 
@@ -175,7 +175,7 @@ def test_a_killed_training_resumes_with_a_bit_identical_curve_and_outcome(
         train_adapter(spec, tmp_path / "cut", watch=Notebook(stop_at=4))
     assert not (tmp_path / "cut" / "adapter_config.json").exists()
     # As a kill leaves it that comes while a state is being written.
-    (tmp_path / "cut" / "unfinished" / "checkpoint-6").mkdir(parents=True)
+    (tmp_path / "cut" / STAGING / "checkpoint-6").mkdir(parents=True)
     resumed = train_adapter(spec, tmp_path / "cut", resume="last")
     logs = [(folder / "training_log.jsonl").read_bytes() for folder in (resumed, whole)]
     assert logs[0] == logs[1]
@@ -186,9 +186,14 @@ def test_an_earlier_training_state_resumes_too_even_after_the_end(tmp_path, base
     spec = make_spec(base, data, method="molora-contrastive")
     folder = train_adapter(spec, tmp_path / "ckpt")
     before, lines = tensors(folder), log_lines(folder)
+    notes = [folder / "unfinished" / "notes.md", folder / "checkpoint-4" / "notes.md"]
+    for note in notes:
+        note.parent.mkdir(exist_ok=True)
+        note.write_text("mine", "utf-8")
     train_adapter(spec, folder, resume="2")
     assert_same_tensors(tensors(folder), before)
     assert log_lines(folder) == lines
+    assert [note.read_text("utf-8") for note in notes] == ["mine", "mine"]
 
 
 def test_a_training_state_is_a_checkpoint_of_its_own(tmp_path, base, data):
@@ -400,7 +405,7 @@ def test_a_disk_that_fills_up_leaves_no_half_written_checkpoint(
     assert done.returncode != 0
     assert "cannot be written" in done.stderr, done.stderr[-2000:]
     left = {path.name for path in output.iterdir()}
-    assert left <= {"training.json", "training_log.jsonl", "unfinished"}
+    assert left <= {"training.json", "training_log.jsonl", STAGING}
 
 
 @pytest.mark.slow

@@ -191,6 +191,7 @@ def test_a_score_that_is_no_number_is_refused_before_it_reaches_a_mean(tmp_path,
         ({"task": "mcmle"}, "Sample.task: the file is of 'usmle', not of 'mcmle'"),
         ({"position": -1}, "Sample.position: Expected `int` >= 0"),
         ({"status": "fine"}, "Sample.status: Invalid enum value 'fine'"),
+        ({"status": "\ud800"}, "Sample: half a character, '\\ud800'"),
         ({"finish": 7}, "Sample.finish: Expected `str`, got `int`, 7"),
         ({"status": "failed"}, "Sample.score: a failed doc has none"),
         ({"doc": {"q": "\ud800"}}, "Sample.'doc'.'q': half a character"),
@@ -345,7 +346,7 @@ def test_a_folder_that_is_being_written_is_kept_for_its_writer(tmp_path):
 def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
     with run_store.claim(tmp_path / "r") as path:
         run_store.save_unfinished(path, SPEC)
-        (path / "samples" / ".usmle.jsonl.4711").write_text("half a li")
+        (path / "samples" / ".usmle.jsonl.4711.mingmoe-eval").write_text("half a li")
     with run_store.claim(path, resume=True):
         assert not any((path / "samples").iterdir())
 

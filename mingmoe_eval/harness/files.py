@@ -1,5 +1,7 @@
 """lm-eval's output directory: read one into a run, and write one beside a run for its viewers."""
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,11 +63,31 @@ def read_output(directory: str | Path) -> Run:
 
 def write_output(run: Run, folder: Path) -> None:
     """Write `results_<time>.json` and `samples_<task>_<time>.jsonl` as lm-eval lays them out."""
-    stamp = str(run.provenance.get("created", "")).replace(":", "-") or "unknown"
-    write_json(folder / f"results_{stamp}.json", _results_dict(run))
+    write_json(folder / _results_name(run), _results_dict(run))
     for task, samples in run.samples.items():
         rows = (_logged(sample, run.results[task]) for sample in samples)
-        write_json_lines(folder / f"samples_{task}_{stamp}.jsonl", rows)
+        write_json_lines(folder / _samples_name(run, task), rows)
+
+
+def remove_output(run: Run, folder: Path) -> None:
+    """Remove what `write_output` wrote of a run, and the folder where nothing else lies in it."""
+    with contextlib.suppress(OSError):  # not there, or not empty
+        for name in (_results_name(run), *(_samples_name(run, task) for task in run.leaves)):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _results_name(run: Run) -> str:
+    return f"results_{_stamp(run)}.json"
+
+
+def _samples_name(run: Run, task: str) -> str:
+    # A task's name from outside must not lead out of the folder.
+    return f"samples_{task.replace('/', '%2F')}_{_stamp(run)}.jsonl"
+
+
+def _stamp(run: Run) -> str:
+    return re.sub(r"[^0-9T+.-]", "-", str(run.provenance.get("created", ""))) or "unknown"
 
 
 def _samples(task: str, file: Path, results: Mapping[str, Any]) -> list[Sample]:

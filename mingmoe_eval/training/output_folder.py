@@ -21,8 +21,11 @@ from mingmoe_eval.training.spec import DataStream, TrainingSpec
 
 _STATE = re.compile(r"checkpoint-(\d+)")
 
-STAGING = "unfinished"
-"""Where a checkpoint is written before it is moved into place; whatever is found there is stale."""
+STAGING = ".mingmoe-eval-unfinished"
+"""Where a checkpoint is written before it is moved into place; whatever is found there is stale.
+
+No user gives a folder that name: it is the only one that is ever removed with all that it holds.
+"""
 
 # torch.save says no more than this of a disk that is full.
 _TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container", "iostream")
@@ -78,10 +81,27 @@ def move_files(staging: Path, output: Path) -> None:
 
 
 def move_folder(staged: Path, place: Path) -> None:
-    """Moves a folder into place, instead of whatever is there."""
+    """Moves a folder into place, instead of the one that is there; what it has besides stays."""
+    old = place.with_name(f".{place.name}.mingmoe-eval-old")
     with telling(place):
-        shutil.rmtree(place, ignore_errors=True)
+        if not place.exists():
+            staged.replace(place)
+            return
+        place.replace(old)
         staged.replace(place)
+        drop_state(old, like=place)
+        if old.exists():  # what is not ours lies there
+            for path in old.iterdir():
+                path.replace(place / path.name)
+            old.rmdir()
+
+
+def drop_state(state: Path, like: Path) -> None:
+    """Removes an old training state: the files that another one has too, and the folder then."""
+    with contextlib.suppress(OSError):  # something of the user's lies there
+        for path in like.iterdir():
+            (state / path.name).unlink(missing_ok=True)
+        state.rmdir()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ each process.
 import contextlib
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from mingmoe_eval.training.adapters import Adapter
 from mingmoe_eval.training.examples import NOT_LEARNED, PlannedExamples, pad_batch
 from mingmoe_eval.training.output_folder import (
     STAGING,
+    drop_state,
     move_folder,
     staging_folder,
     telling,
@@ -173,7 +173,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
     def _drop_old_states(self, output: Path) -> None:
         states = training_states(output)
         for step in sorted(states)[: -self.keep] if self.keep else []:
-            shutil.rmtree(states[step], ignore_errors=True)
+            drop_state(states[step], like=states[max(states)])
 
 
 def trainer_arguments(output: Path, schedule: Schedule, steps: int) -> TrainingArguments:
