@@ -14,6 +14,7 @@ from transformers.activations import ACT2FN
 from mingmoe_eval.errors import CheckpointError, offence_list
 from mingmoe_eval.molora.accelerate_door import device_of
 from mingmoe_eval.molora.block_experts import BlockExperts, MixLoraFFN
+from mingmoe_eval.molora.formats.families import Mixture
 from mingmoe_eval.molora.layers import (
     FFN_LINEARS,
     LinearExperts,
@@ -23,7 +24,6 @@ from mingmoe_eval.molora.layers import (
     RoutedExperts,
     merge_low_rank,
 )
-from mingmoe_eval.molora.opening import OpenCheckpoint
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,35 +45,32 @@ class ComputeDtypes:
 
 
 def attach_mixture(
-    model: nn.Module, opened: OpenCheckpoint, dtypes: ComputeDtypes
+    model: nn.Module, mixture: Mixture, dtypes: ComputeDtypes, *, source: str
 ) -> list[MergedPair]:
-    """Puts all experts and pairs of a checkpoint that was opened onto its base.
+    """Puts all experts and pairs of a checkpoint that was checked, `source`, onto its base.
 
     Returns what was merged.
 
     Raises:
         CheckpointError: values that are not finite, listing every layer.
     """
-    assert opened.molora is not None
-    assert opened.family is not None
     offences: list[str] = []
     merged: list[MergedPair] = []
-    for path in opened.pairs:
-        pair = opened.read_pair(path)
-        offences += _non_finite(path, *pair)
-        merged += attach_pair(model, path, pair, opened.molora.attention_scaling, dtypes.experts)
-    for block in opened.expert_blocks:
-        experts = opened.read_block(block)
+    for path, a, b in mixture.read_pairs():
+        offences += _non_finite(path, a, b)
+        scaling = mixture.config.attention_scaling
+        merged += attach_pair(model, path, (a, b), scaling, dtypes.experts)
+    for block, experts in mixture.read_blocks():
         for name, one in experts.items():
             router = [t for t in (one.router_weight, one.router_bias) if t is not None]
             offences += _non_finite(f"{block}.{name}", one.a, one.b, *router, *(one.shared or ()))
-        if opened.family.block_router:
-            act_fn = opened.molora.act_fn
+        if mixture.family.block_router:
+            act_fn = mixture.config.act_fn
             merged += attach_block_experts(model, block, experts, dtypes, act_fn=act_fn)
         else:
             merged += attach_experts(model, block, experts, dtypes)
     if offences:
-        raise CheckpointError(offence_list(f"{opened.source} is damaged:", offences))
+        raise CheckpointError(offence_list(f"{source} is damaged:", offences))
     return merged
 
 

@@ -67,9 +67,10 @@ def apply_adapter(
         CheckpointError: tensors that are not finite, or an adapter that PEFT refuses.
     """
     merged, effect = [], None
-    if opened.molora is not None:
+    if opened.mixture is not None:
         router = model.dtype if reference_compat else torch.float32
-        merged = attach_mixture(model, opened, ComputeDtypes(model.dtype, router))
+        dtypes = ComputeDtypes(model.dtype, router)
+        merged = attach_mixture(model, opened.mixture, dtypes, source=opened.source)
     elif opened.kind == "peft-lora":
         model, effect = peft_door.apply_adapter(model, opened)
     description = describe(opened, reference_compat=reference_compat)
@@ -133,7 +134,7 @@ def _refuse_holes(opened: OpenCheckpoint, report: dict[str, Any]) -> None:
         f"{name} is of shape {list(found)}, where the config makes it {list(due)}"
         for name, found, due in sorted(report["mismatched_keys"])
     ]
-    if opened.molora is not None or ming.has_experts(strays):
+    if opened.mixture is not None or ming.has_experts(strays):
         offences += [f"weights without a place: {name}" for name in strays]
     elif strays:
         logger.warning("%s holds weights without a place: %s", opened.weights, strays)

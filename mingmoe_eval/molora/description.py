@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mingmoe_eval.molora.config import MoLoraConfig
-from mingmoe_eval.molora.formats.ming import ADAPTER, MERGED
+from mingmoe_eval.molora.formats import ming
+from mingmoe_eval.molora.formats.families import Layers, Mixture, last_of, sort_into_layers
 from mingmoe_eval.molora.opening import OpenCheckpoint
 from mingmoe_eval.molora.sources import Kind
 from mingmoe_eval.records import JsonDict
@@ -33,7 +33,7 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mixture:
+class MixtureSettings:
     """The settings of a checkpoint with experts.
 
     `generation` is that of MING's format, of which 2 has experts that are always on; None for other
@@ -58,7 +58,7 @@ class CheckpointDescription:
     base: str | None
     architecture: str
     layers: int
-    mixture: Mixture | None
+    mixture: MixtureSettings | None
     reference_compat: bool
     expert_layers: dict[str, int]
     low_rank_layers: dict[str, int]
@@ -74,28 +74,29 @@ class CheckpointDescription:
 
 def describe(opened: OpenCheckpoint, *, reference_compat: bool = False) -> CheckpointDescription:
     """The description of a checkpoint that was opened."""
+    mixture = opened.mixture
+    experts = mixture.experts if mixture else {}
+    pairs = mixture.pairs if mixture else sort_into_layers(opened.files.shapes, ming.pair_slot)[0]
     return CheckpointDescription(
         source=opened.source,
         kind=opened.kind,
         base=None if opened.kind in ("molora-merged", "full", "hub") else opened.weights,
         architecture=type(opened.skeleton).__name__,
         layers=int(getattr(opened.model_config.get_text_config(), "num_hidden_layers", 0)),
-        mixture=_mixture(opened, opened.molora) if opened.molora else None,
+        mixture=_settings(mixture) if mixture else None,
         reference_compat=reference_compat,
         expert_layers=_by_last_name(
-            path for path, slots in opened.experts.items() if slots.keys() - {"router weight"}
+            path for path, slots in experts.items() if slots.keys() - {"router weight"}
         ),
-        low_rank_layers=_by_last_name(opened.pairs),
-        parameters=_count_parameters(opened),
-        notes=(*opened.notes, *_varying(opened)),
+        low_rank_layers=_by_last_name(pairs),
+        parameters=_count_parameters(opened, pairs),
+        notes=(*opened.notes, *_varying(experts)),
     )
 
 
-def _varying(opened: OpenCheckpoint) -> list[str]:
+def _varying(experts: Layers) -> list[str]:
     """A note on layers with fewer experts than the most."""
-    counts: Counter[int] = Counter(
-        sum(slot.startswith("B ") for slot in slots) for slots in opened.experts.values()
-    )
+    counts = Counter(sum(slot.startswith("B ") for slot in slots) for slots in experts.values())
     del counts[0]
     if len(counts) < 2:
         return []
@@ -103,41 +104,42 @@ def _varying(opened: OpenCheckpoint) -> list[str]:
     return [f"the layers differ in their number of experts: {listed}"]
 
 
-def _mixture(opened: OpenCheckpoint, molora: MoLoraConfig) -> Mixture:
-    return Mixture(
-        generation=_generation(opened) if opened.family in (ADAPTER, MERGED) else None,
-        num_experts=molora.num_experts,
-        experts_per_token=molora.experts_per_token,
-        rank=molora.rank,
-        alpha=molora.alpha,
-        expert_scaling=molora.expert_scaling,
-        attention_scaling=molora.attention_scaling,
+def _settings(mixture: Mixture) -> MixtureSettings:
+    config, generation = mixture.config, None
+    if mixture.family in (ming.ADAPTER, ming.MERGED):
+        # The second generation is known by its tensors, see `config`.
+        generation = 2 if any("shared A" in slots for slots in mixture.experts.values()) else 1
+    return MixtureSettings(
+        generation=generation,
+        num_experts=config.num_experts,
+        experts_per_token=config.experts_per_token,
+        rank=config.rank,
+        alpha=config.alpha,
+        expert_scaling=config.expert_scaling,
+        attention_scaling=config.attention_scaling,
     )
 
 
-def _generation(opened: OpenCheckpoint) -> int:
-    return 2 if any("shared A" in slots for slots in opened.experts.values()) else 1
-
-
-def _count_parameters(opened: OpenCheckpoint) -> Parameters:
+def _count_parameters(opened: OpenCheckpoint, pairs: Layers) -> Parameters:
     base = sum(parameter.numel() for parameter in opened.skeleton.parameters())
-    if opened.molora is None:
-        always = sum(math.prod(shape) for shape in opened.files.shapes.values())
+    sizes = {name: math.prod(shape) for name, shape in opened.files.shapes.items()}
+    if opened.mixture is None:
+        always = sum(sizes.values())
         return Parameters(base=base, adapter=always, active=base + always)
-    names = [name for slots in opened.pairs.values() for name in slots.values()]
-    always = sum(math.prod(opened.files.shapes[name]) for name in names)
+    always = sum(sizes[name] for slots in pairs.values() for name in slots.values())
     routed = chosen = 0
-    for slots in opened.experts.values():
-        sizes = {slot: math.prod(opened.files.shapes[n]) for slot, n in slots.items()}
-        layer = sum(size for slot, size in sizes.items() if slot.startswith(("A ", "B ")))
-        experts = sum(slot.startswith("B ") for slot in sizes)
-        always += sum(sizes.values()) - layer
+    for slots in opened.mixture.experts.values():
+        of_slot = {slot: sizes[name] for slot, name in slots.items()}
+        layer = sum(size for slot, size in of_slot.items() if slot.startswith(("A ", "B ")))
+        experts = sum(slot.startswith("B ") for slot in of_slot)
+        always += sum(of_slot.values()) - layer
         routed += layer
         if experts:
-            chosen += layer * min(opened.molora.experts_per_token, experts) // experts
+            top_k = min(opened.mixture.config.experts_per_token, experts)
+            chosen += layer * top_k // experts
     return Parameters(base=base, adapter=routed + always, active=base + chosen + always)
 
 
 def _by_last_name(paths: Iterable[str]) -> dict[str, int]:
     """How often each kind of layer occurs: {"gate_proj": 24, ...}."""
-    return dict(sorted(Counter(path.rpartition(".")[2] for path in paths).items()))
+    return dict(sorted(Counter(map(last_of, paths)).items()))

@@ -94,7 +94,9 @@ def _copies(
 ) -> list[tuple[nn.Parameter, Tensor]]:
     """The weights that the adapter may be merged into, with a copy of each on the CPU."""
     named = (_LOW_RANK.fullmatch(strip_prefix(name)) for name in opened.files.shapes)
-    paths = {*opened.pairs, *opened.experts, *(match[1] for match in named if match)}
+    paths = {match[1] for match in named if match}
+    if opened.mixture is not None:
+        paths |= {*opened.mixture.experts, *opened.mixture.pairs}
     weights = [getattr(modules[path], "weight", None) for path in sorted(paths & modules.keys())]
     return [
         (weight, weight.detach().cpu().clone())

@@ -37,13 +37,29 @@ Kind = str
 """`molora`, `molora-merged`, the name of a sibling's family, `peft-lora`, `full`, or `hub`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A model that was found: its files, and the family whose mixture it is, or else its kind."""
+    """A model that was found, with what its JSON files say.
+
+    Attributes:
+        source: as it was asked for.
+        folder: its files; of a hub repository, the local copy.
+        form: the family whose mixture it is, or else its kind.
+        weights: directory or hub id of the full weights: its base's, or its own.
+        adapter: what says how the adapter was made, empty where there is none.
+        model: its own config.json, empty where the base's alone is asked.
+        config: of the full model.
+        skeleton: the full model without memory for its weights.
+    """
 
     source: str
     folder: Path
     form: Family | Literal["peft-lora", "full"]
+    weights: str
+    adapter: dict[str, Any]
+    model: dict[str, Any]
+    config: PretrainedConfig
+    skeleton: nn.Module
 
     @property
     def kind(self) -> Kind:
@@ -51,19 +67,49 @@ class Place:
         return self.form if isinstance(self.form, str) else self.form.name
 
 
-def find_model(adapter: str | Path) -> Place:
-    """A model directory, or the small files of a hub repository.
+def find_model(source: str, base: str | Path | None) -> Place:
+    """Finds a model directory or hub repository, tells its form, and reads its JSON files.
+
+    Raises:
+        CheckpointError: nothing there, no base, or in no form that we load.
+    """
+    folder, form = home_of(source)
+    family = form if isinstance(form, Family) else None
+    if family and family.in_model and not weight_files(folder):
+        folder = fetch(source, WEIGHT_FILES)
+    alone = form == "full" or (family is not None and family.in_model)
+    own = source if family is None else str(folder)
+    weights = own if alone else base_of(folder, base)
+    model = read_json(folder / MODEL_CONFIG) if family and family.own_config else {}
+    # A merged checkpoint keeps in config.json what an adapter has in a file of its own.
+    adapter = model if alone else read_json(folder / ADAPTER_CONFIG)
+    # The checkpoint's own config decides, not the base's: a changed rope_theta was trained with.
+    described = str(folder) if family and family.own_config else weights
+    config = transformers_config(described)
+    return Place(
+        source=source,
+        folder=folder,
+        form=form,
+        weights=weights,
+        adapter=adapter,
+        model=model,
+        config=config,
+        skeleton=skeleton_of(config, source if family and family.own_config else weights),
+    )
+
+
+def home_of(source: str) -> tuple[Path, Family | Literal["peft-lora", "full"]]:
+    """A model's files here, those of a hub repository fetched as far as they are small; its form.
 
     Raises:
         CheckpointError: nothing there, or in no form that we load.
     """
-    source, folder = str(adapter), Path(adapter)
-    form = _form_of(source)
+    folder, form = Path(source), _form_of(source)
     if form == "hub":
         folder = fetch(source, SMALL_FILES)
         form = _form_of(str(folder))
     assert form != "hub"  # what was fetched is a directory
-    return Place(source, folder, form)
+    return folder, form
 
 
 def sniff(path: str | Path) -> Kind:

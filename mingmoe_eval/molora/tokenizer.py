@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora.formats.ming import MERGED
-from mingmoe_eval.molora.sources import SMALL_FILES, base_of, fetch, find_model
+from mingmoe_eval.molora.sources import SMALL_FILES, base_of, fetch, home_of
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt")
@@ -33,9 +33,8 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
     Raises:
         CheckpointError: neither has one that loads without running its code.
     """
-    place = find_model(adapter)
-    home = place.folder
-    if not _has_tokenizer(home) and place.kind not in (MERGED.name, "full"):
+    home, form = home_of(str(adapter))
+    if not _has_tokenizer(home) and form not in (MERGED, "full"):
         base = base_of(home, base)
         home = Path(base) if Path(base).is_dir() else fetch(base, SMALL_FILES)
     # Asked for itself: transformers makes an empty tokenizer where there is none.

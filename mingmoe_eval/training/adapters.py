@@ -193,18 +193,18 @@ class MoLoraAdapter:
         Raises:
             CheckpointError: another base or other sizes.
         """
-        opened = open_checkpoint(folder)
-        if opened.molora is None or _sizes(opened.molora) != _sizes(self._settings):
+        mixture = open_checkpoint(folder).mixture
+        if mixture is None or _sizes(mixture.config) != _sizes(self._settings):
             raise CheckpointError(f"{folder} holds another adapter than the one in training")
         for module in routed_experts(self._base):
-            stored = [opened.read_layer(path) for path in module.paths]
-            twin = RoutedExperts(module.paths, stored, dtype=module.lora_a.dtype)
+            experts = [mixture.read_layer(path) for path in module.paths]
+            twin = RoutedExperts(module.paths, experts, dtype=module.lora_a.dtype)
             module.load_state_dict(twin.state_dict())
         if self._attention is None:
+            stored = {path: (a, b) for path, a, b in mixture.read_pairs()}
             for path, a, b in peft_door.live_pairs(self._base):
-                stored_a, stored_b = opened.read_pair(path)
-                a.copy_(stored_a)
-                b.copy_(stored_b)
+                for parameter, value in zip((a, b), stored[path], strict=True):
+                    parameter.copy_(value)
 
 
 def _sizes(settings: MoLoraConfig) -> tuple[float, ...]:

@@ -9,13 +9,19 @@ that is always on; "A" and "B" of a plain low-rank pair.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mingmoe_eval.molora.config import MoLoraConfig
-from mingmoe_eval.molora.formats.tensor_files import TensorFiles
+from mingmoe_eval.molora.formats.tensor_files import (
+    TensorFiles,
+    preferred_file,
+    required_file,
+    weight_files,
+)
 from mingmoe_eval.molora.layers import FFN_LINEARS, LinearExperts
 
 Sizes = Mapping[str, tuple[int, int]]
@@ -82,6 +88,103 @@ class Family:
         return not self.only_ffn or layer in FFN_LINEARS
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """A checkpoint's settings, and its tensors by the layers of the base that they belong to.
+
+    `strays` are the tensors that fill no slot, or one that is taken.
+    """
+
+    family: Family
+    config: MoLoraConfig
+    files: TensorFiles
+    experts: Layers
+    pairs: Layers
+    strays: tuple[str, ...]
+
+    def offences(self, sizes: Sizes, architecture: str) -> list[str]:
+        """Everything that keeps the tensors from being those of the base's layers.
+
+        A layer name that the config or the file has must have experts, or a pair, in every block:
+        one that is missing somewhere is a hole in the file, not a choice.
+
+        Args:
+            sizes: of the base's linear layers.
+            architecture: the base's, for a message.
+        """
+        # Of a full model only the experts are asked: its loading accounts for the rest.
+        strays = () if self.family.in_model else self.strays
+        offences = [f"unexpected tensor {name}" for name in strays]
+        if self.family.every_ffn and not _ffn_paths(sizes):
+            offences.append(f"{architecture} has no block with {', '.join(FFN_LINEARS)}")
+        return [*offences, *_expert_offences(self, sizes), *_pair_offences(self, sizes)]
+
+    def read_pairs(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(Path, A [r, in], B [out, r]) of each plain low-rank pair, in fp32."""
+        for path, slots in self.pairs.items():
+            yield path, *read_pair(slots, self.files)
+
+    def read_blocks(self) -> Iterator[tuple[str, dict[str, LinearExperts]]]:
+        """(Path of a block, the experts of its layers by their names), in fp32."""
+        # A block's router is filed under the block itself, which is no layer.
+        layers = [path for path, slots in self.experts.items() if slots.keys() - {"router weight"}]
+        for block in dict.fromkeys(map(parent_of, layers)):
+            of_block = [path for path in layers if parent_of(path) == block]
+            yield block, {last_of(path): self.read_layer(path) for path in of_block}
+
+    def read_layer(self, path: str) -> LinearExperts:
+        """The experts of one layer, in fp32; of a mixture without offences.
+
+        With a block's router, the records of its three layers hold the same one. A single
+        expert's router is else left out: its weight is always 1.
+        """
+        family, slots = self.family, self.experts[path]
+
+        def read(name: str) -> Tensor:
+            return self.files.read(name).float()
+
+        n = sum(slot.startswith("B ") for slot in slots)
+        of_router = self.experts[parent_of(path)] if family.block_router else slots
+        routed = n > 1 or family.block_router
+        shared = [read(slots[f"shared {half}"]) for half in "AB" if f"shared {half}" in slots]
+        return LinearExperts(
+            a=torch.stack([read(slots["A" if family.shared_a else f"A {i}"]) for i in range(n)]),
+            b=torch.stack([read(slots[f"B {i}"]) for i in range(n)]),
+            router_weight=read(of_router["router weight"]) if routed else None,
+            router_bias=read(of_router["router bias"]) if routed and family.router_bias else None,
+            top_k=n if family.dense else min(self.config.experts_per_token, n),
+            scaling=self.config.expert_scaling,
+            shared=(shared[0], shared[1]) if shared else None,
+        )
+
+
+def read_mixture(
+    family: Family,
+    folder: Path,
+    adapter: Mapping[str, Any],
+    model: Mapping[str, Any],
+    *,
+    reference_compat: bool,
+) -> Mixture:
+    """Reads the settings of a checkpoint and sorts its tensors, whatever base they are for.
+
+    Raises:
+        CheckpointError: settings that cannot be used, or a file that is not there or unreadable.
+    """
+    config = family.read_settings(adapter, model, reference_compat=reference_compat)
+    files = TensorFiles(_files_of(family, folder, pairs_due=bool(adapter.get("target_modules"))))
+    experts, others = sort_into_layers(files.shapes, family.expert_slot)
+    pairs, strays = sort_into_layers(others, family.pair_slot)
+    return Mixture(
+        family=family,
+        config=config,
+        files=files,
+        experts=experts,
+        pairs=pairs,
+        strays=tuple(strays),
+    )
+
+
 def sort_into_layers(names: Iterable[str], slot_of: SlotOf) -> tuple[Layers, list[str]]:
     """The layers with their slots, and the names that fill none or one that is taken."""
     layers: dict[str, dict[str, str]] = {}
@@ -93,83 +196,6 @@ def sort_into_layers(names: Iterable[str], slot_of: SlotOf) -> tuple[Layers, lis
         else:
             layers.setdefault(found[0], {})[found[1]] = name
     return layers, strays
-
-
-def expert_offences(
-    family: Family, layers: Layers, files: TensorFiles, sizes: Sizes, config: MoLoraConfig
-) -> list[str]:
-    """Everything that keeps these tensors from being the experts of the base's layers.
-
-    A layer name that the config or the file has must have experts in every block: one that is
-    missing somewhere is a hole in the file, not a choice.
-    """
-    due, offences = _layers_due(family, layers, sizes, config)
-    for path in due:
-        if family.every_ffn and path not in layers:
-            offences.append(f"{path} has no experts")
-            continue
-        slots, (inputs, outputs) = layers.get(path, {}), sizes[path]
-        count = _count_at(family, path, layers, files, config)
-        shapes = _expert_shapes(family, slots, files, count, config.rank, inputs, outputs)
-        offences += _slot_offences(path, slots, shapes, files)
-        if family.block_router:
-            block = parent_of(path)
-            width = sizes[f"{block}.{FFN_LINEARS[0]}"][0]
-            shapes = {"router weight": (count, width)}
-            offences += _slot_offences(block, layers.get(block, {}), shapes, files)
-    return list(dict.fromkeys(offences))
-
-
-def pair_offences(
-    family: Family, layers: Layers, files: TensorFiles, sizes: Sizes, config: MoLoraConfig
-) -> list[str]:
-    """Everything that keeps these tensors from being low-rank pairs of the base's layers.
-
-    As for experts, a layer name that occurs must occur in every block.
-    """
-    offences = [
-        f"{path} has a low-rank pair, but the base has no such layer"
-        for path in layers
-        if path not in sizes
-    ]
-    targets = {
-        name for name in config.target_modules if family.every_ffn or not family.has_experts(name)
-    }
-    absent = sorted(targets - {last_of(path) for path in sizes})
-    offences += [f"target_modules names {name}, which the base does not have" for name in absent]
-    targets |= {last_of(path) for path in layers}
-    for path, (inputs, outputs) in sizes.items():
-        if last_of(path) in targets:
-            due = {"A": (config.pair_rank, inputs), "B": (outputs, config.pair_rank)}
-            offences += _slot_offences(path, layers.get(path, {}), due, files)
-    return offences
-
-
-def read_experts(
-    family: Family, path: str, layers: Layers, files: TensorFiles, config: MoLoraConfig
-) -> LinearExperts:
-    """The record of one layer, in fp32; for layers in which `expert_offences` found nothing.
-
-    With a block's router, the records of its three layers hold the same one. A single expert's
-    router is else left out: its weight is always 1.
-    """
-    slots = layers[path]
-
-    def read(name: str) -> Tensor:
-        return files.read(name).float()
-
-    count = sum(slot.startswith("B ") for slot in slots)
-    of_router = layers[parent_of(path)] if family.block_router else slots
-    routed = count > 1 or family.block_router
-    return LinearExperts(
-        a=torch.stack([read(slots["A" if family.shared_a else f"A {i}"]) for i in range(count)]),
-        b=torch.stack([read(slots[f"B {i}"]) for i in range(count)]),
-        router_weight=read(of_router["router weight"]) if routed else None,
-        router_bias=read(of_router["router bias"]) if routed and family.router_bias else None,
-        top_k=count if family.dense else min(config.experts_per_token, count),
-        scaling=config.expert_scaling,
-        shared=(read(slots["shared A"]), read(slots["shared B"])) if "shared A" in slots else None,
-    )
 
 
 def read_pair(slots: Mapping[str, str], files: TensorFiles) -> tuple[Tensor, Tensor]:
@@ -189,10 +215,10 @@ def linear_sizes(model: nn.Module) -> dict[str, tuple[int, int]]:
 
 def ffn_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """The feed-forward blocks with a gate, an up and a down projection, whatever their class."""
-    return {path: model.get_submodule(path) for path in ffn_paths(linear_sizes(model))}
+    return {path: model.get_submodule(path) for path in _ffn_paths(linear_sizes(model))}
 
 
-def ffn_paths(sizes: Sizes) -> dict[str, None]:
+def _ffn_paths(sizes: Sizes) -> dict[str, None]:
     """The feed-forward blocks with a gate, an up and a down projection, whatever their class."""
     blocks = dict.fromkeys(parent_of(path) for path in sizes)
     return {b: None for b in blocks if all(f"{b}.{name}" in sizes for name in FFN_LINEARS)}
@@ -208,12 +234,58 @@ def parent_of(path: str) -> str:
     return path.rpartition(".")[0]
 
 
-def _layers_due(
-    family: Family, layers: Layers, sizes: Sizes, config: MoLoraConfig
-) -> tuple[list[str], list[str]]:
+def _files_of(family: Family, folder: Path, *, pairs_due: bool) -> tuple[Path, ...]:
+    """The family's files; one that is there is read, whether or not the config speaks of pairs."""
+    if family.in_model:
+        return weight_files(folder)
+    first, *others = family.file_stems
+    there = [stem for stem in others if pairs_due or preferred_file(folder, stem)]
+    return tuple(required_file(folder, stem) for stem in (first, *there))
+
+
+def _expert_offences(mixture: Mixture, sizes: Sizes) -> list[str]:
+    family, layers, files = mixture.family, mixture.experts, mixture.files
+    due, offences = _layers_due(mixture, sizes)
+    for path in due:
+        if family.every_ffn and path not in layers:
+            offences.append(f"{path} has no experts")
+            continue
+        count = _count_at(mixture, path)
+        slots = layers.get(path, {})
+        shapes = _expert_shapes(mixture, slots, count, *sizes[path])
+        offences += _slot_offences(path, slots, shapes, files)
+        if family.block_router:
+            block = parent_of(path)
+            shapes = {"router weight": (count, sizes[f"{block}.{FFN_LINEARS[0]}"][0])}
+            offences += _slot_offences(block, layers.get(block, {}), shapes, files)
+    return list(dict.fromkeys(offences))
+
+
+def _pair_offences(mixture: Mixture, sizes: Sizes) -> list[str]:
+    family, config, layers = mixture.family, mixture.config, mixture.pairs
+    offences = [
+        f"{path} has a low-rank pair, but the base has no such layer"
+        for path in layers
+        if path not in sizes
+    ]
+    targets = {
+        name for name in config.target_modules if family.every_ffn or not family.has_experts(name)
+    }
+    absent = sorted(targets - {last_of(path) for path in sizes})
+    offences += [f"target_modules names {name}, which the base does not have" for name in absent]
+    targets |= {last_of(path) for path in layers}
+    for path, (inputs, outputs) in sizes.items():
+        if last_of(path) in targets:
+            due = {"A": (config.pair_rank, inputs), "B": (outputs, config.pair_rank)}
+            offences += _slot_offences(path, layers.get(path, {}), due, mixture.files)
+    return offences
+
+
+def _layers_due(mixture: Mixture, sizes: Sizes) -> tuple[list[str], list[str]]:
     """The layers that must have experts; and what is wrong with the names alone."""
+    family, layers = mixture.family, mixture.experts
     if family.every_ffn:
-        due = [f"{block}.{name}" for block in ffn_paths(sizes) for name in FFN_LINEARS]
+        due = [f"{block}.{name}" for block in _ffn_paths(sizes) for name in FFN_LINEARS]
         return due, [
             f"{path} has experts, but the base has no such feed-forward layer"
             for path in layers
@@ -225,7 +297,7 @@ def _layers_due(
         for path in layers
         if path not in sizes and path not in blocks
     ]
-    targets = {name for name in config.target_modules if family.has_experts(name)}
+    targets = {name for name in mixture.config.target_modules if family.has_experts(name)}
     known = {last_of(path) for path in sizes}
     absent = sorted(targets - known)
     offences += [f"target_modules names {name}, which the base does not have" for name in absent]
@@ -235,32 +307,25 @@ def _layers_due(
     return [path for path in sizes if last_of(path) in targets], offences
 
 
-def _count_at(
-    family: Family, path: str, layers: Layers, files: TensorFiles, config: MoLoraConfig
-) -> int:
+def _count_at(mixture: Mixture, path: str) -> int:
     """How many experts a layer has to have, by the config or, where that leaves room, its router.
 
     A router has a row for every expert, so that a lost expert shows all the same.
     """
-    layer = _LAYER_INDEX.search(path)
+    config, layer = mixture.config, _LAYER_INDEX.search(path)
     if config.experts_by_layer and layer and int(layer[1]) < len(config.experts_by_layer):
         return config.experts_by_layer[int(layer[1])]
-    router = layers.get(path, {}).get("router weight")
-    if family.varying and router is not None:
-        return min(files.shapes[router][0], config.num_experts)
+    router = mixture.experts.get(path, {}).get("router weight")
+    if mixture.family.varying and router is not None:
+        return min(mixture.files.shapes[router][0], config.num_experts)
     return config.num_experts
 
 
 def _expert_shapes(
-    family: Family,
-    slots: Mapping[str, str],
-    files: TensorFiles,
-    count: int,
-    rank: int,
-    inputs: int,
-    outputs: int,
+    mixture: Mixture, slots: Mapping[str, str], count: int, inputs: int, outputs: int
 ) -> dict[str, tuple[int, ...]]:
     """The slots that a layer must have, and no others, each with its tensor's shape."""
+    family, rank = mixture.family, mixture.config.rank
     due: dict[str, tuple[int, ...]] = {"A": (rank, inputs)} if family.shared_a else {}
     for index in range(count):
         due |= {} if family.shared_a else {f"A {index}": (rank, inputs)}
@@ -271,7 +336,7 @@ def _expert_shapes(
         due["router weight"] = (count, inputs)
     if "shared A" in slots or "shared B" in slots:
         # Several shared experts lie stacked in one pair, and the file alone says how many.
-        stacked = files.shapes[slots["shared A"]][0] if "shared A" in slots else rank
+        stacked = mixture.files.shapes[slots["shared A"]][0] if "shared A" in slots else rank
         whole = max(stacked // rank, 1) * rank
         due |= {"shared A": (whole, inputs), "shared B": (outputs, whole)}
     return due

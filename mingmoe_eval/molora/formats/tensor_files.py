@@ -57,6 +57,18 @@ def preferred_file(folder: Path, stem: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def required_file(folder: Path, stem: str) -> Path:
+    """The same, of a file that must be there.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    path = preferred_file(folder, stem)
+    if path is None:
+        raise CheckpointError(f"{folder} has neither {stem}.safetensors nor {stem}.bin")
+    return path
+
+
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The files of a full model's weights, safetensors before pickles; empty if there are none.
 
