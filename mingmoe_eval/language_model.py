@@ -1,6 +1,7 @@
 """What a run needs of a language model, so that anything can be evaluated that answers."""
 
 from collections.abc import Mapping
+from inspect import getattr_static
 from typing import Any, Protocol, runtime_checkable
 
 from mingmoe_eval.errors import UsageError
@@ -82,7 +83,10 @@ def refuse_incomplete(lm: object) -> None:
         UsageError: naming every member that is missing.
     """
     members = [name for name in vars(LanguageModel) if not name.startswith("_")]
-    if missing := [name for name in members if not hasattr(lm, name)]:
+    # Looked up, not asked: a property such as `has_chat_template` may send requests of its own.
+    if missing := [
+        name for name in members if getattr_static(lm, name, None) is None and not hasattr(lm, name)
+    ]:
         raise UsageError(
             f"{type(lm).__name__} cannot be evaluated: it lacks {', '.join(missing)}; "
             "mingmoe_eval.LanguageModel says what a run uses of a model"

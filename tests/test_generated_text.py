@@ -2,6 +2,7 @@ import pytest
 from tiny_language_models import make_tokenizer
 
 from mingmoe_eval.engine.generated_text import GeneratedText
+from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 
 
 def read(text, stop=(), *, in_thought=False, special=False):
@@ -44,18 +45,50 @@ def test_a_stop_string_inside_a_thought_does_not_stop():
     thought = "<think>first\n\nA is wrong\n\n</think>\n\nB\n\nnext"
     stopped_at, answer = read(thought, ["\n\nnext"])
     assert stopped_at == thought
-    assert answer == "B"
+    assert answer == thought.removesuffix("\n\nnext")
+    assert split_thoughts(answer)[1] == "B"
 
 
 def test_a_prompt_that_opens_a_thought_is_as_good_as_a_text_that_does():
     stopped_at, answer = read("hm\n\nC?</think>D.\n\nmore", ["\n\n"], in_thought=True)
     assert "more" not in stopped_at
-    assert answer == "D."
+    assert answer == "<think>hm\n\nC?</think>D."
+    assert split_thoughts(answer)[1] == "D."
 
 
 def test_a_thought_that_never_ends_leaves_no_answer():
-    assert read("<think>it may be A or B")[1] == ""
+    reply = read("<think>it may be A or B")[1]
+    assert reply == "<think>it may be A or B"
+    assert split_thoughts(reply)[1] is None
 
 
 def test_special_tokens_behind_a_thought_are_no_part_of_the_answer():
-    assert read("<think>x</think>A</s>")[1] == "A"
+    assert read("<think>x</s></think>A</s>")[1] == "<think>x</think>A"
+
+
+@pytest.mark.parametrize("tags", ["<think>*</think>", "[THINK]*[/THINK]", "◁think▷*◁/think▷"])
+def test_thoughts_are_kept_whatever_their_tags_and_whichever_are_special_tokens(tags):
+    begins, ends = tags.split("*")
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [begins, ends]})
+    reply = f"{begins}A or B?{ends}\n\nC"
+    ids = tokenizer(reply, add_special_tokens=False)["input_ids"]
+    assert GeneratedText(tokenizer, ()).final([*ids, tokenizer.eos_token_id]) == reply
+    assert split_thoughts(reply) == (f"{begins}A or B?{ends}\n\n", "C")
+
+
+@pytest.mark.parametrize(
+    ("reply", "thoughts", "answer"),
+    [
+        ("B", "", "B"),
+        (" B", "", " B"),
+        ("", "", ""),
+        ("<think>a</think>b<think>c</think> d", "<think>a</think>b<think>c</think> ", "d"),
+        ("A or B?</think>C", "A or B?</think>", "C"),  # the template has begun the thought
+        ("\n<think>A", "\n<think>A", None),
+        ("A <think>?", "", "A <think>?"),
+    ],
+)
+def test_a_reply_is_its_thoughts_and_what_stands_behind_them(reply, thoughts, answer):
+    assert split_thoughts(reply) == (thoughts, answer)
+    assert thoughts + (answer or "") == reply

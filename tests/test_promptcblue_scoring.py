@@ -136,6 +136,18 @@ def test_an_empty_reply_is_unanswered_and_stands_for_the_default_label():
     assert (score.answered, score.value, score.reading) == (None, 1.0, "empty output")
 
 
+@pytest.mark.parametrize("thought", ["<think>{}？</think>\n\n", "[THINK]{}[/THINK]", ""])
+def test_a_reply_is_scored_as_what_stands_behind_its_thoughts(thought):
+    doc = next(doc for doc in RECORDS if doc["task_dataset"] == "KUAKE-QIC")
+    other = next(one for one in doc["answer_choices"] if one != doc["target"])
+    plain = scoring.score_doc(doc, Response(text=doc["target"]), SUITE)
+    assert plain.value == 1.0
+    reply = thought.format(other) + doc["target"]
+    assert scoring.score_doc(doc, Response(text=reply), SUITE) == plain
+    unended = scoring.score_doc(doc, Response(text=f"<think>{doc['target']}"), SUITE)
+    assert (unended.value, unended.answered) == (0.0, None)
+
+
 def test_the_names_that_comparisons_rely_on():
     names = {name: set(scoring.fold(s, SUITE)) for name, s in samples_of("gold").items()}
     assert {"score", "f1", "precision", "recall", "malformed"} == names["CMeEE-V2"]

@@ -14,6 +14,7 @@ from mingmoe_eval.engine.served_replies import (
     first_tokens,
     text_reply,
 )
+from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 
 
 def echo(tokens, values, prompt_tokens=None, tops=None):
@@ -44,17 +45,38 @@ def test_every_servers_word_for_an_own_end_is_a_stop(reason):
     [
         ("<think>A or B?</think>\n\nC", "C"),
         ("A or B?</think>C", "C"),  # the template has begun the thought
-        ("<think>A or B", ""),  # cut off: a letter in a thought is no answer
+        ("<think>A or B", None),  # cut off: a letter in a thought is no answer
         (" C", " C"),
     ],
 )
-def test_a_thought_is_no_part_of_the_answer(content, answer):
-    assert text_reply(text(content, chat=True), chat=True).text == answer
+def test_a_thought_is_kept_and_is_no_part_of_the_answer(content, answer):
+    read = text_reply(text(content, chat=True), chat=True).text
+    assert read == content
+    assert split_thoughts(read)[1] == answer
 
 
 def test_a_thought_that_the_server_keeps_apart_and_cuts_off_leaves_an_empty_answer():
     reply = text(None, chat=True, finish="length")
     assert text_reply(reply, chat=True).text == ""
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize(
+    ("content", "finish", "whole", "answer"),
+    [
+        ("C", "stop", "<think>A or B?</think>\n\nC", "C"),
+        (None, "length", "<think>A or B?", None),
+        ("", "length", "<think>A or B?", None),
+    ],
+)
+def test_a_thought_that_the_server_keeps_apart_is_put_in_front(
+    field, content, finish, whole, answer
+):
+    reply = text(content, chat=True, finish=finish)
+    reply["choices"][0]["message"][field] = "A or B?"
+    read = text_reply(reply, chat=True).text
+    assert read == whole
+    assert split_thoughts(read)[1] == answer
 
 
 def test_a_refusal_is_a_reply():

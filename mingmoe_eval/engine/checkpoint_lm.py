@@ -182,7 +182,10 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         return totals
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """Texts that continue the contexts, up to a stop string, an end token, or the limit."""
+        """Replies to the contexts, up to a stop string, an end token, or the limit.
+
+        What a model thinks first is part of its reply; see `answer_reading.reply_text`.
+        """
         texts = [request.args[0] for request in requests]
         encoded = self._tokenisation.encode_prompts(texts)
         arguments = [request.args[1] for request in requests]
@@ -194,6 +197,8 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
                     **prompt.settings.to_json(),
                     "in_thought": prompt.in_thought,
                     "repeat": prompt.repeat,
+                    # Answers from before thoughts were kept are other texts.
+                    "thoughts": "kept",
                 },
             )
             for prompt in prompts

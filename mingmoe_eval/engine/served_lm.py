@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from lm_eval.api.model import LM
 
+from mingmoe_eval.engine.generated_text import before_stop
 from mingmoe_eval.engine.generation_settings import generation_settings
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
 from mingmoe_eval.engine.served_address import ServedAddress, served_address
@@ -40,6 +41,7 @@ from mingmoe_eval.engine.served_questions import (
 )
 from mingmoe_eval.engine.served_replies import echoed_tokens, first_tokens, text_reply
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
+from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 from mingmoe_eval.records import JsonDict, RequestUsage
 
 Way = Literal["echo", "first token"]
@@ -157,7 +159,8 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
                 generated_tokens=0 if given.shared else read.generated_tokens,
                 finish=read.finish,
             )
-            texts.append(_before(wanted.stop, read.text))
+            thoughts, answer = split_thoughts(read.text)
+            texts.append(thoughts + before_stop(answer or "", wanted.stop))
         return texts
 
     def take_usage(self) -> dict[tuple[str, int, int], RequestUsage]:
@@ -368,9 +371,3 @@ def _place(request: Any) -> tuple[str, int, int]:
 def _doc(request: Any) -> tuple[str, int, str]:
     """What the letters of one question have in common."""
     return request.task_name, request.doc_id, request.args[0]
-
-
-def _before(stop: Sequence[str], text: str) -> str:
-    for end in stop:
-        text = text.split(end)[0]
-    return text

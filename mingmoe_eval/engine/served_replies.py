@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mingmoe_eval.engine.generated_text import THOUGHT_BEGINS, THOUGHT_ENDS
 from mingmoe_eval.records import Finish
 
 _PART_OF_A_CHARACTER = "\ufffd"
@@ -111,9 +110,10 @@ class EchoedTokens:
 
 
 def text_reply(data: Any, *, chat: bool) -> TextReply:
-    """A generated text; what a model thinks before it is no part of it.
+    """A generated text, with what the model thinks before it.
 
-    A chat answer without content, whose thought was cut off at the limit, is an empty text.
+    A thought that the server keeps apart is put in front, between the tags that most models use. A
+    chat answer without content, whose thought was cut off at the limit, is that thought alone.
 
     Raises:
         MalformedReply: there is no text, or it ended in no known way.
@@ -127,12 +127,11 @@ def text_reply(data: Any, *, chat: bool) -> TextReply:
         text = message.get("content")
         if text is None:
             text = message.get("refusal")
-        if text is None and finish == "length":
-            text = ""
+        text = _with_thought(message, text, cut_off=finish == "length")
     if not isinstance(text, str):
         raise MalformedReply("the answer has no content")
     return TextReply(
-        text=_behind_thought(text),
+        text=text,
         finish=finish,
         prompt_tokens=_usage(data, "prompt_tokens"),
         generated_tokens=_usage(data, "completion_tokens"),
@@ -196,12 +195,15 @@ def _only_choice(data: Any) -> Mapping[str, Any]:
     return mine[0]
 
 
-def _behind_thought(text: str) -> str:
-    """A thought that never ends leaves no answer: an option letter inside of it is none."""
-    _, ended, answer = text.rpartition(THOUGHT_ENDS)
-    if ended:
-        return answer.lstrip()
-    return "" if text.lstrip().startswith(THOUGHT_BEGINS) else text
+def _with_thought(message: Mapping[str, Any], content: Any, *, cut_off: bool) -> Any:
+    # vLLM and SGLang say `reasoning_content`, newer vLLM and OpenRouter `reasoning`.
+    thoughts = (message.get(name) for name in ("reasoning_content", "reasoning"))
+    thought = next((text for text in thoughts if isinstance(text, str) and text), "")
+    if cut_off and not content:
+        return f"<think>{thought}" if thought else ""
+    if not thought or not isinstance(content, str):
+        return content
+    return f"<think>{thought}</think>\n\n{content}"
 
 
 def _finish(reason: Any) -> Finish:

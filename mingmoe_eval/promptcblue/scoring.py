@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from mingmoe_eval.errors import DataError
+from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 from mingmoe_eval.metrics.metric import Counted, fold_together, tabulate
 from mingmoe_eval.metrics.uncertainty import mean_of_parts, share
 from mingmoe_eval.promptcblue.catalogue import TASKS, Answer, CblueTask, Family, task_named
@@ -40,7 +41,8 @@ def score_doc(doc: Mapping[str, Any], response: Response, settings: TaskSettings
     to the official scorer an empty reply may still be right, for it stands for a default label.
     `counts` hold what the corpus metric sums; `reading` tells what is malformed.
     """
-    text = response.text or ""
+    # The official parsers know nothing of thoughts; they get what stands behind them.
+    text = split_thoughts(response.text or "")[1] or ""
     task, choices, profile = _task(doc), _choices(doc), _profile(settings)
     answer = parse_answer(task, text, choices, profile)
     comparison = measure_of(task, profile).compare(_gold(doc, settings), answer)

@@ -189,6 +189,26 @@ def visible_reply(reply: str) -> VisibleReply:
     return _after_heading("\n".join(kept), thinking)
 
 
+def split_thoughts(reply: str) -> tuple[str, str | None]:
+    """A raw reply in two: its thoughts with the blanks behind them, and the answer; nothing folded.
+
+    Together they are the reply. None: the thought never ends, so that there is no answer: a letter
+    inside of it is none. For whoever reads answers otherwise than letter by letter, and for what
+    must not look into a thought, such as a stop string.
+    """
+    end = max((tag.end() for tag in _THINKING_TAG.finditer(reply) if tag["closes"]), default=0)
+    if not end and _THINKING_TAG.match(reply.lstrip()):
+        return reply, None
+    if end:
+        end = len(reply) - len(reply[end:].lstrip())
+    return reply[:end], reply[end:]
+
+
+def is_thinking_tag(token: str) -> bool:
+    """Whether a token begins or ends a thought, by whichever name its model has for it."""
+    return _THINKING_TAG.fullmatch(token) is not None
+
+
 def statement_text(visible: str) -> tuple[str, str]:
     """The plain text of a visible reply up to a next question, and the text with all that follows.
 
