@@ -245,7 +245,7 @@ def test_converted_records_are_marked_in_the_data_and_in_the_run(tmp_path):
     records = [r for r in read_lines(RECORDS) if r["task_dataset"] == "KUAKE-IR"]
     records[3]["converted_from"] = "CBLUE"
     folder = data_dir(tmp_path, "dev", records)
-    mark = "records converted from CBLUE: prompts and options are not PromptCBLUE's"
+    mark = "records converted from CBLUE"
     assert loaded_docs("promptcblue_kuake_ir", data_dir=folder, split="dev").marks == (mark,)
     spec = RunSpec(model="x", tasks=("promptcblue_kuake_ir",), data_dir=folder, split="dev")
     model = ScriptedLM(lambda prompt: "相关")

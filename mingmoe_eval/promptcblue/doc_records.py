@@ -76,7 +76,7 @@ def docs_of(
 def conversion_mark(row: Mapping[str, Any]) -> str | None:
     """Why numbers over this row are not PromptCBLUE's, where it was made from something else."""
     source = row.get(CONVERTED_FROM)
-    return source and f"records converted from {source}: prompts and options are not PromptCBLUE's"
+    return source and f"records converted from {source}"
 
 
 def _record(row: Mapping[str, Any]) -> dict[str, Any]:
