@@ -227,6 +227,16 @@ def test_the_downloads_dialogues_lie_in_one_folder_a_task_each_with_its_labels(t
     assert done.records == [r for r in whole.records if r["task_dataset"] in kept]
 
 
+def test_a_sentence_whose_tags_are_not_one_a_character_is_left_out_and_counted(tmp_path):
+    turns = [
+        {"speaker": "患者", "sentence": "咳嗽", "BIO_label": "B-Symptom I-Symptom"},
+        {"speaker": "患者", "sentence": "有点咳嗽", "BIO_label": "B-Symptom I-Symptom"},
+    ]
+    (tmp_path / "IMCS-V2-NER_dev.json").write_text(json.dumps({"1": {"dialogue": turns}}), "utf-8")
+    done = convert(tmp_path)
+    assert (done.by_task, done.unwritable) == ({"IMCS-V2-NER": 1}, {"IMCS-V2-NER": 1})
+
+
 def test_converted_records_say_from_what(tmp_path):
     assert {record["converted_from"] for record in convert(CBLUE).records} == {"CBLUE"}
 

@@ -227,6 +227,7 @@ def test_records_that_lack_a_field_are_refused(tmp_path):
         ({"answer_choices": "疾病，药物"}, "answer_choices is neither a list of strings nor null"),
         ({"answer_choices": [1]}, "answer_choices is neither a list of strings nor null"),
         ({"target": ["疾病实体：肺炎"]}, "the text is not a string but list"),
+        ({"input": None}, "the input is not a string but NoneType"),
     ],
 )
 def test_records_that_would_be_read_otherwise_than_they_say_are_refused(change, problem, tmp_path):
@@ -316,6 +317,14 @@ def test_gold_of_mings_that_no_target_can_hold_is_refused(answer, tmp_path):
     error = refusal(data_dir=mings_files(tmp_path, *ming_ner(answer)))
     assert type(error) is DataError
     assert "cannot be written as a target" in str(error) or "cannot be used as gold" in str(error)
+
+
+def test_mings_gold_fills_no_empty_target_of_a_labelled_file(tmp_path):
+    folder = data_dir(tmp_path, "dev", with_first_target_empty("CMeIE"))
+    gold = json.dumps({"CMeIE": [{"sample_id": "another", "answer": []}]})
+    (tmp_path / "promptcblue" / "CBLUE_structured.json").write_text(gold, "utf-8")
+    docs = loaded_docs("promptcblue_cmeie", data_dir=folder, split="dev")
+    assert docs.notes == ("1 of 10 records have an empty target",)
 
 
 def test_relations_of_mings_gold_that_were_not_offered_stay_gold(tmp_path):

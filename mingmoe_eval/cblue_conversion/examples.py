@@ -15,18 +15,21 @@ from mingmoe_eval.promptcblue.doc_records import CONVERTED_FROM, faithful_target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """What is asked and what is right; `slots` fill the task's prompt."""
+    """What is asked and what is right; `slots` fill the task's prompt.
+
+    The answer is None where the file contradicts itself.
+    """
 
     task: str
     sample_id: str
     slots: Mapping[str, str]
-    answer: Answer
+    answer: Answer | None
     choices: tuple[str, ...] | None = None
 
     def to_record(self) -> dict[str, Any] | None:
         """The record; None when the format cannot hold the answer, or there is none to hold."""
         task, choices = TASKS[self.task], self.choices or ()
-        target = faithful_target(task, self.answer, choices)
+        target = None if self.answer is None else faithful_target(task, self.answer, choices)
         if target is None or not target.strip():
             return None
         return {

@@ -243,12 +243,17 @@ def examples_of_dialogue(
 
 
 def _entities(turn_id: str, turn: _Turn) -> Example:
-    found = dict.fromkeys(_spans(turn["sentence"], turn["BIO_label"].split(" ")))
+    tags = turn["BIO_label"].split(" ")
+    # One tag a character: otherwise every entity after the first slip would be another text.
+    fits = len(tags) == len(turn["sentence"])
+    found = dict.fromkeys(_spans(turn["sentence"], tags))
     return Example(
         task="IMCS-V2-NER",
         sample_id=turn_id,
         slots={"text": turn["sentence"]},
-        answer=[{"entity": entity, "type": codes.IMCS_NER[kind]} for entity, kind in found],
+        answer=[{"entity": entity, "type": codes.IMCS_NER[kind]} for entity, kind in found]
+        if fits
+        else None,
         choices=IMCS_NER_TYPES,
     )
 

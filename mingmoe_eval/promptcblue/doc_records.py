@@ -45,7 +45,7 @@ def docs_of(
         task: Whose records.
         rows: Line numbers and rows.
         name: What error messages call the file.
-        gold: Sample ids and parsed answers in file order, for rows that have no target.
+        gold: Sample ids and parsed answers in file order, for files without any target.
         split: Which split the rows are of.
 
     Raises:
@@ -56,8 +56,8 @@ def docs_of(
     offences = [
         f"line {number}: {problem}" for number, record in records if (problem := _problem(record))
     ]
-    if not offences and gold:
-        offences += _take_targets(task, records, gold)
+    if not offences and not any(record["target"].strip() for _, record in records):
+        offences += _take_targets(task, records, gold) if gold else []
     if offences:
         raise DataError(
             offence_list(f"{name}: records of {task.name} that cannot be used", offences)
@@ -94,6 +94,8 @@ def _problem(record: dict[str, Any]) -> str | None:
         return f"no field {', '.join(map(repr, missing))}"
     if record["target"] is None:
         record["target"] = ""
+    if not isinstance(record["input"], str):
+        return f"the input is not a string but {type(record['input']).__name__}"
     return problem_of(record["target"], record["answer_choices"])
 
 
@@ -114,7 +116,7 @@ def _take_targets(
     records: Sequence[tuple[int, dict[str, Any]]],
     gold: Sequence[tuple[str, Answer]],
 ) -> list[str]:
-    """Give records without a target that of their gold answer; what stands in the way of any.
+    """Give each record the target of its gold answer; what stands in the way of any.
 
     Ids may come more than once in a task; then their order tells the samples apart.
     """
@@ -127,8 +129,6 @@ def _take_targets(
     for number, record in records:
         sample_id = str(record["sample_id"])
         turns[sample_id] += 1
-        if record["target"].strip():
-            continue
         known = answers.get(sample_id, [])
         if len(known) != asked[sample_id]:
             times = f"{asked[sample_id]} of sample {sample_id}, {len(known)} in the gold file"
