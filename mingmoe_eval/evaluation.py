@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mingmoe_eval import run_store, scoring
 from mingmoe_eval.engine.served_address import is_served, without_credentials
-from mingmoe_eval.errors import MingMoeError, UsageError
+from mingmoe_eval.errors import MingMoeError, MissingDataError, UsageError
 from mingmoe_eval.harness import results as harness_results
 from mingmoe_eval.harness.files import remove_output, write_output
 from mingmoe_eval.harness.tasks import HarnessTask, load_tasks
@@ -28,6 +28,7 @@ from mingmoe_eval.language_model import (
     refuse_incomplete,
 )
 from mingmoe_eval.library_noise import quiet_libraries
+from mingmoe_eval.molora.presence import refuse_absent
 from mingmoe_eval.provenance import environment, task_provenance
 from mingmoe_eval.records import (
     JsonDict,
@@ -91,6 +92,13 @@ def evaluate(
     watch = watch or Watch()
     opening, spec = spec, dataclasses.replace(spec, model=without_credentials(spec.model))
     selection = load_catalog().select(spec.tasks, foreign=True)
+    # What can be refused at once comes before the first library that takes seconds to import.
+    if folder:
+        run_store.refuse_taken(folder, resume=resume)
+    if spec.data_dir is not None and not Path(spec.data_dir).is_dir():
+        raise MissingDataError(f"--data-dir {spec.data_dir}: there is no such folder")
+    if open_model is None and not is_served(spec.model):
+        refuse_absent(spec.model, spec.base)
     tasks, passed_over = load_tasks(selection, spec)
     for name in passed_over:
         watch.note(f"{name}: no data, passed over because of --partial")

@@ -1,9 +1,11 @@
-"""The hub of data sets; the only file that knows `datasets`."""
+"""The hub of data sets and models; the only file that knows `datasets`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.library_noise import quiet_libraries
 
 
@@ -48,3 +50,22 @@ def _newest_commit(dataset_id: str) -> str | None:
         Exception
     ):  # offline, whatever the HTTP client calls it: a stored copy may still be there
         return None  # whose commit nobody could look up
+
+
+def fetch(repository: str, patterns: tuple[str, ...]) -> Path:
+    """Those files of a hub repository, downloaded or from the local cache; never its code.
+
+    Raises:
+        CheckpointError: no such repository, or the hub is out of reach.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        with quiet_libraries():
+            return Path(snapshot_download(repository, allow_patterns=list(patterns)))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise CheckpointError(
+            f"{repository} is no directory here, and could not be had from the hub: {reason}"
+        ) from error

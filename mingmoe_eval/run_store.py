@@ -102,14 +102,30 @@ def open_folder(folder: str | Path, *, resume: bool = False) -> Path:
         RunStoreError: the folder holds something already (unless resuming a run that is unfinished
             or incomplete), or cannot be written.
     """
+    path = refuse_taken(folder, resume=resume)
+    with _told(path):
+        (path / "samples").mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def refuse_taken(folder: str | Path, *, resume: bool = False) -> Path:
+    """Refuse, with nothing written yet, a folder that no run can go into; gives its path.
+
+    Raises:
+        RunStoreError: it holds something already (unless resuming a run that is unfinished or
+            incomplete), or cannot be made or written.
+    """
     path = Path(folder)
     _refuse_finished(path, resume=resume)
     if not resume and not _is_fresh(path):
         raise RunStoreError(
             f"{path} is not empty; choose another --name, or continue it with `--resume {path}`"
         )
-    with _told(path):
-        (path / "samples").mkdir(parents=True, exist_ok=True)
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise RunStoreError(f"cannot write {path}: {nearest} is a file; choose another --output")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise RunStoreError(f"cannot write {path}: no right to write in {nearest}")
     return path
 
 

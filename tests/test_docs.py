@@ -28,7 +28,7 @@ def cli_reference() -> str:
     """The whole of docs/cli.md."""
     parts = ["# The command\n", "Made from `--help` by `make docs`.\n", block(help_of())]
     for name, verb in VERBS.items():
-        for words in [(name, below) for below in verb.verbs] or [(name,)]:
+        for words in [(name, below) for below in verb.below] or [(name,)]:
             parts += [f"## {' '.join(words)}\n", block(help_of(*words))]
     return "\n".join(parts)
 

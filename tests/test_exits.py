@@ -119,6 +119,19 @@ def test_a_full_disk_behind_stdout_is_told(arguments):
     assert done.stderr == "error: cannot write to stdout: No space left on device\n"
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_both_streams_hold_all_that_was_said_buffered_or_not(tmp_path, unbuffered):
+    action = "print('药' * 100_000); print('more', file=sys.stderr); raise KeyError(1)"
+    done = subprocess.run(
+        [sys.executable, "-c", VERB_THAT_FAILS.format(action=action)],
+        capture_output=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    assert done.stdout.decode() == "a result\n" + "药" * 100_000 + "\n"
+    assert done.stderr.startswith(b"more\nTraceback")
+    assert b"a bug in mingmoe-eval" in done.stderr
+
+
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", "2>/dev/full"])
 def test_closed_streams_break_nothing(redirection):
     done = run_shell(f"tasks {redirection}")

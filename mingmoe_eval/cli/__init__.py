@@ -18,12 +18,12 @@ from mingmoe_eval.library_noise import quiet_command
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One verb: the function `function` of `mingmoe_eval.cli.<module>`."""
+    """One verb: the function of its name in `mingmoe_eval.cli.<module>`, or `function` there."""
 
     module: str
     summary: str
     function: str = ""
-    verbs: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
     """The verbs below this one, as in `score promptcblue`; each is a function of the module."""
 
 
@@ -31,18 +31,18 @@ VERBS: dict[str, Verb] = {
     "run": Verb("run", "evaluate a model on tasks (the default verb)"),
     "tasks": Verb("tasks", "list the tasks and groups"),
     "inspect": Verb("inspect", "say what a checkpoint holds, and whether its adapter is live"),
-    "score": Verb("score", "score predictions made elsewhere", verbs=("exams", "promptcblue")),
-    "rescore": Verb("rescore", "all metrics of a run again from its responses, without the model"),
-    "report": Verb("report", "one offline HTML page from one to eight runs"),
+    "score": Verb("score", "score predictions made elsewhere", below=("exams", "promptcblue")),
+    "rescore": Verb("answers", "all metrics of a run again from its responses, without the model"),
+    "report": Verb("pages", "one offline HTML page from one to eight runs"),
     "compare": Verb("compare", "two runs, doc by doc, with intervals and tests"),
-    "gate": Verb("gate", "the regression gate: pass or fail a candidate against a baseline"),
-    "table": Verb("table", "a paper's table from runs: Markdown, LaTeX, CSV, HTML"),
+    "gate": Verb("compare", "the regression gate: pass or fail a candidate against a baseline"),
+    "table": Verb("pages", "a paper's table from runs: Markdown, LaTeX, CSV, HTML"),
     "overlap": Verb("overlap", "which test questions stand in training data"),
-    "import": Verb("import_", "turn an output directory of lm-eval into a run folder"),
-    "convert": Verb("convert", "original CBLUE files into PromptCBLUE records", verbs=("cblue",)),
+    "import": Verb("answers", "turn an output directory of lm-eval into a run folder", "import_"),
+    "convert": Verb("score", "original CBLUE files into PromptCBLUE records", below=("cblue",)),
     "ablate": Verb("ablate", "what a run's scores lose without an expert"),
     "train": Verb("train", "fine-tune a mixture of LoRA experts, or a plain LoRA"),
-    "compose": Verb("compose", "one adapter from several finished LoRAs and a few examples"),
+    "compose": Verb("train", "one adapter from several finished LoRAs and a few examples"),
     "demo": Verb("demo", "evaluate a tiny base and a tiny MoLoRA on invented questions"),
 }
 
@@ -86,9 +86,9 @@ def _call(name: str, arguments: list[str]) -> int:
     verb = VERBS[name]
     module = importlib.import_module(f"mingmoe_eval.cli.{verb.module}")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    for function in verb.verbs or (verb.function or verb.module,):
-        app.command(name=function.strip("_"))(getattr(module, function))
-    if verb.verbs:
+    for below in verb.below or (name,):
+        app.command(name=below)(getattr(module, verb.function or below))
+    if verb.below:
         app.callback(help=verb.summary.capitalize() + ".")(lambda: None)
     # click's UsageError, which newer releases of typer bring themselves.
     option_mistake = cast(type[typer.BadParameter], typer.BadParameter.__base__)

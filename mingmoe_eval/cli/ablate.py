@@ -25,15 +25,19 @@ def ablate(
     The weights of the other experts are renormalised. docs/routing.md says how to read the result.
     Example: mingmoe-eval ablate reports/ming-7b --experts 0,1,2,3
     """
-    from mingmoe_eval.ablation import ablate as ablate_run
-    from mingmoe_eval.ablation import ablation_json, ablation_rows
     from mingmoe_eval.cli.console import print_line, print_table, write_json
     from mingmoe_eval.cli.progress import RunProgress
-    from mingmoe_eval.molora.router import read_masks
+    from mingmoe_eval.molora.presence import refuse_absent
     from mingmoe_eval.run_store import load_run
 
-    trials = read_masks(experts)
     baseline = load_run(run)
+    refuse_absent(baseline.spec.model, baseline.spec.base)
+    # Only now what imports torch.
+    from mingmoe_eval.ablation import ablate as ablate_run
+    from mingmoe_eval.ablation import ablation_json, ablation_rows
+    from mingmoe_eval.molora.router import read_masks
+
+    trials = read_masks(experts)
     with RunProgress() as watch:
         found = list(ablate_run(baseline, trials, watch=watch, alpha=alpha))
     if json_to is not None:

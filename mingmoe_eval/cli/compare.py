@@ -1,4 +1,4 @@
-"""`mingmoe-eval compare`: two runs, doc by doc."""
+"""`mingmoe-eval compare` and `gate`: one run held against another, doc by doc."""
 
 from pathlib import Path
 from typing import Annotated
@@ -46,3 +46,79 @@ def compare(
         print_table(title, output.headings(comparison), output.rows(comparison))
         for line in output.remarks(comparison):
             print_line(line)
+
+
+def gate(
+    candidate: Annotated[Path, typer.Argument(help="Run folder to judge.")],
+    baseline: Annotated[Path, typer.Option(help="Run folder to hold it against.")],
+    margin: Annotated[
+        float, typer.Option(help="Largest difference that counts as none; 0.02 is two points.")
+    ] = 0.02,
+    alpha: Annotated[
+        float, typer.Option(help="One-sided error rate over all leaf tasks together.")
+    ] = 0.05,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 while a task is undecided.")
+    ] = False,
+    largest_allowed_gain: Annotated[
+        float | None, typer.Option(help="Fail on a significant gain beyond this fraction.")
+    ] = None,
+    unanswered_tolerance: Annotated[
+        float, typer.Option(help="Largest rise of the share of unanswered docs of a task.")
+    ] = 0.01,
+    truncated_tolerance: Annotated[
+        float, typer.Option(help="Largest rise of the share of docs that were cut off.")
+    ] = 0.01,
+    non_finite_tolerance: Annotated[
+        int, typer.Option(help="Largest rise of the number of docs with non-finite values.")
+    ] = 0,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="A kind of difference between the runs to override; see `compare`."),
+    ] = None,
+    allow_marked: Annotated[
+        bool,
+        typer.Option("--allow-marked", help="Judge runs of a sample, a limit, a part or a split."),
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write a Markdown summary.")] = None,
+    json_to: Annotated[
+        str | None, typer.Option("--json", help="Write the verdict as JSON to a file, or - .")
+    ] = None,
+) -> None:
+    """Pass or fail a candidate against a baseline, task by task.
+
+    Exit status: 0 passed, 1 failed, 2 a mistake that you can mend, 3 undecided (with --strict).
+    Example: mingmoe-eval gate reports/candidate --baseline reports/baselines/main --junit gate.xml
+    """
+    from mingmoe_eval.cli.console import print_line, print_table, write_json, write_page
+    from mingmoe_eval.comparison import kinds_named
+    from mingmoe_eval.regression_gate import Tolerances, judge, output
+    from mingmoe_eval.run_store import load_run
+
+    verdict = judge(
+        load_run(baseline),
+        load_run(candidate),
+        margin=margin,
+        alpha=alpha,
+        strict=strict,
+        largest_allowed_gain=largest_allowed_gain,
+        tolerances=Tolerances(
+            unanswered=unanswered_tolerance,
+            truncated=truncated_tolerance,
+            non_finite=non_finite_tolerance,
+        ),
+        allow=kinds_named(allow or ()),
+        allow_marked=allow_marked,
+    )
+    if junit is not None:
+        write_page(junit, output.gate_junit(verdict))
+    if markdown is not None:
+        write_page(markdown, output.gate_markdown(verdict))
+    if json_to is not None:
+        write_json(output.gate_json(verdict), json_to)
+    if json_to != "-":
+        print_table(output.headline(verdict), output.headings(verdict), output.rows(verdict))
+        for remark in output.remarks(verdict):
+            print_line(remark)
+    raise typer.Exit(verdict.exit_status)

@@ -113,6 +113,9 @@ def lasting_streams() -> Iterator[None]:
     try:
         yield
     finally:
+        with contextlib.suppress(RunStoreError):
+            sys.stdout.flush()
+        sys.stderr.flush()
         sys.stdout, sys.stderr = before
 
 
@@ -120,6 +123,8 @@ class _Lasting(io.FileIO):
     """Writes to a descriptor for as long as that can be written, and then nowhere."""
 
     def write(self, data: "Buffer", /) -> int:
+        if not memoryview(data).nbytes:
+            return 0  # typer tries a stream like this, and swallows what it says
         try:
             return super().write(data)
         except OSError as error:
@@ -137,11 +142,13 @@ def _lasting(stream: TextIO, original: TextIO | None, descriptor: int) -> TextIO
         return stream  # a caller's own, in the same process
     with contextlib.suppress(AttributeError):  # None where it is closed
         stream.flush()
+    unbuffered = getattr(stream, "write_through", False)
+    raw = _Lasting(descriptor, "w", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(_Lasting(descriptor, "w", closefd=False)),
+        raw if unbuffered else io.BufferedWriter(raw),  # as Python does
         encoding=getattr(stream, "encoding", "utf-8"),
         # A character that the terminal's encoding lacks is no reason to lose a table.
         errors="backslashreplace",
         line_buffering=getattr(stream, "line_buffering", descriptor == 2),
-        write_through=getattr(stream, "write_through", False),
+        write_through=unbuffered,
     )

@@ -27,6 +27,10 @@ def inspect(
     Example: mingmoe-eval inspect ckpt/moe-adapter --base Qwen/Qwen1.5-4B-Chat
     """
     from mingmoe_eval.cli.console import print_table, write_json
+    from mingmoe_eval.molora.presence import refuse_absent
+
+    refuse_absent(checkpoint, base)
+    # Only now what imports torch.
     from mingmoe_eval.molora import describe_checkpoint
 
     description = describe_checkpoint(checkpoint, base)

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.hub import fetch
 from mingmoe_eval.molora.config import ADAPTER_CONFIG, MODEL_CONFIG, read_json
 from mingmoe_eval.molora.formats import ming
 from mingmoe_eval.molora.formats.families import Family
@@ -23,11 +24,9 @@ from mingmoe_eval.molora.formats.tensor_files import (
     preferred_file,
     weight_files,
 )
+from mingmoe_eval.molora.presence import SMALL_FILES, named_base, refuse_lost_path
 
 logger = logging.getLogger("mingmoe_eval.molora")
-
-SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "adapter_model.*", "non_lora_trainables.*")
-"""What of a hub repository tells its kind, and is the whole of an adapter."""
 
 WEIGHT_FILES = ("*.json", "*.safetensors", "*.bin")
 """The weights of a full model with their index and config."""
@@ -122,23 +121,6 @@ def sniff(path: str | Path) -> Kind:
     return form if isinstance(form, str) else form.name
 
 
-def fetch(repository: str, patterns: tuple[str, ...]) -> Path:
-    """Those files of a hub repository, downloaded or from the local cache; never its code.
-
-    Raises:
-        CheckpointError: no such repository, or the hub is out of reach.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=list(patterns)))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        raise CheckpointError(
-            f"{repository} is no directory here, and could not be had from the hub: {error}"
-        ) from error
-
-
 def transformers_config(name: str | Path) -> PretrainedConfig:
     """The transformers config of a directory or hub id, without running code of either.
 
@@ -152,34 +134,19 @@ def transformers_config(name: str | Path) -> PretrainedConfig:
 
 
 def base_of(folder: Path, base: str | Path | None) -> str:
-    """The base model's directory or hub id: the one given, else the one that the adapter names.
+    """The base model's directory or hub id; warns where the adapter alone names one of the hub.
 
     Raises:
-        CheckpointError: neither gives one, or it is a directory that is not there.
+        CheckpointError: none is named, or it is a directory that is not there.
     """
-    if base is not None:
-        if not Path(base).is_dir() and _looks_like_path(str(base)):
-            raise CheckpointError(f"there is no base model directory {base}")
-        return str(base)
-    named = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not named:
-        raise CheckpointError(
-            f"{folder / ADAPTER_CONFIG} names no base model: give one with --base"
+    named = named_base(folder, base)
+    if base is None and not Path(named).is_dir():
+        logger.warning(
+            "the base model is %r from the hub, which %s names; --base chooses another",
+            named,
+            folder / ADAPTER_CONFIG,
         )
-    # A relative path is meant from the checkpoint, wherever the command runs.
-    if (folder / named).is_dir():
-        return str((folder / named).resolve())
-    if _looks_like_path(named):
-        raise CheckpointError(
-            f"the base model {named!r} that {folder / ADAPTER_CONFIG} names is not there: give its "
-            "directory or hub id with --base"
-        )
-    logger.warning(
-        "the base model is %r from the hub, which %s names; --base chooses another",
-        named,
-        folder / ADAPTER_CONFIG,
-    )
-    return str(named)
+    return named
 
 
 def skeleton_of(config: PretrainedConfig, source: str) -> nn.Module:
@@ -201,8 +168,7 @@ def skeleton_of(config: PretrainedConfig, source: str) -> nn.Module:
 def _form_of(name: str) -> Family | Literal["peft-lora", "full", "hub"]:
     folder = Path(name)
     if not folder.is_dir():
-        if _looks_like_path(name):
-            raise CheckpointError(f"there is no model directory {name}")
+        refuse_lost_path(name)
         return "hub"
     if preferred_file(folder, ming.EXPERTS_STEM):
         return ming.ADAPTER
@@ -218,11 +184,6 @@ def _form_of(name: str) -> Family | Literal["peft-lora", "full", "hub"]:
             f"{folder} holds no model: neither {ADAPTER_CONFIG} nor {MODEL_CONFIG} is there"
         )
     return ming.MERGED if _experts_among_weights(folder) else "full"
-
-
-def _looks_like_path(name: str) -> bool:
-    """Whether a name can only be meant as a path: a hub id is one word, or two with a slash."""
-    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
 
 
 def _adapter_form(folder: Path) -> Family | Literal["peft-lora"]:

@@ -13,9 +13,11 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.hub import fetch
 from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora.formats.ming import MERGED
-from mingmoe_eval.molora.sources import SMALL_FILES, base_of, fetch, home_of
+from mingmoe_eval.molora.presence import SMALL_FILES
+from mingmoe_eval.molora.sources import base_of, home_of
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt")

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
+from mingmoe_eval.hub import fetch
 from mingmoe_eval.molora.config import ADAPTER_CONFIG, lora_scaling, read_json
 from mingmoe_eval.molora.formats import ming
 from mingmoe_eval.molora.formats.families import linear_sizes, read_pair, sort_into_layers
 from mingmoe_eval.molora.formats.tensor_files import TensorFiles, preferred_file
-from mingmoe_eval.molora.sources import SMALL_FILES, fetch, sniff
+from mingmoe_eval.molora.presence import SMALL_FILES
+from mingmoe_eval.molora.sources import sniff
 
 # What leaves a LoRA a plain product beside an unchanged base. Fields that are not here or below,
 # such as dropout, have no part in what is computed.

@@ -10,13 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from safetensors import SafetensorError
 
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
 from mingmoe_eval.json_files import read_object
-from mingmoe_eval.molora.accelerate_door import processes
 from mingmoe_eval.training.spec import DataStream, TrainingSpec
 
 _STATE = re.compile(r"checkpoint-(\d+)")
@@ -34,6 +31,18 @@ LAST_FILES = ("non_lora_trainables.bin", "non_lora_trainables.safetensors")
 """The files that make a folder a MoLoRA checkpoint: moved last."""
 
 
+def refuse_taken(output: Path) -> None:
+    """Refuses a folder that holds anything, and a file.
+
+    Raises:
+        UsageError: something is there already.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(
+            f"{output} is there already and nothing is overwritten: choose another --output"
+        )
+
+
 def claim_output(output: Path) -> None:
     """Refuses a folder that holds anything, and makes one that is absent.
 
@@ -41,10 +50,7 @@ def claim_output(output: Path) -> None:
         UsageError: something is there already.
         CheckpointError: it cannot be made.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(
-            f"{output} is there already and nothing is overwritten: choose another --output"
-        )
+    refuse_taken(output)
     with telling(output):
         output.mkdir(parents=True, exist_ok=True)
 
@@ -140,6 +146,8 @@ def training_states(output: Path) -> dict[int, Path]:
 
 def make_record(spec: TrainingSpec) -> dict[str, Any]:
     """What a training's outcome hangs on: the request, the data, and how many processes."""
+    from mingmoe_eval.molora.accelerate_door import processes
+
     return {
         "spec": spec.to_json(),
         "data_sha256": _fingerprints(spec.data),
@@ -150,6 +158,10 @@ def make_record(spec: TrainingSpec) -> dict[str, Any]:
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Writes what made a checkpoint, with the versions of what computed it."""
+    # Not above: what is there already is refused before torch is imported.
+    import torch
+    import transformers
+
     versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,

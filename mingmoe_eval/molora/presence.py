@@ -1,0 +1,97 @@
+"""Whether a model is there at all, told before torch is imported: a slip waits for nothing.
+
+What is in it is told later, from its files (`sources`).
+"""
+
+import difflib
+import importlib.util
+from pathlib import Path
+
+from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.hub import fetch
+from mingmoe_eval.molora.config import ADAPTER_CONFIG, MODEL_CONFIG, read_json
+
+SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "adapter_model.*", "non_lora_trainables.*")
+"""What of a hub repository tells its kind, and is the whole of an adapter."""
+
+
+def refuse_absent(model: str | Path, base: str | Path | None = None) -> None:
+    """Refuse a model, or the base of an adapter, that is neither here nor on the hub.
+
+    Raises:
+        CheckpointError: naming what is not there, and what it may have been meant to be.
+        ModuleNotFoundError: torch is not installed, so that no model is of use.
+    """
+    # Found, not imported. A light install should not first fetch a model that it cannot load.
+    if importlib.util.find_spec("torch") is None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    folder = _model_folder(str(model))
+    if (folder / ADAPTER_CONFIG).is_file():
+        named = named_base(folder, base)
+        if not Path(named).is_dir():
+            fetch(named, (MODEL_CONFIG,))
+    elif base is not None:
+        refuse_lost_path(str(base), "base model directory")
+
+
+def named_base(folder: Path, base: str | Path | None) -> str:
+    """The base model's directory or hub id: the one given, else the one that the adapter names.
+
+    Raises:
+        CheckpointError: neither gives one, or it is a directory that is not there.
+    """
+    if base is not None:
+        refuse_lost_path(str(base), "base model directory")
+        return str(base)
+    named = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not named or not isinstance(named, str):
+        raise CheckpointError(
+            f"{folder / ADAPTER_CONFIG} names no base model: give one with --base"
+        )
+    # A relative path is meant from the checkpoint, wherever the command runs.
+    if (folder / named).is_dir():
+        return str((folder / named).resolve())
+    if _is_path(named):
+        raise CheckpointError(
+            f"the base model {named!r} that {folder / ADAPTER_CONFIG} names is not there: give its "
+            "directory or hub id with --base"
+        )
+    return named
+
+
+def refuse_lost_path(name: str, what: str = "model directory") -> None:
+    """Refuse what is no directory here, and no hub id either.
+
+    Raises:
+        CheckpointError: with the nearest names that are there.
+    """
+    if Path(name).is_dir():
+        return
+    if Path(name).exists():
+        raise CheckpointError(f"{name} is a file: a {what} is wanted")
+    if _is_path(name):
+        raise CheckpointError(f"there is no {what} {name}{_near(name)}")
+
+
+def _model_folder(name: str) -> Path:
+    refuse_lost_path(name)
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return fetch(name, SMALL_FILES)
+    except CheckpointError as error:
+        # `ckpt/adaptr` may well be a hub id; more often it is a slip.
+        raise CheckpointError(f"{error}{_near(name)}") from error
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be meant as a path: a hub id is one word, or two with a slash."""
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+
+
+def _near(name: str) -> str:
+    """What is here under nearly the same name."""
+    beside = Path(name).parent
+    there = [path.name for path in beside.iterdir() if path.is_dir()] if beside.is_dir() else []
+    near = difflib.get_close_matches(Path(name).name, there)
+    return f"; did you mean {' or '.join(str(beside / one) for one in near)}?" if near else ""
