@@ -42,8 +42,7 @@ from mingmoe_eval.records import (
 from mingmoe_eval.task_catalog import Selection, load_catalog
 
 if TYPE_CHECKING:
-    from mingmoe_eval.engine.backend import Backend
-    from mingmoe_eval.engine.checkpoint import Checkpoint
+    from mingmoe_eval.engine.backend import Backend, Checkpoint
 
 
 class Watch:
@@ -172,7 +171,7 @@ def open_checkpoint(
     instead of a model in this process.
     """
     from mingmoe_eval.engine import CheckpointLM
-    from mingmoe_eval.engine.checkpoint import Checkpoint
+    from mingmoe_eval.engine.backend import Checkpoint
     from mingmoe_eval.locations import cache_dir
     from mingmoe_eval.molora import load_tokenizer
 

@@ -2,7 +2,7 @@ import random
 
 import torch
 
-from mingmoe_eval.engine.cache_slots import CacheSlots
+from mingmoe_eval.engine.transformers_door import CacheSlots
 
 HEADS, WIDTH, LAYERS = 2, 3, 2
 

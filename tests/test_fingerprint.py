@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_language_models import make_model, make_tokenizer
 
-from mingmoe_eval.engine.fingerprint import (
+from mingmoe_eval.engine.backend import (
     settings_fingerprint,
     tokenizer_fingerprint,
     weights_fingerprint,

@@ -1,7 +1,7 @@
 import pytest
 from tiny_language_models import make_tokenizer
 
-from mingmoe_eval.engine.generated_text import GeneratedText
+from mingmoe_eval.engine.growing_text import GeneratedText
 from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 
 

@@ -6,9 +6,9 @@ import torch
 from tiny_language_models import EXAMPLES, make_model, make_tokenizer
 
 from mingmoe_eval.engine.causal_model import CausalModel
-from mingmoe_eval.engine.generation import Prompt, generate
-from mingmoe_eval.engine.generation_settings import GenerationSettings
+from mingmoe_eval.engine.generation import generate
 from mingmoe_eval.engine.memory_budget import MemoryBudget
+from mingmoe_eval.engine.prompts import GenerationSettings, Prompt
 from mingmoe_eval.errors import CheckpointError, UsageError
 
 

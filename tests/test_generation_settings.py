@@ -1,6 +1,6 @@
 import pytest
 
-from mingmoe_eval.engine.generation_settings import GenerationSettings, generation_settings
+from mingmoe_eval.engine.prompts import GenerationSettings, generation_settings
 from mingmoe_eval.errors import UsageError
 
 

@@ -16,7 +16,7 @@ from tokenizers import (
     trainers,
 )
 
-from mingmoe_eval.engine.line_encoding import PATTERNS, LineEncoder
+from mingmoe_eval.engine.tokenisation import PATTERNS, LineEncoder
 
 LINE_FEEDS = "a\n\nb\n\n\nc\r\n\r\n题目:\n\n  d \n \n e。\n\n「\n" * 3
 

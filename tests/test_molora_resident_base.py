@@ -8,7 +8,7 @@ from test_molora_siblings import MIXLORA
 from tiny_checkpoints import Recipe, edit_json, logits, save_adapter, save_base, token_ids
 from transformers import AutoModelForCausalLM
 
-from mingmoe_eval.engine.fingerprint import weights_fingerprint
+from mingmoe_eval.engine.backend import weights_fingerprint
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.molora import load_adapters, load_model, probe
 

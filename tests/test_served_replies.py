@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai_server import listed, text
 
-from mingmoe_eval.engine.served_replies import (
+from mingmoe_eval.engine.served_protocol import (
     MalformedReply,
     echoed_tokens,
     first_tokens,

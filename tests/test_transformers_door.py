@@ -1,11 +1,68 @@
 """What the engine relies on inside transformers, whichever release is installed."""
 
-import pytest
-from tiny_language_models import make_model
-from transformers import AutoModelForCausalLM, BambaConfig, MambaConfig
-from transformers.cache_utils import Cache
+import importlib
+import re
+from pathlib import Path
 
-from mingmoe_eval.engine.transformers_door import attention_layers, cache_argument
+import pytest
+import torch
+from tiny_language_models import make_model, make_tokenizer
+from transformers import AutoModelForCausalLM, BambaConfig, MambaConfig
+from transformers.cache_utils import Cache, DynamicCache, DynamicSlidingWindowLayer
+
+from mingmoe_eval.engine import transformers_door
+from mingmoe_eval.engine.transformers_door import (
+    OF_INSTANCES,
+    RELIES_ON,
+    attention_layers,
+    cache_argument,
+)
+
+NAMES = [(place, name) for place, names in RELIES_ON.items() for name in names]
+PARTS = [(kind, name) for kind, names in OF_INSTANCES.items() for name in names]
+
+
+@pytest.mark.parametrize(("place", "name"), NAMES, ids=[".".join(pair) for pair in NAMES])
+def test_what_the_engine_relies_on_is_there(place, name):
+    module, owner = place.split(":")
+    found = getattr(importlib.import_module(module), owner)
+    if isinstance(found, type) and issubclass(found, torch.nn.Linear):
+        found = found(2, 2)
+    assert hasattr(found, name)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """One of each kind whose attributes are only there once it is made."""
+    model = make_model("qwen2")
+    config = model.config
+    cache = DynamicCache(config=config)
+    forward = {"use_cache": True, cache_argument(model.forward): cache}
+    model(input_ids=torch.tensor([[1, 2]]), **forward)
+    return {
+        "cache": cache,
+        "layer": cache.layers[0],
+        "sliding layer": DynamicSlidingWindowLayer(sliding_window=4),
+        "model": model,
+        "config": config,
+        "tokenizers backend": make_tokenizer().backend_tokenizer,
+    }
+
+
+@pytest.mark.parametrize(("kind", "name"), PARTS, ids=[".".join(pair) for pair in PARTS])
+def test_what_the_engine_relies_on_is_there_in_what_is_made(made, kind, name):
+    assert hasattr(made[kind], name)
+
+
+def test_no_other_module_of_the_engine_goes_into_transformers_by_itself():
+    inside = re.compile(r"transformers\.(cache_utils|masking_utils|generation|integrations|models)")
+    private = re.compile(r"(config|cache|layer|model|head)\._[a-z]")
+    folder = Path(transformers_door.__file__).parent
+    for path in folder.glob("*.py"):
+        if path.name != "transformers_door.py":
+            text = path.read_text("utf-8")
+            assert not inside.search(text), path.name
+            assert not private.search(text.replace("self._", "self.")), path.name
 
 
 class HybridCache:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny_language_models import make_model
 
 from mingmoe_eval.engine.causal_model import CausalModel
-from mingmoe_eval.engine.vocabulary_softmax import log_probabilities
+from mingmoe_eval.engine.prefix_scoring import log_probabilities
 
 
 def sliced(logits, columns):

@@ -10,7 +10,7 @@ from thread_workers import ThreadWorker, healthy
 from tiny_language_models import exam_pairs, instances, make_tokenizer
 
 from mingmoe_eval.engine import CheckpointLM
-from mingmoe_eval.engine.local_backend import LocalBackend
+from mingmoe_eval.engine.backend import LocalBackend
 from mingmoe_eval.engine.tokenisation import EncodedPair
 from mingmoe_eval.errors import CheckpointError, MingMoeError
 from mingmoe_eval.workers.crew import Crew

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mingmoe_eval.engine.generation import Prompt
-from mingmoe_eval.engine.generation_settings import GenerationSettings
 from mingmoe_eval.engine.prefix_plan import common_length
+from mingmoe_eval.engine.prompts import GenerationSettings, Prompt
 from mingmoe_eval.engine.response_store import StoredAnswer
 from mingmoe_eval.engine.tokenisation import EncodedPair
 from mingmoe_eval.workers.ledger import Ledger, cut_into_shards

@@ -17,7 +17,7 @@ from test_run_command import checkpoint, own_cache, run_named  # noqa: F401 (fix
 from tiny_language_models import exam_pairs, instances, make_tokenizer
 
 from mingmoe_eval.engine import CheckpointLM
-from mingmoe_eval.engine.checkpoint import Checkpoint
+from mingmoe_eval.engine.backend import Checkpoint
 from mingmoe_eval.engine.tokenisation import EncodedPair
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.run_store import load_run

@@ -14,7 +14,7 @@ from mingmoe_eval.cli.exits import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_U
 from mingmoe_eval.errors import MingMoeError, UsageError
 
 if TYPE_CHECKING:
-    from mingmoe_eval.engine.checkpoint import Checkpoint
+    from mingmoe_eval.engine.backend import Checkpoint
     from mingmoe_eval.evaluation import OpenModel
     from mingmoe_eval.workers.ray_cluster import Places
 

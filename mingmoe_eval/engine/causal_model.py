@@ -11,11 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from mingmoe_eval.engine.prefix_plan import Row
 from mingmoe_eval.engine.tokenisation import Tokens
-from mingmoe_eval.engine.transformers_door import attention_layers, cache_argument
+from mingmoe_eval.engine.transformers_door import (
+    DynamicCache,
+    DynamicLayer,
+    ReusedLayer,
+    attention_kernel,
+    attention_layers,
+    cache_argument,
+    cache_on,
+    does_but_multiply,
+)
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.routing.log import RoutingLog
 
@@ -92,7 +100,7 @@ class CausalModel:
         keys and values or forgets some of them, or where a later token reaches back (as through
         a router that pools a whole sequence); the last is found out by trying.
         """
-        if self.config._attn_implementation not in _MASKABLE or not self.keeps_keys_and_values:
+        if attention_kernel(self.config) not in _MASKABLE or not self.keeps_keys_and_values:
             return False
         layers = attention_layers(self.config) or []
         if any(getattr(layer, "sliding_window", longest) < longest for layer in layers):
@@ -188,13 +196,7 @@ class CausalModel:
 
         It is not where it is quantised, fetched from elsewhere when called, or watched by a hook.
         """
-        head = self._head
-        return (
-            type(head) is torch.nn.Linear
-            and not head.weight.is_meta
-            and "forward" not in vars(head)
-            and not (head._forward_hooks or head._forward_pre_hooks)
-        )
+        return does_but_multiply(self._head)
 
     @property
     def widens_head(self) -> bool:
@@ -244,7 +246,7 @@ class CausalModel:
             width = len(row.tokens)
             seen[index, 0, :width, trunk : trunk + width] = row.visibility()
         mask = self.on_device(seen)
-        if self.config._attn_implementation == "sdpa":
+        if attention_kernel(self.config) == "sdpa":
             return mask
         nothing = torch.finfo(self.dtype).min
         return torch.zeros_like(mask, dtype=self.dtype).masked_fill_(~mask, nothing)
@@ -300,31 +302,6 @@ class CausalModel:
             and _close(full[0, 5:12], row[0, :7], self.dtype)
             and _close(full[1, 8:14], row[0, 7:], self.dtype)
         )
-
-
-class ReusedLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
-    """A trunk's keys and values, put before those of each row, which are not kept."""
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What attention sees: [rows, heads, trunk and row, head_dim], keys and values."""
-        rows = key_states.shape[0]
-        return (
-            torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2),
-            torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2),
-        )
-
-
-def cache_on(trunk: DynamicCache, kind: type[DynamicLayer]) -> DynamicCache:
-    """A cache of this kind of layer that begins with a trunk, which stays as it is."""
-    cache = DynamicCache()
-    for source in trunk.layers:
-        layer = kind()
-        layer.lazy_initialization(source.keys, source.values)
-        layer.keys, layer.values = source.keys, source.values
-        cache.layers.append(layer)
-    return cache
 
 
 def _plain_row(tokens: Tokens) -> Row:

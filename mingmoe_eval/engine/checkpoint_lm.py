@@ -12,9 +12,13 @@ from typing import Any, NamedTuple, Self, TypedDict, Unpack
 from jinja2.exceptions import TemplateError
 from lm_eval.api.model import LM
 
-from mingmoe_eval.engine.backend import Answers, Backend
-from mingmoe_eval.engine.fingerprint import tokenizer_fingerprint
-from mingmoe_eval.engine.local_backend import LocalBackend, rows_of
+from mingmoe_eval.engine.backend import (
+    Answers,
+    Backend,
+    LocalBackend,
+    rows_of,
+    tokenizer_fingerprint,
+)
 from mingmoe_eval.engine.prompts import PromptMaker
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokenisation, Tokens

@@ -1,6 +1,6 @@
 """Text generation, many prompts at a time: a text that ends makes room for the next at once.
 
-The prompts' common beginning is computed once; rows share one cache (`cache_slots`). Greedy
+The prompts' common beginning is computed once; rows share one cache (`CacheSlots`). Greedy
 tokens equal those of `model.generate` with each prompt alone.
 """
 
@@ -11,16 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from mingmoe_eval.engine.cache_slots import CacheSlots
-from mingmoe_eval.engine.causal_model import CausalModel, ReusedLayer, cache_on
-from mingmoe_eval.engine.generated_text import GeneratedText
-from mingmoe_eval.engine.generation_settings import GenerationSettings
+from mingmoe_eval.engine.causal_model import CausalModel
+from mingmoe_eval.engine.growing_text import GeneratedText, NextToken
 from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
-from mingmoe_eval.engine.next_token import NextToken
 from mingmoe_eval.engine.prefix_plan import Row, common_length
+from mingmoe_eval.engine.prompts import Prompt
 from mingmoe_eval.engine.tokenisation import Tokens
+from mingmoe_eval.engine.transformers_door import (
+    CacheSlots,
+    DynamicCache,
+    DynamicLayer,
+    KeptLayer,
+    cache_on,
+)
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.records import Finish
 from mingmoe_eval.routing.account import GenerationRouting, RoutingSink
@@ -28,19 +32,6 @@ from mingmoe_eval.routing.account import GenerationRouting, RoutingSink
 _SHORTEST_TRUNK = 8
 # A free slot costs its share of each step; filling one costs a pass over all weights.
 _FREE_SHARE_BEFORE_REFILL = 8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prompt:
-    """What to continue; `repeat` tells the draws for equal sampled prompts apart.
-
-    `in_thought`: the prompt ends inside a thinking block.
-    """
-
-    tokens: Tokens
-    settings: GenerationSettings
-    in_thought: bool = False
-    repeat: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +184,7 @@ class _Decoding:
     def _prefill(self, batch: Sequence[tuple[int, int]], start: int) -> torch.Tensor:
         """Compute prompts into slots; returns the logits after each, [prompts, vocabulary]."""
         rows = [_plain_row(self._prompts[index].tokens, start) for _, index in batch]
-        cache = DynamicCache() if self._trunk is None else cache_on(self._trunk, _KeptLayer)
+        cache = DynamicCache() if self._trunk is None else cache_on(self._trunk, KeptLayer)
         hidden = self._model.hidden_states(rows, self._trunk, cache)
         below = self._trunk.layers if self._trunk else []
         trunk = [[_of_row(layer, 0, start) for layer in below]] if below else []
@@ -258,17 +249,6 @@ class _Decoding:
         busy = [row for row, slot in enumerate(self._slots) if slot is not None]
         self._slots = [self._slots[row] for row in busy]
         self._cache.keep(busy)
-
-
-class _KeptLayer(ReusedLayer):
-    """As `ReusedLayer`, but each row's own keys and values stay to be copied into a slot."""
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        seen = super().update(key_states, value_states)
-        self.keys, self.values = key_states, value_states
-        return seen
 
 
 def _of_row(layer: DynamicLayer, row: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,14 +1,121 @@
-"""Texts with lm-eval's generation arguments, made into prompts that fit the model."""
+"""How texts are to be generated: lm-eval's arguments and a model's own, made into prompts."""
 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from mingmoe_eval.engine.generated_text import THOUGHT_BEGINS
-from mingmoe_eval.engine.generation import Prompt
-from mingmoe_eval.engine.generation_settings import GenerationSettings, generation_settings
 from mingmoe_eval.engine.tokenisation import Tokenisation, Tokens
+from mingmoe_eval.errors import UsageError, offence_list
+
+DEFAULT_NEW_TOKENS = 256
+
+# The names by which lm-eval knows the limit, the first that is given counts.
+_LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+_OF_EVERY_STEP = ("repetition_penalty", "no_repeat_ngram_size")
+# Arguments that stock configurations carry with a value that changes nothing.
+_WITHOUT_EFFECT = {"num_beams": 1, "num_return_sequences": 1, "use_cache": True}
+
+THOUGHT_BEGINS = "<think>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationSettings:
+    """Everything beside model and prompt that decides what is generated."""
+
+    max_new_tokens: int = DEFAULT_NEW_TOKENS
+    stop: tuple[str, ...] = ()
+    end_ids: tuple[int, ...] = ()
+    sample: bool = False
+    seed: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+
+    @property
+    def is_plain_greedy(self) -> bool:
+        """Whether the next token is the most likely one, and nothing else."""
+        return not self.sample and self.repetition_penalty == 1.0 and not self.no_repeat_ngram_size
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict, for the key under which an answer is stored."""
+        return dataclasses.asdict(self)
+
+
+def generation_settings(
+    arguments: Mapping[str, Any], defaults: Any, *, end_ids: tuple[int, ...], seed: int
+) -> GenerationSettings:
+    """Settings from lm-eval's arguments, then from the model's own generation config.
+
+    As in `model.generate`, penalties of the generation config hold for greedy decoding too, while
+    its temperature, top_k and top_p are for sampling only. Sampling must be asked for: by
+    `do_sample`, or by a temperature above 0.
+
+    Raises:
+        UsageError: naming every argument that this engine does not know.
+    """
+    given = dict(arguments)
+    limits = [given.pop(name) for name in _LIMIT_NAMES if given.get(name) is not None]
+    stop = given.pop("until", None) or ()
+    temperature = given.pop("temperature", None)
+    sample = given.pop("do_sample", None)
+    if sample is None:
+        sample = bool(temperature)
+    seed = given.pop("seed", seed)
+    chosen: dict[str, Any] = {"seed": seed} if sample else {}
+    if sample and temperature:
+        chosen["temperature"] = float(temperature)
+    for name in (*_OF_SAMPLING, *_OF_EVERY_STEP):
+        value = given.pop(name, None)
+        value = getattr(defaults, name, None) if value is None else value
+        if value is not None and name not in chosen and (sample or name in _OF_EVERY_STEP):
+            chosen[name] = value
+    _refuse_unknown(given)
+    return GenerationSettings(
+        max_new_tokens=int(limits[0]) if limits else DEFAULT_NEW_TOKENS,
+        stop=tuple(text for text in ([stop] if isinstance(stop, str) else stop) if text),
+        end_ids=end_ids,
+        sample=sample,
+        **chosen,
+    )
+
+
+def before_stop(answer: str, stop: Sequence[str]) -> str:
+    """The text up to the first of the stop strings."""
+    for text in stop:
+        answer = answer.split(text)[0]
+    return answer
+
+
+def _refuse_unknown(given: Mapping[str, Any]) -> None:
+    offences = [
+        f"{name} = {value!r}"
+        for name, value in given.items()
+        if name not in _WITHOUT_EFFECT or value != _WITHOUT_EFFECT[name]
+    ]
+    if offences:
+        known = ("until", "do_sample", "seed", *_LIMIT_NAMES, *_OF_SAMPLING, *_OF_EVERY_STEP)
+        raise UsageError(
+            offence_list(f"unknown generation arguments (known: {', '.join(known)}):", offences)
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """What to continue; `repeat` tells the draws for equal sampled prompts apart.
+
+    `in_thought`: the prompt ends inside a thinking block.
+    """
+
+    tokens: Tokens
+    settings: GenerationSettings
+    in_thought: bool = False
+    repeat: int = 0
 
 
 class PromptMaker:

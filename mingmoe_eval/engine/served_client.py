@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from mingmoe_eval.engine.served_address import KEY_VARIABLES, ServedAddress
-from mingmoe_eval.engine.served_replies import MalformedReply
+from mingmoe_eval.engine.served_protocol import MalformedReply, Question
 from mingmoe_eval.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -47,16 +47,6 @@ class Patience:
     seconds_a_request: float = 1200.0
     failures_in_a_row: int = 50
     """So many requests without a single answer in between: the endpoint is given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One request: where it goes, what it says, and what makes a reply to it acceptable."""
-
-    path: str
-    payload: Mapping[str, Any]
-    check: Callable[[Any], object]
-    """Raises MalformedReply for a reply that is no answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,22 +24,24 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from lm_eval.api.model import LM
 
-from mingmoe_eval.engine.generated_text import before_stop
-from mingmoe_eval.engine.generation_settings import generation_settings
+from mingmoe_eval.engine.prompts import before_stop, generation_settings
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
 from mingmoe_eval.engine.served_address import ServedAddress, served_address
-from mingmoe_eval.engine.served_client import Failure, Patience, Question, ServedClient
-from mingmoe_eval.engine.served_questions import (
+from mingmoe_eval.engine.served_client import Failure, Patience, ServedClient
+from mingmoe_eval.engine.served_protocol import (
     CHAT,
     ChatPrompt,
+    Question,
     echo_question,
+    echoed_tokens,
     first_token_question,
+    first_tokens,
     path_of,
     text_question,
+    text_reply,
     trial_prompt,
     trial_question,
 )
-from mingmoe_eval.engine.served_replies import echoed_tokens, first_tokens, text_reply
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
 from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 from mingmoe_eval.records import JsonDict, RequestUsage

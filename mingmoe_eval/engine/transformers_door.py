@@ -1,12 +1,65 @@
-"""What of transformers' insides the engine relies on; the releases from 5.0 on differ here."""
+"""Transformers from the inside: its caches, and all else of it that the engine relies on.
+
+A release may rename or drop what is not in its documentation. What it calls otherwise since 5.0 is
+told apart here, by looking at what is installed and never by its version; `RELIES_ON` and
+`OF_INSTANCES` name the rest, and a test fails by name when a release takes one away.
+"""
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.masking_utils import create_causal_mask
+
+__all__ = [
+    "OF_INSTANCES",
+    "RELIES_ON",
+    "CacheSlots",
+    "DynamicCache",
+    "DynamicLayer",
+    "KeptLayer",
+    "ReusedLayer",
+    "SlotLayer",
+    "attention_kernel",
+    "attention_layers",
+    "cache_argument",
+    "cache_on",
+    "does_but_multiply",
+]
+
+RELIES_ON = {
+    "transformers.cache_utils:DynamicCache": ("get_seq_length", "update"),
+    "transformers.cache_utils:DynamicLayer": (
+        *("get_mask_sizes", "get_seq_length", "lazy_initialization", "update"),
+    ),
+    "transformers.cache_utils:DynamicSlidingWindowLayer": ("update",),
+    "transformers.masking_utils:create_causal_mask": ("__call__",),
+    "transformers:PreTrainedModel": (
+        *("get_decoder", "get_input_embeddings", "get_output_embeddings"),
+    ),
+    "transformers:PreTrainedConfig": ("get_text_config", "to_dict"),
+    "transformers:PreTrainedTokenizerFast": (
+        *("all_special_tokens", "backend_tokenizer", "get_chat_template"),
+    ),
+    "torch.nn:Linear": ("weight", "bias", "_forward_hooks", "_forward_pre_hooks"),
+}
+"""What must be there, by module and object; attributes of modules are those of an instance."""
+
+OF_INSTANCES = {
+    "cache": ("layers",),
+    "layer": ("keys", "values", "is_initialized"),
+    "sliding layer": ("sliding_window",),
+    "model": ("config", "dtype", "generation_config"),
+    "config": ("_attn_implementation", "num_hidden_layers", "vocab_size", "hidden_size"),
+    "tokenizers backend": (
+        *("encode", "encode_batch_fast", "no_padding", "no_truncation", "pre_tokenizer"),
+        *("normalizer", "model", "get_added_tokens_decoder", "to_str"),
+    ),
+}
+"""What only an object has that was made; whoever tests makes one."""
 
 _KEEPS_KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer)
 _CATCH_ALL = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
@@ -48,3 +101,177 @@ def attention_layers(config: Any) -> list[DynamicLayer] | None:
         return None
     layers: list[DynamicLayer] = DynamicCache(config=config).layers
     return layers if all(type(layer) in _KEEPS_KEYS_AND_VALUES for layer in layers) else None
+
+
+# Columns that are added when the clock reaches the end.
+_GROWTH = 128
+
+
+def attention_kernel(config: Any) -> str:
+    """Which implementation of attention a loaded model runs: `sdpa`, `eager`, or another."""
+    kernel: str = config._attn_implementation
+    return kernel
+
+
+def does_but_multiply(layer: Any) -> bool:
+    """Whether a linear layer has its matrix at hand, and calling it does nothing else.
+
+    It does not where it is quantised, fetched from elsewhere when called (accelerate puts another
+    `forward` on the instance), or watched by a hook.
+    """
+    return (
+        type(layer) is torch.nn.Linear
+        and not layer.weight.is_meta
+        and "forward" not in vars(layer)
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
+    )
+
+
+class ReusedLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
+    """A trunk's keys and values, put before those of each row, which are not kept."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What attention sees: [rows, heads, trunk and row, head_dim], keys and values."""
+        rows = key_states.shape[0]
+        return (
+            torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2),
+            torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2),
+        )
+
+
+def cache_on(trunk: DynamicCache, kind: type[DynamicLayer]) -> DynamicCache:
+    """A cache of this kind of layer that begins with a trunk, which stays as it is."""
+    cache = DynamicCache()
+    for source in trunk.layers:
+        layer = kind()
+        layer.lazy_initialization(source.keys, source.values)
+        layer.keys, layer.values = source.keys, source.values
+        cache.layers.append(layer)
+    return cache
+
+
+class KeptLayer(ReusedLayer):
+    """As `ReusedLayer`, but each row's own keys and values stay to be copied into a slot."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What attention sees, as there; what is kept is each row's own."""
+        seen = super().update(key_states, value_states)
+        self.keys, self.values = key_states, value_states
+        return seen
+
+
+class SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
+    """One layer's keys and values, [rows, heads, columns, head_dim], filled up to `stop`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = 0
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the step's column in place; returns all columns so far."""
+        now = slice(self.stop, self.stop + 1)
+        self.keys[:, :, now], self.values[:, :, now] = key_states, value_states
+        self.stop += 1
+        return self.keys[:, :, : self.stop], self.values[:, :, : self.stop]
+
+    def get_seq_length(self) -> int:
+        """How many columns are filled."""
+        return self.stop
+
+
+class CacheSlots:
+    """The rows of a decoding batch; `lengths[row]` tokens of it are real, ending at the clock."""
+
+    def __init__(self, rows: int) -> None:
+        self.lengths = [0] * rows
+        self.cache = DynamicCache()
+        self._stop = 0
+
+    @property
+    def stop(self) -> int:
+        """The present column."""
+        return self._stop
+
+    def mask(self, device: torch.device) -> torch.Tensor:
+        """[rows, columns + 1]: which columns the next token of each row sees, itself included."""
+        starts = torch.tensor([self._stop - length for length in self.lengths], device=device)
+        return (torch.arange(self._stop + 1, device=device) >= starts[:, None]).long()
+
+    def put(self, row: int, parts: Sequence[Sequence[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+        """Fill a row with a prompt.
+
+        `parts` follow one another in the prompt (a trunk, then the rest); each holds, for every
+        layer, keys and values [heads, tokens, head_dim].
+        """
+        length = sum(part[0][0].shape[1] for part in parts)
+        self._reserve(length, like=parts[0])
+        column = self._stop - length
+        for part in parts:
+            tokens = part[0][0].shape[1]
+            for layer, (keys, values) in zip(self.cache.layers, part, strict=True):
+                layer.keys[row, :, column : column + tokens] = keys
+                layer.values[row, :, column : column + tokens] = values
+            column += tokens
+        self.lengths[row] = length
+
+    def advance(self) -> None:
+        """The clock moves one column; called after the pass that wrote it."""
+        self._stop += 1
+        self.lengths = [length + 1 for length in self.lengths]
+
+    def prepare_step(self) -> None:
+        """Make room for one more column."""
+        if self.cache.layers and self._stop == self.cache.layers[0].keys.shape[2]:
+            self._move(_GROWTH)
+
+    def free(self, row: int) -> None:
+        """The row's text is done; what is stored of it counts no more."""
+        self.lengths[row] = 0
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all rows but these."""
+        self.lengths = [self.lengths[row] for row in rows]
+        chosen = torch.tensor(rows)
+        for layer in self.cache.layers:
+            chosen = chosen.to(layer.keys.device)
+            layer.keys, layer.values = layer.keys[chosen], layer.values[chosen]
+
+    def _reserve(self, length: int, *, like: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        if not self.cache.layers:
+            self._stop = length
+            for keys, values in like:
+                layer = SlotLayer()
+                layer.lazy_initialization(keys, values)
+                layer.keys = _empty(keys, len(self.lengths), length + _GROWTH)
+                layer.values = _empty(values, len(self.lengths), length + _GROWTH)
+                layer.stop = length
+                self.cache.layers.append(layer)
+        elif length > self._stop:
+            self._move(_GROWTH, later=length - self._stop)
+
+    def _move(self, room: int, *, later: int = 0) -> None:
+        """New storage with `room` free columns, without columns that no row needs any more.
+
+        `later` moves the clock on, for a prompt that is longer than the time so far.
+        """
+        used = max(self.lengths)
+        stop = max(used, self._stop + later if later else used)
+        for layer in self.cache.layers:
+            for name in ("keys", "values"):
+                old = getattr(layer, name)
+                new = _empty(old[0], len(self.lengths), stop + room)
+                new[:, :, stop - used : stop] = old[:, :, self._stop - used : self._stop]
+                setattr(layer, name, new)
+            layer.stop = stop
+        self._stop = stop
+
+
+def _empty(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    # Zeros: what no row has written yet is masked, but NaN times nothing is still NaN.
+    return like.new_zeros(rows, like.shape[0], columns, like.shape[2])

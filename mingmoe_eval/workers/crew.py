@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import NamedTuple
 
 from mingmoe_eval.engine.backend import Answers, ModelFacts
-from mingmoe_eval.engine.generation import Prompt
+from mingmoe_eval.engine.prompts import Prompt
 from mingmoe_eval.engine.response_store import StoredAnswer
 from mingmoe_eval.engine.tokenisation import EncodedPair
 from mingmoe_eval.errors import CheckpointError, MingMoeError, offence_list

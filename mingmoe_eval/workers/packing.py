@@ -11,9 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mingmoe_eval.engine.generation import Prompt
-from mingmoe_eval.engine.generation_settings import GenerationSettings
 from mingmoe_eval.engine.prefix_plan import common_length
+from mingmoe_eval.engine.prompts import GenerationSettings, Prompt
 from mingmoe_eval.engine.response_store import StoredAnswer
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokens
 from mingmoe_eval.records import Finish

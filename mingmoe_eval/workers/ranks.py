@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mingmoe_eval.engine.checkpoint import Checkpoint
+from mingmoe_eval.engine.backend import Checkpoint
 from mingmoe_eval.errors import MingMoeError, UsageError
 from mingmoe_eval.workers.crew import Crew
 from mingmoe_eval.workers.packing import PackedQuestions, Piece

@@ -1,0 +1,114 @@
+"""One text that is being generated: which token comes next, and what its tokens say so far.
+
+A greedy token is the most likely one; a drawn one comes from a seed of the text's own.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from mingmoe_eval.engine.prompts import THOUGHT_BEGINS, GenerationSettings, before_stop
+from mingmoe_eval.engine.tokenisation import Tokens
+from mingmoe_eval.metrics.answer_reading.reply_text import is_thinking_tag, split_thoughts
+
+
+class NextToken:
+    """Chooses for one text. A draw depends on seed, prompt and repeat, never on its neighbours."""
+
+    def __init__(self, settings: GenerationSettings, prompt: Tokens, repeat: int = 0) -> None:
+        self._settings = settings
+        self._prompt = prompt.tolist()
+        self._processors = _processors(settings)
+        self._generator = torch.Generator()
+        if settings.sample:
+            self._generator.manual_seed(_seed(settings.seed, prompt, repeat))
+
+    def __call__(self, logits: torch.Tensor, likeliest: int, ids: Sequence[int]) -> int:
+        """The token after `ids`; `logits`: [vocabulary], whose argmax is `likeliest`."""
+        if self._settings.is_plain_greedy:
+            return likeliest
+        so_far = torch.tensor([[*self._prompt, *ids]])
+        scores = self._processors(so_far, logits[None].float().cpu())
+        if not self._settings.sample:
+            return int(scores.argmax())
+        return int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
+
+
+def _processors(settings: GenerationSettings) -> LogitsProcessorList:
+    """In the order of `model.generate`: penalties first, then what shapes the draw."""
+    chosen = LogitsProcessorList()
+    if settings.repetition_penalty != 1.0:
+        chosen.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    if settings.no_repeat_ngram_size:
+        chosen.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
+    if not settings.sample:
+        return chosen
+    if settings.temperature != 1.0:
+        chosen.append(TemperatureLogitsWarper(settings.temperature))
+    if settings.top_k:
+        chosen.append(TopKLogitsWarper(settings.top_k))
+    if settings.top_p < 1.0:
+        chosen.append(TopPLogitsWarper(settings.top_p))
+    if settings.min_p:
+        chosen.append(MinPLogitsWarper(settings.min_p))
+    return chosen
+
+
+def _seed(seed: int, prompt: Tokens, repeat: int) -> int:
+    digest = hashlib.blake2b(prompt.tobytes(), digest_size=8)
+    digest.update(f"{seed}/{repeat}".encode())
+    return int.from_bytes(digest.digest(), "big") >> 1
+
+
+# A stop string may begin inside a token and end inside another.
+_SPARE_TOKENS = 4
+
+
+class GeneratedText:
+    """Reads one growing text. The reply is kept whole; what of it is the answer, its reader says.
+
+    Stop strings are looked for behind the thoughts only: a thought may hold any of them. Where the
+    prompt ends inside a thought (`in_thought`), the reply begins with the tag that opened it, as
+    nobody could tell from the rest alone that it was one.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str], *, in_thought: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._opened = THOUGHT_BEGINS if in_thought else ""
+        # No token is shorter than a byte, so this many surely hold the longest stop string.
+        longest = max((len(text.encode()) for text in stop), default=0)
+        self._tail = longest + _SPARE_TOKENS
+
+    def stops(self, ids: Sequence[int]) -> bool:
+        """Whether the answer holds a stop string by now; asked after every token."""
+        if not self._stop:
+            return False
+        tail = self._tokenizer.decode(ids[-self._tail :])
+        if not any(text in tail for text in self._stop):
+            return False
+        _, answer = split_thoughts(self._opened + self._tokenizer.decode(ids))
+        return answer is not None and any(text in answer for text in self._stop)
+
+    def final(self, ids: Sequence[int]) -> str:
+        """The reply: no special tokens but those that mark thoughts, nothing from a stop on."""
+        thoughts, answer = split_thoughts(self._opened + self._tokenizer.decode(ids))
+        if thoughts:
+            special = [t for t in self._tokenizer.all_special_tokens if not is_thinking_tag(t)]
+            for token in special:
+                thoughts = thoughts.replace(token, "")
+                answer = answer and answer.replace(token, "")
+        else:
+            answer = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return thoughts + before_stop(answer or "", self._stop)
