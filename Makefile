@@ -5,13 +5,15 @@ BIN := .venv/bin
 READY := .venv/.ready
 TOOLS := build/tools/.ready
 TOOL_PACKAGES := cyclonedx-bom pip-audit
+# Tests start many processes: without bytecode each of them would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Both are read by pip: the second since 25.3, for what a package that comes as source is built with.
 PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 # A worker of the tests a core; many cores would cost more memory than they save time.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8
 COMMIT_TIME = $(shell git log -1 --format=%ct)
 
-.PHONY: demo test check bench soak docs debian-packages wheel wheel-twice constraints sbom audit \
+.PHONY: demo test quick check bench soak docs debian-packages wheel wheel-twice constraints sbom audit \
   clean
 
 demo: $(READY)  ## evaluate a tiny base and a tiny MoLoRA on invented questions, offline
@@ -19,6 +21,9 @@ demo: $(READY)  ## evaluate a tiny base and a tiny MoLoRA on invented questions,
 
 test: $(READY)  ## all tests that a laptop can run; those that lack something say what they lack
 	$(PYTEST)
+
+quick: check  ## what to run after each change: check, and the tests that need no model
+	$(PYTEST) -q --quick
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """What holds for every test: threads, no internet, whose warnings fail, hypothesis' profiles."""
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 # Not ROOT as a whole: .venv lies in it.
 OURS = tuple(str(ROOT / part) + os.sep for part in ("mingmoe_eval", "tasks", "tests", "tools"))
 OURS += (str(ROOT / "benchmarks") + os.sep,)
+QUICK_SECONDS = 4.0  # two to three times what the slowest unmarked test takes
 DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
@@ -36,6 +38,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the libraries are newer than the pinned ones: list what they deprecate of what we "
         "call, and do not fail",
     )
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="leave out what is marked slow or browser, and whatever imports torch: that alone "
+        "takes longer than most tests",
+    )
+
+
+class NoTorch:
+    """Skips the file or the test that imports torch, or a library that does."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "transformers", "peft", "accelerate"):
+            raise pytest.skip.Exception(f"quick: needs {name}", allow_module_level=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--quick"):
+        sys.meta_path.insert(0, NoTorch())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        slow = [item for item in items if {"slow", "browser"} & {*item.keywords}]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Keep quick runs quick: what takes long says so."""
+    before = sum(os.times()[:4])  # of the processor, also in processes that the test started
+    result = yield
+    used = sum(os.times()[:4]) - before
+    if item.config.getoption("--quick") and used > QUICK_SECONDS:
+        pytest.fail(f"{used:.0f} s of computing: mark it slow", pytrace=False)
+    return result
 
 
 @contextmanager

@@ -140,6 +140,7 @@ def test_closed_streams_break_nothing(redirection):
     assert (done.stdout == "") == (">&-" in redirection.replace("2>&-", ""))
 
 
+@pytest.mark.slow
 def test_an_error_that_nobody_can_read_keeps_its_status():
     assert run_shell("inspect nowhere/at/all 2>/dev/full").returncode == 2
     assert run_shell("inspect nowhere/at/all 2>&-").returncode == 2
@@ -172,6 +173,7 @@ def test_characters_that_the_terminal_lacks_are_escaped():
     assert (done.returncode, done.stdout) == (0, b"a result\n\\u836f\n")
 
 
+@pytest.mark.slow
 def test_a_task_of_lm_evals_own_without_its_data_is_one_message(tmp_path):
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     done = run_shell(

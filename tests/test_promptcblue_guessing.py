@@ -24,6 +24,7 @@ def test_equals_the_mean_over_every_possible_guess():
     assert guessing_level(docs) == pytest.approx(fmean(every), abs=0.01)
 
 
+@pytest.mark.slow
 def test_macro_f1_of_guesses_lies_below_one_in_n():
     labels = ["病因分析", "治疗方案", "医疗费用", "功效作用", "就医建议"]
     docs = [doc("KUAKE-QIC", label, labels) for label in labels]

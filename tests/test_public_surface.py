@@ -60,6 +60,7 @@ def test_importing_the_package_imports_none_of_the_heavy_libraries():
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_the_page_is_a_program_that_runs_and_whose_libraries_keep_quiet(tmp_path):
     program = tmp_path / "page.py"
     program.write_text("\n".join(BLOCKS), "utf-8")
