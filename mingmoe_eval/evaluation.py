@@ -90,7 +90,7 @@ def evaluate(
     """
     watch = watch or Watch()
     opening, spec = spec, dataclasses.replace(spec, model=without_credentials(spec.model))
-    selection = load_catalog().select(spec.tasks, foreign=True)
+    selection = load_catalog().select(spec.tasks, foreign=True, columns=spec.columns)
     # What can be refused at once comes before the first library that takes seconds to import.
     if folder:
         run_store.refuse_taken(folder, resume=resume)
@@ -98,6 +98,9 @@ def evaluate(
         raise MissingDataError(f"--data-dir {spec.data_dir}: there is no such folder")
     if open_model is None and not is_served(spec.model):
         refuse_absent(spec.model, spec.base)
+    exams = (definition.exam for definition in selection.leaves)
+    for told in dict.fromkeys(f"{e.path}: {'; '.join(e.found)}" for e in exams if e):
+        watch.note(told)
     tasks, passed_over = load_tasks(selection, spec)
     for name in passed_over:
         watch.note(f"{name}: no data, passed over because of --partial")

@@ -113,6 +113,8 @@ class RunSpec:
     chat_template: bool | None = None
     cache: bool = True
     permute_options: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Of exams that are files: which column holds what, where its name does not tell."""
 
     def __post_init__(self) -> None:
         # A lone name is a sequence too, of letters: as such it would be five tasks, "u" to "e".

@@ -32,7 +32,7 @@ def rescore(
         UsageError: the run holds tasks of lm-eval's own, whose scorers are not ours.
     """
     catalog = load_catalog()
-    if foreign := sorted(task for task in run.samples if task not in catalog.definitions):
+    if foreign := sorted(task for task in run.samples if _settings(run, catalog, task) is None):
         raise UsageError(
             f"cannot rescore {', '.join(foreign)}: lm-eval's own tasks keep its scores"
         )
@@ -45,7 +45,9 @@ def rescore(
     changes = {key: value for key, value in given.items() if value is not None}
     samples, results = {}, {}
     for task, old in run.samples.items():
-        own = catalog.definitions[task].settings.in_run(
+        settings = _settings(run, catalog, task)
+        assert settings is not None  # else refused above
+        own = settings.in_run(
             reading=reading, profile=profile, permute_options=run.spec.permute_options
         )
         samples[task] = scoring.distinct_ids([_again(sample, own) for sample in old])
@@ -54,7 +56,7 @@ def rescore(
     return Run(
         name=name or "-".join([run.name, "rescored", *changes.values()]),
         spec=run.spec,
-        provenance=_provenance(run, catalog, changes),
+        provenance=_provenance(run, changes),
         results={
             **results,
             **scoring.fold_groups(catalog, groups, results, samples, refused=refused),
@@ -65,6 +67,19 @@ def rescore(
         parent=run.name,
         missing_tasks=run.missing_tasks,
     )
+
+
+def _settings(run: Run, catalog: TaskCatalog, task: str) -> TaskSettings | None:
+    """How a task is scored: as its definition says; an exam that is a file has none.
+
+    None for tasks of lm-eval's own.
+    """
+    if task in catalog.definitions:
+        return catalog.definitions[task].settings
+    if run.results[task].suite != "choice":
+        return None
+    form = run.provenance.get("tasks", {}).get(task, {}).get("form", "direct")
+    return TaskSettings(suite="choice", version=1.0, form=form)
 
 
 def _lacks_options(samples: Sequence[Sample]) -> bool:
@@ -101,10 +116,10 @@ def _fold(old: TaskResult, samples: list[Sample], settings: TaskSettings) -> Tas
     )
 
 
-def _provenance(run: Run, catalog: TaskCatalog, changes: Mapping[str, str]) -> dict[str, Any]:
+def _provenance(run: Run, changes: Mapping[str, str]) -> dict[str, Any]:
     """The model's facts stay the parent's; what scored it is of now."""
     tasks = {
-        task: {**facts, **{k: v for k, v in changes.items() if k in _settings_of(catalog, task)}}
+        task: {**facts, **{k: v for k, v in changes.items() if k in _read_by(run, task)}}
         for task, facts in run.provenance.get("tasks", {}).items()
     }
     now = environment()
@@ -112,6 +127,5 @@ def _provenance(run: Run, catalog: TaskCatalog, changes: Mapping[str, str]) -> d
     return {**run.provenance, "tasks": tasks, "rescored": {**scored_by, "settings": dict(changes)}}
 
 
-def _settings_of(catalog: TaskCatalog, task: str) -> tuple[str, ...]:
-    suite = catalog.definitions[task].settings.suite
-    return {"choice": ("reading",), "promptcblue": ("profile",)}.get(suite, ())
+def _read_by(run: Run, task: str) -> tuple[str, ...]:
+    return {"choice": ("reading",), "promptcblue": ("profile",)}.get(run.results[task].suite, ())

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import yaml
 
-from mingmoe_eval.errors import DataError, UnknownTaskError, offence_list
+from mingmoe_eval.errors import DataError, UnknownTaskError, UsageError, offence_list
+from mingmoe_eval.exams.exam_files import ExamFile, read_exam_file, split_form
 from mingmoe_eval.locations import tasks_dir
 from mingmoe_eval.records import TaskSettings
 
@@ -32,6 +33,8 @@ class TaskDefinition:
     members: tuple[str, ...] = ()
     settings: TaskSettings = field(default_factory=TaskSettings)
     weight_by_size: bool = False
+    exam: ExamFile | None = None
+    """The questions themselves, where the task is a file of the user's."""
 
     @property
     def is_group(self) -> bool:
@@ -67,14 +70,25 @@ class TaskCatalog:
             return [name]
         return list(dict.fromkeys(leaf for m in definition.members for leaf in self.leaves_of(m)))
 
-    def select(self, patterns: Sequence[str], *, foreign: bool = False) -> Selection:
-        """The tasks that names, group names and globs stand for.
+    def select(
+        self,
+        patterns: Sequence[str],
+        *,
+        foreign: bool = False,
+        columns: Mapping[str, str] | None = None,
+    ) -> Selection:
+        """The tasks that names, group names, globs and paths of exam files stand for.
 
         A name that is not here raises UnknownTaskError; with `foreign` it passes on to lm-eval.
+        `columns` says which columns of exam files hold what.
         """
         chosen: list[str] = []
         outside: list[str] = []
+        files: list[TaskDefinition] = []
         for pattern in patterns:
+            if (place := split_form(pattern)) is not None:
+                files.append(self._exam_file(*place, columns))
+                continue
             matched = self._matching(pattern)
             if not matched and (not foreign or _is_glob(pattern)):
                 raise UnknownTaskError(pattern, self.names)
@@ -82,10 +96,48 @@ class TaskCatalog:
             outside += [] if matched else [pattern]
         leaves = dict.fromkeys(leaf for name in chosen for leaf in self.leaves_of(name))
         groups = dict.fromkeys(g for name in chosen for g in self._groups_below(name))
+        if columns and not files:
+            raise UsageError("--columns is about files of questions: --tasks names none")
         return Selection(
-            tuple(self.definitions[name] for name in leaves),
+            (*(self.definitions[name] for name in leaves), *files),
             tuple(self.definitions[name] for name in groups),
             tuple(outside),
+        )
+
+    def _exam_file(
+        self,
+        path: Path,
+        form: Literal["direct", "letters", "cot"],
+        columns: Mapping[str, str] | None,
+    ) -> TaskDefinition:
+        """A file of questions as a task, named after it.
+
+        Raises:
+            UsageError: a task of that name exists, or letters are to be compared where a question
+                has several right ones.
+        """
+        exam = read_exam_file(path, columns)
+        ending = {"direct": "", "letters": "_ll", "cot": "_cot"}[form]
+        name = exam.name + ending
+        if name in self.definitions:
+            raise UsageError(f"{path}: {name} is a task of ours; give the file another name")
+        several = sum(not question.single for question in exam.converted.questions)
+        if form == "letters" and several:
+            raise UsageError(
+                f"{path}{ending}: letters are compared where each question has one right option; "
+                f"{several} of these may have several"
+            )
+        return TaskDefinition(
+            name=name,
+            path=path,
+            settings=TaskSettings(
+                suite="choice",
+                version=1.0,
+                form=form,
+                language=exam.language,
+                description=f"{path.name}: " + "; ".join(exam.found),
+            ),
+            exam=exam,
         )
 
     def _matching(self, pattern: str) -> list[str]:

@@ -113,9 +113,11 @@ def lasting_streams() -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(RunStoreError):
-            sys.stdout.flush()
-        sys.stderr.flush()
+        # What is buffered would be lost where something, such as a traceback, keeps these alive
+        # until Python ends.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(RunStoreError, ValueError):
+                stream.flush()
         sys.stdout, sys.stderr = before
 
 
@@ -149,6 +151,7 @@ def _lasting(stream: TextIO, original: TextIO | None, descriptor: int) -> TextIO
         encoding=getattr(stream, "encoding", "utf-8"),
         # A character that the terminal's encoding lacks is no reason to lose a table.
         errors="backslashreplace",
-        line_buffering=getattr(stream, "line_buffering", descriptor == 2),
+        # What is said on stderr is read as it comes, and by someone whose run was killed too.
+        line_buffering=descriptor == 2 or getattr(stream, "line_buffering", False),
         write_through=unbuffered,
     )

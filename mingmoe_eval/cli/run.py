@@ -34,7 +34,13 @@ def run(
             "Several by comma: one run each."
         ),
     ] = None,
-    tasks: Annotated[str | None, typer.Option(help="Task, group or glob names, by comma.")] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Task, group or glob names, by comma; or files of questions: exam.xlsx, and "
+            "exam.xlsx_ll, exam.xlsx_cot for its other forms."
+        ),
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option(help="Base model of an adapter; default: what its adapter_config.json names."),
@@ -78,6 +84,13 @@ def run(
             help="Ask each question under several option orders: cyclic, all, or how many."
         ),
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Of exams that are files: question=NAME,options=NAME,answer=NAME,type=NAME, "
+            "sheet=NAME, first=0 or 1 (what a number as an answer counts from)."
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("reports"),
     name: Annotated[
         str | None, typer.Option(help="The run folder's name; default: the model's and the time.")
@@ -113,6 +126,7 @@ def run(
     Example: mingmoe-eval --tasks pharmacist2023 --model ckpt/ --data-dir data/
     """
     from mingmoe_eval.cli.run_places import opener
+    from mingmoe_eval.exams.exam_files import columns_said
 
     with opener(workers, ray_address, gpus_per_worker) as open_model:
         if resume is not None:
@@ -145,6 +159,7 @@ def run(
             chat_template=chat_template,
             cache=cache,
             permute_options=permute_options,
+            columns=columns_said(columns),
         )
         _run_as_asked(spec, adapters, output, name, json_to, open_model)
 
@@ -286,7 +301,8 @@ def _spec_to_resume(folder: Path, model: str | None, tasks: str | None) -> RunSp
 
 
 def _task_names(text: str) -> tuple[str, ...]:
-    names = tuple(name for name in text.replace(" ", "").split(",") if name)
+    # Only around the names: the path of a file may hold blanks.
+    names = tuple(name for part in text.split(",") if (name := part.strip()))
     if not names:
         raise UsageError(f"--tasks {text!r} names no task. {EXAMPLE}")
     return names

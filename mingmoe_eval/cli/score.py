@@ -9,7 +9,7 @@ import typer
 
 from mingmoe_eval.cli.console import print_line, print_table, printable, write_json
 from mingmoe_eval.cli.exits import EXIT_USER_MISTAKE
-from mingmoe_eval.errors import RunStoreError, UsageError, offence_list
+from mingmoe_eval.errors import RunStoreError, offence_list
 
 if TYPE_CHECKING:
     from mingmoe_eval.promptcblue.scorer import Scorecard
@@ -108,6 +108,7 @@ def exams(
     """
     from mingmoe_eval.cli.console import print_results
     from mingmoe_eval.elsewhere import Elsewhere, score_elsewhere
+    from mingmoe_eval.exams.exam_files import columns_said
     from mingmoe_eval.run_store import save_run, summary
 
     wanted = Elsewhere(
@@ -119,7 +120,7 @@ def exams(
         split=split,
         partial=partial,
         by=by,
-        columns=_column_names(columns),
+        columns=columns_said(columns),
     )
     run, notes = score_elsewhere(wanted)
     folder = save_run(run, output / run.name)
@@ -130,16 +131,6 @@ def exams(
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{folder}: saved", file=sys.stderr)
-
-
-def _column_names(text: str | None) -> dict[str, str]:
-    named = {}
-    for item in filter(None, (text or "").split(",")):
-        field, equals, column = item.partition("=")
-        if not equals or not field.strip() or not column.strip():
-            raise UsageError(f"--columns {item!r}: write FIELD=COLUMN, for instance reply=output")
-        named[field.strip()] = column.strip()
-    return named
 
 
 def _print_scores(card: "Scorecard") -> None:

@@ -291,7 +291,7 @@ _INTEGRATED = QuestionType(name="Integrated Analysis", label="综合分析选择
 
 # CMB writes Chinese types, the pharmacist exam English ones (its 2021 predecessor Chinese ones);
 # the reshaped CMB records say it in `source`.
-_BY_TEXT = {
+QUESTION_TYPES = {
     "单项选择题": _SINGLE,
     "单选题": _SINGLE,
     "cmb-single": _SINGLE,
@@ -305,6 +305,7 @@ _BY_TEXT = {
     "综合分析选择题": _INTEGRATED,
     "Integrated Analysis": _INTEGRATED,
 }
+"""What exams write, and the kind of question that it means."""
 
 
 def question_type(fields: Mapping[str, Any], declares: Declares) -> QuestionType:
@@ -318,9 +319,9 @@ def question_type(fields: Mapping[str, Any], declares: Declares) -> QuestionType
     text = text_of(fields.get("question_type")) or text_of(fields.get("source"))
     if not text:
         return QuestionType(single=False)
-    if text not in _BY_TEXT:
+    if text not in QUESTION_TYPES:
         raise RowFault(f"an unknown question_type {text!r}")
-    return _BY_TEXT[text]
+    return QUESTION_TYPES[text]
 
 
 _OPTION_LABEL = re.compile(r"(?<![A-Za-z])([A-E])\s*[.．、:：]")

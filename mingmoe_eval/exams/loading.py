@@ -16,6 +16,7 @@ from mingmoe_eval.errors import DataError, MissingDataError, UsageError
 from mingmoe_eval.exams import scoring
 from mingmoe_eval.exams.benchmarks import Benchmark, Part, benchmark_named
 from mingmoe_eval.exams.conversion import convert, join_key, rows_of_exam
+from mingmoe_eval.exams.exam_files import ExamFile
 from mingmoe_eval.exams.option_orders import OptionOrders, can_be_reordered, with_orders
 from mingmoe_eval.exams.records import docs_of, stem_key
 from mingmoe_eval.record_files import Row
@@ -61,6 +62,31 @@ def load(
     for note in tested.notes:
         logger.info("%s: %s", benchmark, note)
     return {"test": tested, "dev": _worked_examples(chosen, place, tested)}
+
+
+def load_exam_file(
+    exam: ExamFile,
+    *,
+    data_dir: str | None = None,
+    sample: bool = False,
+    split: str | None = None,
+    permute_options: str | None = None,
+    limit: int | None = None,
+    **_: Any,
+) -> dict[str, Docs]:
+    """The docs of an exam that is a file, as `load` gives those of a benchmark."""
+    idle = {"--data-dir": data_dir, "--sample": sample, "--split": split}
+    if given := [option for option, value in idle.items() if value]:
+        raise UsageError(f"{exam.path} is all of its exam: leave {', '.join(given)} out")
+    source = Source(
+        kind="data-dir", path=str(exam.path), fingerprint=exam.fingerprint, rows=exam.rows
+    )
+    unusable = [UnusableRow(number, reason) for number, reason in exam.converted.unusable]
+    docs = Docs(docs_of(exam.converted.questions), source=source, unusable=unusable)
+    tested = Docs(docs, source=source, unusable=unusable, notes=_notes(docs))
+    if permute_options is not None:
+        tested = _in_several_orders(tested, OptionOrders.named(permute_options), limit)
+    return {"test": tested, "dev": Docs()}
 
 
 def _tested_docs(chosen: Benchmark, part: Part, place: Place) -> Docs:

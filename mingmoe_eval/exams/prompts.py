@@ -66,13 +66,30 @@ def english_letter(doc: Doc) -> str:
     return f"Give a letter answer among {', '.join(first)} or {last}.\n{question_answer(doc)}"
 
 
+def english_letters(doc: Doc) -> str:
+    """The same where several options can be right, which is said; our words."""
+    if doc["single"]:
+        return english_letter(doc)
+    *first, last = letters(doc)
+    return (
+        f"Give the letters of all right options among {', '.join(first)} and {last}; there may be "
+        f"one or more.\n{question_answer(doc)}"
+    )
+
+
 def english_reasoning(doc: Doc) -> str:
     """Asks for reasoning, then the phrase that MING's scorer reads; the other words are ours."""
     return (
         "Answer the following multiple-choice question. Think it through step by step, then end "
-        f'with "The answer is X", where X is the letter of the right option.\n\n'
+        f'with "The answer is X", where X is {_what_is_asked(doc)}.\n\n'
         f"Question: {doc['question']}\n{option_lines(doc)}"
     )
+
+
+def _what_is_asked(doc: Doc) -> str:
+    if doc["single"]:
+        return "the letter of the right option"
+    return "the letters of all right options, one or more"
 
 
 # --- PubMedQA ------------------------------------------------------------------------------------

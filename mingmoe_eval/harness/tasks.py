@@ -5,6 +5,7 @@ both are set here.
 """
 
 import difflib
+import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +20,13 @@ from mingmoe_eval.errors import (
     UsageError,
     offence_list,
 )
+from mingmoe_eval.exams import prompts
+from mingmoe_eval.exams.loading import load_exam_file
 from mingmoe_eval.exams.option_orders import OptionOrders
 from mingmoe_eval.library_noise import quiet_libraries
+from mingmoe_eval.locations import tasks_dir
 from mingmoe_eval.records import RunSpec, TaskSettings
-from mingmoe_eval.task_catalog import Selection, load_catalog
+from mingmoe_eval.task_catalog import Selection, TaskDefinition, load_catalog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,7 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
         **_option_orders(selection, spec),
     }
     # Only the folders that are needed: lm-eval parses every YAML below what it is given.
-    folders = sorted({str(definition.path.parent) for definition in selection.leaves})
+    folders = sorted({str(d.path.parent) for d in selection.leaves if d.exam is None})
     ours = TaskManager(include_path=list(folders), include_defaults=False, metadata=metadata)
     loaded: list[HarnessTask] = []
     passed_over: list[str] = []
@@ -75,7 +79,7 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
             settings = definition.settings.in_run(
                 reading=None, profile=None, permute_options=spec.permute_options
             )
-            loaded.append(_load(ours, definition.name, settings, spec))
+            loaded.append(_load(ours, definition, settings, spec))
         except MissingDataError as error:
             passed_over.append(definition.name)
             if not spec.partial:
@@ -112,14 +116,42 @@ def _option_orders(selection: Selection, spec: RunSpec) -> dict[str, Any]:
 
 
 @quiet_libraries()
-def _load(manager: Any, name: str, settings: TaskSettings, spec: RunSpec) -> HarnessTask:
+def _load(
+    manager: Any, definition: TaskDefinition, settings: TaskSettings, spec: RunSpec
+) -> HarnessTask:
+    name = definition.name
     with _own_errors():
-        task = manager.load([name])["tasks"][name]
+        asked = name if definition.exam is None else _exam_file_config(definition)
+        task = manager.load([asked])["tasks"][name]
     # lm-eval's own scoring is for its own command: samples are scored from responses, once.
     task.process_results = lambda doc, results: {}
     ready = HarnessTask(name=name, task=task, settings=settings)
     _set_shots(ready, spec)
     return ready
+
+
+def _exam_file_config(definition: TaskDefinition) -> dict[str, Any]:
+    """A task of lm-eval's for a file of questions: the form that our own exams have."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    exam, form = definition.exam, definition.settings.form
+    assert exam is not None
+    base = {"direct": "_direct.yaml", "letters": "_letters.yaml", "cot": "_cot.yaml"}[form]
+    asked = {
+        ("zh", "direct"): prompts.chinese_letter,
+        ("zh", "letters"): prompts.chinese_question,
+        ("zh", "cot"): prompts.chinese_reasoning,
+        ("en", "direct"): prompts.english_letters,
+        ("en", "letters"): prompts.question_answer,
+        ("en", "cot"): prompts.english_reasoning,
+    }
+    return {
+        **load_yaml(tasks_dir() / "exams" / base),
+        "task": definition.name,
+        "custom_dataset": functools.partial(load_exam_file, exam),
+        "doc_to_text": asked[definition.settings.language, form],
+        "metadata": {},
+    }
 
 
 @contextmanager

@@ -1,0 +1,245 @@
+"""Exams as people keep them: whatever hand made the file, the same questions come out."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mingmoe_eval.errors import DataError, MissingDataError, UsageError
+from mingmoe_eval.exams.exam_files import read_exam_file, split_form
+
+QUESTIONS = [
+    ("心脏位于", ("腹腔", "胸腔", "颅腔", "盆腔"), "B"),
+    ("人体最大的器官是", ("皮肤", "肝", "肺", "脑"), "A"),
+    ("属于消化腺的是", ("肝", "胰", "脾", "肾"), "AB"),
+]
+
+
+def sheet(path, lines, **sheets):
+    with pd.ExcelWriter(path, engine="openpyxl") as book:
+        frame = pd.DataFrame(lines)
+        frame.to_excel(book, sheet_name="题库", header=False, index=False)
+        for name, more in sheets.items():
+            pd.DataFrame(more).to_excel(book, sheet_name=name, header=False, index=False)
+    return path
+
+
+def questions(exam):
+    return [(q.question, tuple(q.options.values()), q.answer) for q in exam.converted.questions]
+
+
+def test_a_spreadsheet_with_a_title_blank_lines_and_full_width_letters(tmp_path):
+    lines = [
+        ["某医院2026年护理考试题库", None, None, None, None, None, None],
+        [None] * 7,
+        ["序号", "题干", "Ａ", "Ｂ", "Ｃ", "Ｄ", "答案"],
+        *([n, q, *options, key] for n, (q, options, key) in enumerate(QUESTIONS, 1)),
+        [None] * 7,
+    ]
+    exam = read_exam_file(sheet(tmp_path / "ward exam.xlsx", lines))
+    assert questions(exam) == QUESTIONS
+    assert exam.name == "ward_exam"
+    assert exam.language == "zh"
+    assert exam.found[:4] == (
+        "question: 题干",
+        "options: Ａ to Ｄ",
+        "answer: 答案, 1 of 3 with several letters",
+        "3 questions",
+    )
+    assert {q.single for q in exam.converted.questions} == {False}
+
+
+def test_a_header_over_two_lines_with_a_merged_cell_over_the_options(tmp_path):
+    lines = [
+        ["题目", "选项", None, None, None, "正确答案"],
+        [None, "A", "B", "C", "D", None],
+        *([q, *options, key] for q, options, key in QUESTIONS),
+    ]
+    assert questions(read_exam_file(sheet(tmp_path / "a.xlsx", lines))) == QUESTIONS
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("选项A", "选项B", "选项C", "选项D"),
+        ("A选项", "B选项", "C选项", "D选项"),
+        ("Option A", "Option B", "Option C", "Option D"),
+        ("choice_1", "choice_2", "choice_3", "choice_4"),
+        ("选项一", "选项二", "选项三", "选项四"),
+        ("opa", "opb", "opc", "opd"),
+    ],
+)
+def test_options_go_by_many_names(tmp_path, names):
+    lines = [["问题", *names, "标准答案"], *([q, *o, k] for q, o, k in QUESTIONS)]
+    assert questions(read_exam_file(sheet(tmp_path / "a.xlsx", lines))) == QUESTIONS
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "A. {0}\nB. {1}\nC. {2}\nD. {3}",
+        "A.{0} B.{1} C.{2} D.{3}",
+        "Ａ．{0}；Ｂ．{1}；Ｃ．{2}；Ｄ．{3}",
+        "(A) {0}\n(B) {1}\n(C) {2}\n(D) {3}",
+    ],
+)
+def test_options_in_one_cell(tmp_path, cell):
+    lines = [["题干", "选项", "答案"], *([q, cell.format(*o), k] for q, o, k in QUESTIONS)]
+    assert questions(read_exam_file(sheet(tmp_path / "a.xlsx", lines))) == QUESTIONS
+
+
+def test_options_below_the_question_in_the_same_cell(tmp_path):
+    cell = "{0}（　）\nA．{1} B．{2}\nC．{3} D．{4}"
+    lines = [["题目", "答案"], *([cell.format(q, *o), k] for q, o, k in QUESTIONS)]
+    exam = read_exam_file(sheet(tmp_path / "a.xlsx", lines))
+    assert [(o, k) for _, o, k in questions(exam)] == [(o, k) for _, o, k in QUESTIONS]
+    assert questions(exam)[0][0] == "心脏位于（　）"
+
+
+@pytest.mark.parametrize(
+    ("keys", "first"),
+    [((2, 1, "1,2", 4), None), (("1", "0", "0,1", 3), None), ((2, 1, "1、2", 3), "1")],
+)
+def test_answers_may_be_numbers(tmp_path, keys, first):
+    rows = [*QUESTIONS, ("第四题", ("甲", "乙", "丙", "丁"), "D" if first is None else "C")]
+    lines = [
+        ["题干", "A", "B", "C", "D", "答案"],
+        *([q, *o, key] for (q, o, _), key in zip(rows, keys, strict=True)),
+    ]
+    columns = {"first": first} if first else {}
+    assert questions(read_exam_file(sheet(tmp_path / "a.xlsx", lines), columns)) == rows
+
+
+def test_numbers_that_could_count_from_either_are_refused(tmp_path):
+    lines = [["题干", "A", "B", "C", "D", "答案"], ["?", "a", "b", "c", "d", 2]]
+    with pytest.raises(DataError, match="--columns first=1"):
+        read_exam_file(sheet(tmp_path / "a.xlsx", lines))
+
+
+def test_questions_that_are_right_or_wrong_get_two_options(tmp_path):
+    lines = [
+        ["题干", "A", "B", "答案"],
+        ["心脏在胸腔", None, None, "对"],
+        ["肝在胸腔", None, None, "×"],
+        ["最大的器官", "皮肤", "肝", "A"],
+    ]
+    exam = read_exam_file(sheet(tmp_path / "a.xlsx", lines))
+    assert questions(exam) == [
+        ("心脏在胸腔", ("对", "错"), "A"),
+        ("肝在胸腔", ("对", "错"), "B"),
+        ("最大的器官", ("皮肤", "肝"), "A"),
+    ]
+    assert exam.found[-1].startswith("2 questions are answered right or wrong")
+    assert {q.single for q in exam.converted.questions} == {True}
+
+
+def test_the_type_of_a_question_says_how_many_are_right(tmp_path):
+    lines = [
+        ["题型", "题干", "A", "B", "C", "D", "答案"],
+        ["单选题", *QUESTIONS[0][:1], *QUESTIONS[0][1], "B"],
+        ["多选题", *QUESTIONS[2][:1], *QUESTIONS[2][1], "A、B"],
+    ]
+    exam = read_exam_file(sheet(tmp_path / "a.xlsx", lines))
+    assert [q.single for q in exam.converted.questions] == [True, False]
+
+
+def test_the_same_exam_from_every_kind_of_file(tmp_path):
+    frame = pd.DataFrame(
+        [[q, *o, k] for q, o, k in QUESTIONS], columns=["question", *"ABCD", "answer"]
+    )
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_csv(tmp_path / "b.csv", index=False, encoding="gb18030")
+    frame.to_csv(tmp_path / "a.tsv", index=False, sep="\t")
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_excel(tmp_path / "a.xlsx", index=False, engine="openpyxl")
+    records = frame.to_dict("records")
+    (tmp_path / "a.json").write_text(json.dumps(records, ensure_ascii=False), "utf-8")
+    lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+    (tmp_path / "a.jsonl").write_text(lines, "utf-8")
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 7
+    for path in files:
+        assert questions(read_exam_file(path)) == QUESTIONS, path
+
+
+def test_a_row_that_gives_no_question_is_named_by_its_line_in_the_sheet(tmp_path):
+    lines = [
+        ["题干", "A", "B", "答案"],
+        ["?", "a", "b", "A"],
+        ["??", "a", "b", "E"],
+        ["???", "a", "b", None],
+    ]
+    exam = read_exam_file(sheet(tmp_path / "a.xlsx", lines))
+    assert exam.converted.unusable == (
+        (3, "the key E is not among the options A, B"),
+        (4, "no key"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (["题干", "问题", "A", "B", "答案"], "question: it could be 题干, 问题"),
+        (["题干", "x", "A", "B", "答案", "正确答案"], "answer: it could be 答案, 正确答案"),
+        (["题干", "x", "A", "B", "结果"], "answer: no column is called so"),
+    ],
+)
+def test_what_is_not_clear_is_refused_and_can_be_said(tmp_path, header, reason):
+    row = ["?", "??", "a", "b", "A", "B"][: len(header)]
+    path = sheet(tmp_path / "a.xlsx", [header, row])
+    with pytest.raises(DataError, match=reason):
+        read_exam_file(path)
+    said = {"question": "题干", "answer": header[-1] if "结果" in header else "答案"}
+    [question] = read_exam_file(path, said).converted.questions
+    assert (question.question, question.answer) == ("?", "A")
+
+
+def test_several_sheets_are_refused_until_one_is_named(tmp_path):
+    lines = [["题干", "A", "B", "答案"], ["?", "a", "b", "A"]]
+    path = sheet(tmp_path / "a.xlsx", lines, 说明=[["请勿外传"]])
+    with pytest.raises(DataError, match="several sheets with content: 题库, 说明"):
+        read_exam_file(path)
+    assert len(read_exam_file(path, {"sheet": "题库"}).converted.questions) == 1
+    with pytest.raises(UsageError, match="no sheet '第三'"):
+        read_exam_file(path, {"sheet": "第三"})
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "kind", "reason"),
+    [
+        ("a.xlsx", b"not a zip", DataError, "no spreadsheet that can be read"),
+        ("a.csv", b"", DataError, "no line among the first 15"),
+        ("a.csv", "题干,A,B,答案\n".encode(), DataError, "a header and no questions"),
+        ("a.csv", b"\xff\xff\xff\xff", DataError, "neither UTF-8 nor GB 18030"),
+        ("a.csv", "项目,金额\n药,3\n".encode(), DataError, "names a question or an answer"),
+        ("a.json", b"[1]", DataError, "not a JSON object"),
+    ],
+)
+def test_files_that_are_no_exam_are_refused(tmp_path, name, data, kind, reason):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(kind, match=reason):
+        read_exam_file(tmp_path / name)
+
+
+def test_a_path_that_leads_nowhere_is_said():
+    with pytest.raises(MissingDataError, match="there is no such file"):
+        read_exam_file(Path("nowhere.xlsx"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("./ward.xlsx", ("ward.xlsx", "direct")),
+        ("exams/a.CSV", ("exams/a.CSV", "direct")),
+        ("ward.xlsx_ll", ("ward.xlsx", "letters")),
+        ("ward.v2.json_cot", ("ward.v2.json", "cot")),
+        ("usmle", None),
+        ("usmle_ll", None),
+        ("mmlu_med_*", None),
+        ("a.yaml", None),
+    ],
+)
+def test_a_suffix_tells_a_file_from_a_task(name, expected):
+    found = split_form(name)
+    assert expected == (found and (str(found[0]), found[1]))
