@@ -15,6 +15,7 @@ from rich.cells import cell_len
 
 from mingmoe_eval.cli.console import RULE, print_results, print_table
 from mingmoe_eval.cli.progress import RunProgress, TrainingProgress, WorkProgress
+from mingmoe_eval.records import Counts, MetricValue, TaskResult
 
 SCORES = {"usmle": [1, 0, 1, 1], "pharmacist2023_pharmacy": [0, 0, 1]}
 WIDTHS = (200, 120, 80, 60, 40)
@@ -110,6 +111,22 @@ def test_the_results_of_a_run_hold_every_number_at_any_width(width, monkeypatch)
     assert "…" not in out.getvalue()
     for result in run.results.values():
         assert f"{100 * result.main.value:.1f}" in out.getvalue()
+
+
+@pytest.mark.parametrize(("mass", "said"), [(0.732, "73.2 %"), (1.9e-8, "1.9e-08")])
+def test_ties_and_the_letters_mass_stand_beside_the_score(mass, said):
+    metrics = {
+        "score": MetricValue(value=0.5, n=4),
+        "letter_mass": MetricValue(value=mass, n=4),
+        "low_letter_mass": MetricValue(value=0.25, n=4),
+    }
+    result = TaskResult(
+        task="usmle_ll", main_metric="score", metrics=metrics, counts=Counts(docs=4, tied=3)
+    )
+    run = make_run("r", {"usmle_ll": make_samples([1, 0, 1, 0])}, results={"usmle_ll": result})
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        print_results(run)
+    assert f"3 ties; letter mass {said}, low in 25 %" in out.getvalue()
 
 
 # --- progress -------------------------------------------------------------------------------------

@@ -163,7 +163,20 @@ def _remarks(run: Run, result: TaskResult) -> list[str]:
         (result.counts.unusable, "rows unusable"),
         (result.counts.tied, "ties"),
     ]
-    return [*run.marks_of(result.task), *(f"{n} {what}" for n, what in counts if n)]
+    return [
+        *run.marks_of(result.task),
+        *(f"{n} {what}" for n, what in counts if n),
+        *_letter_mass(result),
+    ]
+
+
+def _letter_mass(result: TaskResult) -> list[str]:
+    """How much of the probability the letters compared hold; a share of 2e-8 is no "0.0 %"."""
+    mass, low = (result.metrics.get(name) for name in ("letter_mass", "low_letter_mass"))
+    if mass is None or low is None:
+        return []
+    held = f"{100 * mass.value:.1f} %" if mass.value >= 1e-3 else f"{mass.value:.1e}"
+    return [f"letter mass {held}, low in {100 * low.value:.0f} %"]
 
 
 def _widths(

@@ -154,6 +154,7 @@ class _Decoding:
         """The keys and values of what all prompts share, short of the last token of any."""
         sequences = [prompt.tokens for prompt in self._prompts.values()]
         first = sequences[0]
+        # Short of each last token: its own pass gives the logits of the first new one.
         shared = min(min(common_length(first, tokens), len(tokens) - 1) for tokens in sequences)
         if len(sequences) == 1 or shared < _SHORTEST_TRUNK:
             return None

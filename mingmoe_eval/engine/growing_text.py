@@ -22,6 +22,9 @@ from mingmoe_eval.engine.prompts import THOUGHT_BEGINS, GenerationSettings, befo
 from mingmoe_eval.engine.tokenisation import Tokens
 from mingmoe_eval.metrics.answer_reading.reply_text import is_thinking_tag, split_thoughts
 
+# A stop string may begin inside a token and end inside another.
+_SPARE_TOKENS = 4
+
 
 class NextToken:
     """Chooses for one text. A draw depends on seed, prompt and repeat, never on its neighbours."""
@@ -39,6 +42,7 @@ class NextToken:
         if self._settings.is_plain_greedy:
             return likeliest
         so_far = torch.tensor([[*self._prompt, *ids]])
+        # On the CPU, where the generator is: the same seed draws the same on any device.
         scores = self._processors(so_far, logits[None].float().cpu())
         if not self._settings.sample:
             return int(scores.argmax())
@@ -71,10 +75,6 @@ def _seed(seed: int, prompt: Tokens, repeat: int) -> int:
     return int.from_bytes(digest.digest(), "big") >> 1
 
 
-# A stop string may begin inside a token and end inside another.
-_SPARE_TOKENS = 4
-
-
 class GeneratedText:
     """Reads one growing text. The reply is kept whole; what of it is the answer, its reader says.
 
@@ -95,6 +95,7 @@ class GeneratedText:
         """Whether the answer holds a stop string by now; asked after every token."""
         if not self._stop:
             return False
+        # The tail first: to decode all of a long text after every token would take quadratic time.
         tail = self._tokenizer.decode(ids[-self._tail :])
         if not any(text in tail for text in self._stop):
             return False

@@ -61,6 +61,9 @@ OF_INSTANCES = {
 }
 """What only an object has that was made; whoever tests makes one."""
 
+# Columns that are added when a decoding batch's clock reaches the end: each time all is copied.
+_GROWTH = 128
+
 _KEEPS_KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer)
 _CATCH_ALL = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 _ATTENTION = ("attention", "full_attention", "sliding_attention", "chunked_attention")
@@ -103,10 +106,6 @@ def attention_layers(config: Any) -> list[DynamicLayer] | None:
     return layers if all(type(layer) in _KEEPS_KEYS_AND_VALUES for layer in layers) else None
 
 
-# Columns that are added when the clock reaches the end.
-_GROWTH = 128
-
-
 def attention_kernel(config: Any) -> str:
     """Which implementation of attention a loaded model runs: `sdpa`, `eager`, or another."""
     kernel: str = config._attn_implementation
@@ -135,6 +134,7 @@ class ReusedLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no 
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What attention sees: [rows, heads, trunk and row, head_dim], keys and values."""
         rows = key_states.shape[0]
+        # Expanded, not repeated: the trunk is in memory once, however many rows grow on it.
         return (
             torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2),
             torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2),
@@ -186,7 +186,13 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
 
 
 class CacheSlots:
-    """The rows of a decoding batch; `lengths[row]` tokens of it are real, ending at the clock."""
+    """Keys and values of texts that are generated side by side, where any may leave or join.
+
+    All rows share one clock: step t writes column t of every row, so that a step is one write and
+    never moves what is stored. A prompt that joins is put so that it ends at the present column:
+    rows are padded on the left. A row that leaves is simply overwritten. `lengths[row]` tokens of
+    a row are real, ending at the clock.
+    """
 
     def __init__(self, rows: int) -> None:
         self.lengths = [0] * rows
