@@ -36,6 +36,9 @@ from mingmoe_eval.records import Sample
 _GUESSES = 20_000
 """So many in all: small samples are guessed at often, large ones a few times."""
 
+_LEGACY_DEFAULT = "legacy_default"
+"""Among the counts of a doc: its empty reply counted as the label of the evaluator of May 2023."""
+
 SECTION = "rougeL:"
 """What a report section's name follows in the counts of a doc."""
 
@@ -80,8 +83,11 @@ def measure_of(task: CblueTask, profile: Profile = "official") -> Measure:
     measure = _MEASURES[task.metric]
     if not task.default_label:
         return measure
-    compare = partial(_compare_labels, instead_of_none=default_label(task, profile))
-    return replace(measure, compare=compare)
+    default = default_label(task, profile)
+    of_legacy = {_LEGACY_DEFAULT: 1.0} if default != task.default_label else {}
+    return replace(
+        measure, compare=partial(_compare_labels, instead_of_none=default, counts_of_none=of_legacy)
+    )
 
 
 def answer_tuples(items: Sequence[Item]) -> set[tuple[str, ...]]:
@@ -104,14 +110,25 @@ def _compare_tuples(gold: Answer, predicted: Answer) -> Comparison:
     )
 
 
-def _compare_labels(gold: Answer, predicted: Answer, *, instead_of_none: str = "") -> Comparison:
+def _compare_labels(
+    gold: Answer,
+    predicted: Answer,
+    *,
+    instead_of_none: str = "",
+    counts_of_none: Mapping[str, float] | None = None,
+) -> Comparison:
     """Keep both labels; the doc's own score is whether they are the same string."""
     # The evaluator hands the labels to scikit-learn, where numpy's arrays drop the NULs at a
     # string's end. The default label comes before that: NULs alone are a class without a name.
     expected, answered = (
         label.rstrip("\0") for label in (cast(str, gold), cast(str, predicted) or instead_of_none)
     )
-    return Comparison(score=float(expected == answered), expected=expected, answered=answered)
+    return Comparison(
+        score=float(expected == answered),
+        counts={} if predicted else counts_of_none or {},
+        expected=expected,
+        answered=answered,
+    )
 
 
 def _compare_texts(gold: Answer, predicted: Answer) -> Comparison:
@@ -153,15 +170,12 @@ def _count_labels(scored: Scored) -> Counted:
 def compared_label(sample: Sample) -> str:
     """The label that a sample of a label task counts as, its reply read under any profile.
 
-    A sample keeps no label of an empty reply; where the official default would be right, the score
-    tells which profile's default it counted as. Where both are wrong the official one is taken.
+    A sample keeps no label of an empty reply; its counts tell whose default label it counted as.
     """
     if sample.answered:
         return sample.answered.rstrip("\0")  # as `_compare_labels` does
     task = task_named(str(sample.doc["task_dataset"]))
-    official = default_label(task, "official")
-    was_official = (sample.score == 1.0) == (sample.expected == official)
-    return official if was_official else default_label(task, "legacy")
+    return default_label(task, "legacy" if _LEGACY_DEFAULT in sample.counts else "official")
 
 
 def guessing_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
