@@ -112,7 +112,7 @@ def evaluate(
             refuse_incomplete(lm)
             conditions = _Conditions(lm=lm, spec=spec, chat=_chat_template(spec, lm), watch=watch)
             if isinstance(lm, MayLackAbilities):
-                kinds = {task.name: str(task.task.OUTPUT_TYPE) for task in tasks}
+                kinds = {task.name: task.output_type for task in tasks}
                 lm.refuse_unless_able(kinds, chat=conditions.chat)
             if path and (path / run_store.RUN_FILE).exists():
                 # The incomplete run that this one takes up: its numbers are about to go.
@@ -267,8 +267,6 @@ def _save(run: Run, path: Path) -> None:
 
 def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
     """Ask, score, fold: one task."""
-    from lm_eval.evaluator import evaluate as lm_eval_evaluate
-
     spec = conditions.spec
     _seed_everything(spec.seed)
     # With several option orders a question, the loader itself counts questions.
@@ -277,33 +275,19 @@ def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
     conditions.watch.task_started(task.name, docs)
     conditions.lm.take_usage()
     started = time.perf_counter()
-    with quiet_libraries():
-        raw = lm_eval_evaluate(
-            lm=conditions.lm,
-            task_dict={"tasks": {task.name: task.task}},
-            limit=limit,
-            bootstrap_iters=0,
-            log_samples=not task.is_ours,
-            apply_chat_template=conditions.chat,
-            fewshot_as_multiturn=conditions.chat,
-        )
+    results = task.ask(conditions.lm, limit=limit, chat=conditions.chat)
     usage = conditions.lm.take_usage()
     seconds = time.perf_counter() - started
     if not task.is_ours:
-        samples = harness_results.foreign_samples(
-            task.name,
-            raw["samples"][task.name],
-            usage,
-            lower_is_better=harness_results.lower_is_better(raw, task.name),
-        )
-        result = harness_results.foreign_result(task.name, samples, raw, seconds=seconds)
+        samples = harness_results.foreign_samples(task.name, results, usage)
+        result = harness_results.foreign_result(task.name, samples, results, seconds=seconds)
     else:
         samples = scoring.distinct_ids(
             [
                 scoring.make_sample(
                     task.name, a.position, a.doc, a.prompt, a.response, task.settings
                 )
-                for a in harness_results.answers(task.name, task.task.instances, usage)
+                for a in harness_results.answers(task.name, task.requests, usage)
             ]
         )
         result = _fold(task, samples, seconds)

@@ -11,12 +11,33 @@ UsageKey = tuple[str, int, int]
 """Which request: the task's name, the doc's position, the request's index within the doc."""
 
 
+class Request(Protocol):
+    """One question to a model: what is read of lm-eval's `Instance`.
+
+    (`task_name`, `doc_id`, `idx`) is the key of its usage.
+    """
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """(context, continuation), (text,) or (context, generation settings)."""
+
+    @property
+    def task_name(self) -> str:
+        """The task's name."""
+
+    @property
+    def doc_id(self) -> int:
+        """The doc's position in the task."""
+
+    @property
+    def idx(self) -> int:
+        """Which of the doc's requests it is."""
+
+
 class LanguageModel(Protocol):
     """All that is used of a model: that part of lm-eval's `LM`, and what each request cost.
 
-    `requests` are lm-eval's `Instance`s: `request.args` is (context, continuation), (text,) or
-    (context, generation settings), and (`request.task_name`, `request.doc_id`, `request.idx`) is
-    the key of its usage. A subclass of `lm_eval.api.model.LM` has `rank` and `world_size` from
+    A subclass of `lm_eval.api.model.LM` has `rank` and `world_size` from
     there; anything else sets them to 0 and 1.
     """
 
@@ -28,13 +49,13 @@ class LanguageModel(Protocol):
     def world_size(self) -> int:
         """1, for the same reason."""
 
-    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Request]) -> list[tuple[float, bool]]:
         """Of each continuation: its log-likelihood in nats, and whether it is the greedy one."""
 
-    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+    def loglikelihood_rolling(self, requests: list[Request]) -> list[float]:
         """The log-likelihood of each whole text in nats; only some of lm-eval's own tasks ask."""
 
-    def generate_until(self, requests: list[Any]) -> list[str]:
+    def generate_until(self, requests: list[Request]) -> list[str]:
         """A text that continues each context, up to a stop string of its settings."""
 
     def take_usage(self) -> dict[UsageKey, RequestUsage]:

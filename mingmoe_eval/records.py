@@ -338,6 +338,17 @@ class TaskResult:
         """The headline number."""
         return self.metrics[self.main_metric]
 
+    @property
+    def shortfall(self) -> str:
+        """Why this is no finished result; empty where it is one.
+
+        More than 0.1 % of the docs failed, or nothing stands behind the headline number, whatever
+        the reason: an unknown scorer, no docs, a metric that is NaN.
+        """
+        if self.counts.failed_share > 1e-3:
+            return f"{self.counts.failed} of {self.counts.docs} docs failed"
+        return "no doc has a score" if not self.main.n or math.isnan(self.main.value) else ""
+
     def to_json(self) -> JsonDict:
         """A plain dict that `from_json` reads back."""
         return dataclasses.asdict(self)
@@ -380,11 +391,9 @@ class Run:
 
     @property
     def incomplete(self) -> tuple[str, ...]:
-        """Tasks that did not run, or of whose docs more than 0.1 % failed."""
-        failing = [
-            name for name, result in self.leaves.items() if result.counts.failed_share > 1e-3
-        ]
-        return (*self.missing_tasks, *failing)
+        """Tasks that did not run, that have no score, or of whose docs more than 0.1 % failed."""
+        short = [name for name, result in self.leaves.items() if result.shortfall]
+        return (*self.missing_tasks, *short)
 
     @property
     def marks(self) -> tuple[str, ...]:

@@ -52,7 +52,11 @@ def rescore(
         )
         samples[task] = scoring.distinct_ids([_again(sample, own) for sample in old])
         results[task] = _fold(run.results[task], samples[task], own)
-    groups = [catalog.definitions[name] for name, r in run.results.items() if r.is_group]
+    grouped = [name for name, result in run.results.items() if result.is_group]
+    for name in grouped:
+        if name not in catalog.definitions:
+            refused(f"{name}: no group of ours, so that nobody knows how it is made")
+    groups = [catalog.definitions[name] for name in grouped if name in catalog.definitions]
     return Run(
         name=name or "-".join([run.name, "rescored", *changes.values()]),
         spec=run.spec,
@@ -75,7 +79,7 @@ def _settings(run: Run, catalog: TaskCatalog, task: str) -> TaskSettings | None:
     None for tasks of lm-eval's own.
     """
     if task in catalog.definitions:
-        return catalog.definitions[task].settings
+        return catalog.definitions[task].settings if catalog.scores(task) else None
     if run.results[task].suite != "choice":
         return None
     form = run.provenance.get("tasks", {}).get(task, {}).get("form", "direct")

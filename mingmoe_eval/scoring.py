@@ -71,6 +71,8 @@ def suite_named(name: str) -> Suite:
         from mingmoe_eval.promptcblue import scoring as promptcblue
 
         return cast(Suite, promptcblue)
+    if not name:
+        raise DataError("its tasks name no suite: each keeps lm-eval's score, and no mean is made")
     raise DataError(f"no suite named {name!r}; the suites are 'choice' and 'promptcblue'")
 
 

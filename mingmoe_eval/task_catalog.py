@@ -63,6 +63,10 @@ class TaskCatalog:
         """All names, sorted."""
         return sorted(self.definitions)
 
+    def scores(self, name: str) -> bool:
+        """Whether a suite of ours scores the task of that name; else its scores are lm-eval's."""
+        return name in self.definitions and bool(self.definitions[name].settings.suite)
+
     def leaves_of(self, name: str) -> list[str]:
         """The leaf tasks below a name, in the order of the definitions, each once."""
         definition = self.definitions[name]

@@ -1,5 +1,6 @@
 """What each door relies on inside its library: a release that takes one away fails by its name."""
 
+import importlib
 import inspect
 import warnings
 from pathlib import Path
@@ -9,8 +10,13 @@ import peft
 import pytest
 import torch
 import transformers
+from doubles import ScriptedLM
+from lm_eval.api.task import ConfigurableTask
 from tiny_checkpoints import save_base
 
+from mingmoe_eval.data_sources import Docs
+from mingmoe_eval.harness import lm_eval_door
+from mingmoe_eval.language_model import Request
 from mingmoe_eval.molora import accelerate_door, load_model, peft_door
 from mingmoe_eval.training import trainer
 from mingmoe_eval.workers import ray_cluster
@@ -107,6 +113,7 @@ def test_an_offloaded_layer_keeps_its_hook_where_the_door_looks_for_it():
         ("peft", "molora/peft_door.py"),
         ("accelerate", "molora/accelerate_door.py"),
         ("ray", "workers/ray_cluster.py"),
+        ("lm_eval", "harness/lm_eval_door.py"),
     ],
 )
 def test_nothing_else_imports(library, door):
@@ -119,3 +126,69 @@ def test_nothing_else_imports(library, door):
         or line.strip().startswith((f"from {library}.", f"import {library}."))
     }
     assert importing == {door}
+
+
+@pytest.mark.parametrize("name", lm_eval_door.RELIES_ON)
+def test_lm_eval_has(name):
+    module, _, attribute = name.partition(":")
+    assert resolved(importlib.import_module(f"lm_eval.{module}"), attribute) is not None
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """A task of lm-eval's kind, asked with its own scoring in force."""
+    rows = Docs([{"q": "1+1?", "choices": ["1", "2"], "answer": 1}])
+    task = ConfigurableTask(
+        config={
+            "task": "sums",
+            "custom_dataset": lambda **_: {"test": rows, "dev": rows},
+            "test_split": "test",
+            "fewshot_split": "dev",
+            "output_type": "multiple_choice",
+            "doc_to_text": "q",
+            "doc_to_choice": "choices",
+            "doc_to_target": "answer",
+            "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+            "metadata": {"version": 1.0},
+        }
+    )
+    results = lm_eval_door.ask(ScriptedLM(), "sums", task, limit=None, chat=False, log_samples=True)
+    return task, results
+
+
+@pytest.mark.parametrize("name", lm_eval_door.OF_A_TASK)
+def test_a_loaded_task_of_lm_evals_has(asked, name):
+    assert hasattr(asked[0], name)
+
+
+def test_a_task_says_what_its_shots_are_drawn_from(asked):
+    assert asked[0].fewshot_cfg.split == "dev"
+    assert len(asked[0].sampler.df) == 1
+
+
+@pytest.mark.parametrize("name", lm_eval_door.OF_A_REQUEST)
+def test_a_request_of_lm_evals_has(asked, name):
+    first, second = asked[0].instances
+    assert hasattr(first, name)
+    assert (first.task_name, first.doc_id, first.idx, second.idx) == ("sums", 0, 0, 1)
+    assert second.args == ("1+1?", " 2")
+    assert second.resps == [(-1.0, False)]
+
+
+@pytest.mark.parametrize("key", lm_eval_door.OF_RESULTS)
+def test_lm_evals_results_have(asked, key):
+    assert key in asked[1]
+    assert asked[1]["results"]["sums"]["acc,none"] == 0.0
+    assert asked[1]["higher_is_better"]["sums"]["acc"] is True
+
+
+@pytest.mark.parametrize("key", lm_eval_door.OF_A_LOGGED_SAMPLE)
+def test_a_sample_that_lm_eval_logs_has(asked, key):
+    (logged,) = asked[1]["samples"]["sums"]
+    assert key in logged
+    assert logged["metrics"] == ["acc"]
+
+
+@pytest.mark.parametrize("name", [n for n in vars(Request) if not n.startswith("_")])
+def test_what_models_read_of_a_request_is_what_lm_eval_gives(name):
+    assert name in (*lm_eval_door.OF_A_REQUEST, "args")

@@ -69,11 +69,12 @@ def test_one_non_finite_log_likelihood_makes_the_response_non_finite(bad):
 
 @pytest.mark.parametrize(
     ("docs", "failed", "incomplete"),
-    [(1000, 0, False), (1000, 1, False), (1000, 2, True), (10, 1, True), (0, 0, False)],
+    [(1000, 0, False), (1000, 1, False), (1000, 2, True), (10, 1, True), (0, 0, True)],
 )
 def test_a_run_is_incomplete_past_one_failed_doc_in_a_thousand(docs, failed, incomplete):
     counts = Counts(docs=docs, failed=failed)
-    result = TaskResult(task="t", main_metric="score", metrics={}, counts=counts)
+    score = MetricValue(value=0.5, n=docs - failed)
+    result = TaskResult(task="t", main_metric="score", metrics={"score": score}, counts=counts)
     run = Run(
         name="r",
         spec=RunSpec(model="m", tasks=("t",)),

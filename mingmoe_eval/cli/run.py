@@ -16,7 +16,7 @@ import typer
 from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_INTERRUPTED
 from mingmoe_eval.engine.served_address import is_served, model_in_words, without_credentials
 from mingmoe_eval.errors import CheckpointError, UsageError
-from mingmoe_eval.records import RunSpec
+from mingmoe_eval.records import Run, RunSpec
 
 if TYPE_CHECKING:
     from mingmoe_eval.evaluation import OpenModel, Watch
@@ -265,7 +265,7 @@ def _run(
     print(f"{folder}: saved after {seconds:.1f} s", file=sys.stderr)
     if run.incomplete:
         print(
-            f"incomplete: {', '.join(run.incomplete)} (failed docs are listed in "
+            f"incomplete: {', '.join(_short(run))} (failed docs are listed in "
             f"{folder / 'samples'}); the regression gate and the table refuse this run. Ask the "
             f"failed docs again with:\n  {_resume_command(folder)}",
             file=sys.stderr,
@@ -273,12 +273,17 @@ def _run(
     return not run.incomplete
 
 
+def _short(run: Run) -> list[str]:
+    """The incomplete tasks, each with what it is short of."""
+    told = ((name, run.results.get(name)) for name in run.incomplete)
+    return [f"{name}: {result.shortfall if result else 'did not run'}" for name, result in told]
+
+
 def _resume_command(folder: Path) -> str:
     return f"mingmoe-eval run --resume {shlex.quote(str(folder))}"
 
 
 def _write_page(run: object, folder: Path) -> None:
-    from mingmoe_eval.records import Run
     from mingmoe_eval.report import render_report
     from mingmoe_eval.run_store import load_overlap
 

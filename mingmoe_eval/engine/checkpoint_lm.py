@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from jinja2.exceptions import TemplateError
-from lm_eval.api.model import LM
 
 from mingmoe_eval.engine.backend import (
     Answers,
@@ -23,6 +22,7 @@ from mingmoe_eval.engine.prompts import PromptMaker
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokenisation, Tokens
 from mingmoe_eval.errors import UsageError
+from mingmoe_eval.harness.lm_eval_door import LM
 from mingmoe_eval.records import JsonDict, RequestUsage
 from mingmoe_eval.routing.account import RoutingSink
 from mingmoe_eval.routing.record import RoutingRecord, RunRouting

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from lm_eval.api.model import LM
 
 from mingmoe_eval.engine.prompts import before_stop, generation_settings
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
@@ -43,6 +42,7 @@ from mingmoe_eval.engine.served_protocol import (
     trial_question,
 )
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
+from mingmoe_eval.harness.lm_eval_door import LM
 from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 from mingmoe_eval.records import JsonDict, RequestUsage
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mingmoe_eval.errors import RunStoreError, offence_list
-from mingmoe_eval.harness.results import foreign_result, foreign_samples, lower_is_better
+from mingmoe_eval.harness.results import foreign_result, foreign_samples
 from mingmoe_eval.json_files import JsonFault, parse_lines, read_object
 from mingmoe_eval.records import JsonDict, Run, RunSpec, Sample, TaskResult
 from mingmoe_eval.run_store import write_json, write_json_lines
-from mingmoe_eval.scoring import distinct_ids
 
 _NO_METRICS = frozenset(
     (
@@ -93,8 +92,7 @@ def _stamp(run: Run) -> str:
 def _samples(task: str, file: Path, results: Mapping[str, Any]) -> list[Sample]:
     with _as_lm_eval_writes(file):
         logged = list(_read_lines(file))
-        lower = lower_is_better(results, task)
-        return distinct_ids(foreign_samples(task, logged, {}, lower_is_better=lower))
+        return foreign_samples(task, results, {}, logged=logged)
 
 
 @contextmanager

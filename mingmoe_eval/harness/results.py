@@ -15,7 +15,7 @@ from mingmoe_eval.records import (
     TaskResult,
     fingerprint,
 )
-from mingmoe_eval.scoring import count, failure_of
+from mingmoe_eval.scoring import count, distinct_ids, failure_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,25 +55,29 @@ def answers(
 
 def foreign_samples(
     task: str,
-    logged: Sequence[Mapping[str, Any]],
+    results: Mapping[str, Any],
     usage: Mapping[UsageKey, RequestUsage],
     *,
-    lower_is_better: Collection[str] = (),
+    logged: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[Sample]:
-    """Samples of a task of lm-eval's own, scored by its own metrics.
+    """Samples of a task that lm-eval scores, by its own metrics.
 
     The score is the first metric that is a number doc by doc and of which more is better; a doc
     without such a number fails. Where no metric is one, no sample has a score.
+
+    Args:
+        task: The task's name.
+        results: lm-eval's result dict.
+        usage: What each request cost.
+        logged: What lm-eval logged of each doc; default: as the results have it.
     """
-    entries = list(first_filter(logged))
-    metric = _score_metric(entries, lower_is_better)
-    return [_foreign_sample(task, entry, _answer(task, entry, usage), metric) for entry in entries]
-
-
-def lower_is_better(results: Mapping[str, Any], task: str) -> frozenset[str]:
-    """The metrics of a task, such as an error rate, of which less is better."""
+    entries = list(first_filter(results["samples"][task] if logged is None else logged))
     directions = results.get("higher_is_better", {}).get(task, {})
-    return frozenset(name for name, higher in directions.items() if higher is False)
+    lower = {name for name, higher in directions.items() if higher is False}
+    metric = _score_metric(entries, lower)
+    return distinct_ids(
+        [_foreign_sample(task, entry, _answer(task, entry, usage), metric) for entry in entries]
+    )
 
 
 def foreign_result(

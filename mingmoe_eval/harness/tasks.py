@@ -7,7 +7,7 @@ both are set here.
 import difflib
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,8 @@ from mingmoe_eval.errors import (
 from mingmoe_eval.exams import prompts
 from mingmoe_eval.exams.loading import load_exam_file
 from mingmoe_eval.exams.option_orders import OptionOrders
+from mingmoe_eval.harness import lm_eval_door
+from mingmoe_eval.language_model import LanguageModel
 from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.locations import tasks_dir
 from mingmoe_eval.records import RunSpec, TaskSettings
@@ -48,9 +50,26 @@ class HarnessTask:
         return int(self.task.get_config("num_fewshot") or 0)
 
     @property
+    def output_type(self) -> str:
+        """What it asks of a model, as lm-eval calls it: `generate_until`, for instance."""
+        return str(self.task.OUTPUT_TYPE)
+
+    @property
     def is_ours(self) -> bool:
-        """False for a task that comes with lm-eval."""
+        """False for a task without a suite, whose scores are lm-eval's."""
         return bool(self.settings.suite)
+
+    @quiet_libraries()
+    def ask(self, lm: LanguageModel, *, limit: int | None, chat: bool) -> Mapping[str, Any]:
+        """Put its questions to a model; gives lm-eval's result dict."""
+        return lm_eval_door.ask(
+            lm, self.name, self.task, limit=limit, chat=chat, log_samples=not self.is_ours
+        )
+
+    @property
+    def requests(self) -> list[Any]:
+        """lm-eval's requests, which hold the answers once the task was asked."""
+        return list(self.task.instances)
 
 
 def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], tuple[str, ...]]:
@@ -59,8 +78,6 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
     Raises:
         MingMoeError: listing every task whose data or shots cannot be had.
     """
-    from lm_eval.tasks import TaskManager
-
     metadata = {
         "data_dir": spec.data_dir,
         "sample": spec.sample,
@@ -69,8 +86,8 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
         **_option_orders(selection, spec),
     }
     # Only the folders that are needed: lm-eval parses every YAML below what it is given.
-    folders = sorted({str(d.path.parent) for d in selection.leaves if d.exam is None})
-    ours = TaskManager(include_path=list(folders), include_defaults=False, metadata=metadata)
+    folders = sorted({d.path.parent for d in selection.leaves if d.exam is None})
+    ours = lm_eval_door.index_of(folders, metadata)
     loaded: list[HarnessTask] = []
     passed_over: list[str] = []
     faults: list[MingMoeError] = []
@@ -120,11 +137,14 @@ def _load(
     manager: Any, definition: TaskDefinition, settings: TaskSettings, spec: RunSpec
 ) -> HarnessTask:
     name = definition.name
-    with _own_errors():
-        asked = name if definition.exam is None else _exam_file_config(definition)
-        task = manager.load([asked])["tasks"][name]
-    # lm-eval's own scoring is for its own command: samples are scored from responses, once.
-    task.process_results = lambda doc, results: {}
+    if not settings.suite:
+        task = _loaded(manager, name)[name]
+    else:
+        with _own_errors():
+            asked = name if definition.exam is None else _exam_file_config(definition)
+            task = lm_eval_door.load(manager, asked)[name]
+        # Its YAML's own scoring is for lm-eval's command: here a suite scores responses, once.
+        task.process_results = lambda doc, results: {}
     ready = HarnessTask(name=name, task=task, settings=settings)
     _set_shots(ready, spec)
     return ready
@@ -132,8 +152,6 @@ def _load(
 
 def _exam_file_config(definition: TaskDefinition) -> dict[str, Any]:
     """A task of lm-eval's for a file of questions: the form that our own exams have."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     exam, form = definition.exam, definition.settings.form
     assert exam is not None
     base = {"direct": "_direct.yaml", "letters": "_letters.yaml", "cot": "_cot.yaml"}[form]
@@ -146,7 +164,7 @@ def _exam_file_config(definition: TaskDefinition) -> dict[str, Any]:
         ("en", "cot"): prompts.english_reasoning,
     }
     return {
-        **load_yaml(tasks_dir() / "exams" / base),
+        **lm_eval_door.read_yaml(tasks_dir() / "exams" / base),
         "task": definition.name,
         "custom_dataset": functools.partial(load_exam_file, exam),
         "doc_to_text": asked[definition.settings.language, form],
@@ -219,9 +237,7 @@ def _foreign_tasks(names: tuple[str, ...], spec: RunSpec) -> list[HarnessTask]:
             f"{', '.join(names)}: not a task of ours, and lm-eval's own take no --sample, "
             "--data-dir or --split (list ours with `mingmoe-eval tasks`)"
         )
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager()
+    manager = lm_eval_door.index_of_its_own()
     known = [*load_catalog().names, *manager.all_tasks]
     for name in names:
         if name not in manager.all_tasks:
@@ -243,7 +259,7 @@ def _loaded(manager: Any, name: str) -> dict[str, Any]:
     """
     with _own_errors():
         try:
-            return dict(manager.load([name])["tasks"])
+            return lm_eval_door.load(manager, name)
         except MingMoeError:
             raise
         except Exception as error:

@@ -172,7 +172,7 @@ def _results(
     results: dict[str, TaskResult] = {}
     kept: dict[str, list[Sample]] = {}
     for task, samples in run.samples.items():
-        if task not in catalog.definitions:
+        if not catalog.scores(task):
             refused(f"{task}: lm-eval's own tasks keep its scores")
         elif some := [sample for sample in samples if keep(sample) and not sample.variant]:
             kept[task] = some

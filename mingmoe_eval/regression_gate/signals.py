@@ -46,7 +46,7 @@ def missing_parts(baseline: Run, candidate: Run) -> Iterator[Finding]:
     for task in candidate.incomplete:
         text = "the candidate's run is incomplete here"
         if (result := candidate.results.get(task)) is not None:
-            text += f": {result.counts.failed} of {result.counts.docs} docs failed"
+            text += f": {result.shortfall}"
         yield Finding(kind="incomplete", task=task, text=text)
     for task, result in baseline.leaves.items():
         if task not in candidate.leaves:

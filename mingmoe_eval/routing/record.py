@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mingmoe_eval.language_model import Request
 from mingmoe_eval.records import JsonDict
 from mingmoe_eval.routing import expert_use
 from mingmoe_eval.routing.account import RoutingSink
@@ -82,13 +83,6 @@ class RunRouting:
             "tasks": {name: _task_json(self.layout, sums) for name, sums in self.tasks.items()},
             "metrics": routing_metrics(self),
         }
-
-
-class Request(Protocol):
-    """As much of lm-eval's Instance as says whose an answer is."""
-
-    task_name: str
-    doc_id: int
 
 
 Routed = tuple[Request, bytes]
