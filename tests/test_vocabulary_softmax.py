@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_language_models import make_model
@@ -65,6 +66,20 @@ def test_a_head_s_slices_are_its_logits(family, columns):
     assert [first for first, _ in parts] == list(range(0, model.config.vocab_size, columns))
     whole = torch.cat([logits for _, logits in parts], dim=1)
     assert torch.allclose(whole, model.logits(hidden), atol=1e-5)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_head_whose_inputs_are_brought_to_it_has_slices_and_a_fetched_one_has_none(offload):
+    language_model = make_model()
+    head = language_model.lm_head
+    kept = {"weight": head.weight.detach().clone()}
+    model = CausalModel(language_model)
+    add_hook_to_module(head, AlignDevicesHook("cpu", offload=offload, weights_map=kept))
+    assert model.head_can_be_sliced is not offload
+    hidden = torch.randn(3, model.config.hidden_size)
+    parts = [logits for _, logits in model.logit_slices(hidden, 100)]
+    assert len(parts) == (1 if offload else 4)
+    assert torch.allclose(torch.cat(parts, 1), hidden @ kept["weight"].T, atol=1e-5)
 
 
 def test_a_head_that_does_more_than_multiply_is_called_whole():

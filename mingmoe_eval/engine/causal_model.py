@@ -217,7 +217,8 @@ class CausalModel:
             return
         # Slice by slice: a second head in fp32 would take gigabytes beside a large vocabulary.
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        weight, bias, hidden = self._head.weight, self._head.bias, hidden.to(wide)
+        weight, bias = self._head.weight, self._head.bias
+        hidden = hidden.to(weight.device, wide)
         for first in range(0, len(weight), columns):
             part = slice(first, first + columns)
             given = None if bias is None else bias[part].to(wide)

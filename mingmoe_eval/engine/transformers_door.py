@@ -14,6 +14,8 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.masking_utils import create_causal_mask
 
+from mingmoe_eval.molora.accelerate_door import only_moves_inputs
+
 __all__ = [
     "OF_INSTANCES",
     "RELIES_ON",
@@ -116,12 +118,13 @@ def does_but_multiply(layer: Any) -> bool:
     """Whether a linear layer has its matrix at hand, and calling it does nothing else.
 
     It does not where it is quantised, fetched from elsewhere when called (accelerate puts another
-    `forward` on the instance), or watched by a hook.
+    `forward` on the instance), or watched by a hook. That its inputs are brought to it, as where a
+    model is spread over several GPUs, is left to the caller.
     """
     return (
         type(layer) is torch.nn.Linear
         and not layer.weight.is_meta
-        and "forward" not in vars(layer)
+        and ("forward" not in vars(layer) or only_moves_inputs(layer))
         and not (layer._forward_hooks or layer._forward_pre_hooks)
     )
 

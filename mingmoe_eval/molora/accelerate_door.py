@@ -16,8 +16,9 @@ RELIES_ON = ("PartialState", "hooks.AlignDevicesHook")
 OF_PROCESSES = ("is_main_process", "num_processes", "wait_for_everyone")
 """Of what `processes` gives."""
 
-HOOK, HOOKS_DEVICE = "_hf_hook", "execution_device"
-"""Where an offloaded module keeps its hook, and the hook the device that it brings weights to."""
+HOOK, HOOKS_DEVICE, HOOKS_OFFLOAD = "_hf_hook", "execution_device", "offload"
+"""Where a module keeps its hook, and the hook the device where the module computes, and whether its
+weights are brought there for each call."""
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -28,6 +29,15 @@ def device_of(module: nn.Module) -> torch.device:
         hook = getattr(module, HOOK, None)
         return torch.device(getattr(hook, HOOKS_DEVICE, None) or "cpu")
     return device
+
+
+def only_moves_inputs(module: nn.Module) -> bool:
+    """Whether a hook of accelerate's does no more than bring a module's inputs to its weights.
+
+    So it is for a layer of a model that is spread over several GPUs.
+    """
+    hook = getattr(module, HOOK, None)
+    return type(hook).__name__ == "AlignDevicesHook" and not getattr(hook, HOOKS_OFFLOAD, True)
 
 
 def processes() -> Any:
