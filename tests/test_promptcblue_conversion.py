@@ -164,6 +164,43 @@ def test_a_row_of_any_other_shape_is_named(row, tmp_path):
         convert(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("task", "rows"),
+    [
+        (
+            "CHIP-CDEE",
+            [
+                {
+                    "text": "痛",
+                    "event": [
+                        {
+                            "core_name": "痛",
+                            "tendency": "",
+                            "character": "突发",
+                            "anatomy_list": [],
+                        }
+                    ],
+                }
+            ],
+        ),
+        (
+            "IMCS-V2-SR",
+            {
+                "1": {
+                    "dialogue": [
+                        {"speaker": "患者", "sentence": "痛", "local_implicit_info": {"痛": "-1"}}
+                    ]
+                }
+            },
+        ),
+    ],
+)
+def test_a_value_that_would_be_read_as_another_is_refused(task, rows, tmp_path):
+    (tmp_path / f"{task}_dev.json").write_text(json.dumps(rows), "utf-8")
+    with pytest.raises(DataError, match=r"row 1: (TypeError|KeyError)"):
+        convert(tmp_path)
+
+
 def test_a_sentence_without_entities_in_a_labelled_file_is_gold(tmp_path):
     rows = [
         {"text": "无特殊", "entities": []},

@@ -15,6 +15,7 @@ from mingmoe_eval.promptcblue.label_sets import (
     QIC_INTENTS,
     QQR_RELATIONS,
     QTR_GRADES,
+    SR_STATUSES,
 )
 
 
@@ -27,6 +28,7 @@ IMCS_NER = _in_order(
     ("Drug", "Operation", "Drug_Category", "Symptom", "Medical_Examination"), IMCS_NER_TYPES
 )
 MDCFNPC = _in_order(("阳性", "阴性", "其他", "不标注"), MDCFNPC_STATUSES)
+SR = _in_order(("0", "1", "2"), SR_STATUSES)
 STS = {"1": "是的", "0": "不是"}
 IR = {"1": "相关", "0": "不相关"}
 QTR = _in_order(("0", "1", "2", "3"), QTR_GRADES)

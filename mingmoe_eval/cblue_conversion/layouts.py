@@ -140,13 +140,19 @@ def read_cdee(row: Row, number: str, chance: random.Random) -> Example:
         answer=[
             {
                 "主体词": event["core_name"] or "",
-                "发生状态": event["tendency"],
-                "描述词": list(event["character"]),
-                "解剖部位": list(event["anatomy_list"]),
+                "发生状态": event["tendency"] or "",
+                "描述词": _texts(event["character"]),
+                "解剖部位": _texts(event["anatomy_list"]),
             }
             for event in row["event"]
         ],
     )
+
+
+def _texts(values: Any) -> list[str]:
+    if not isinstance(values, list):  # of a text, every character would be an item
+        raise TypeError(f"{values!r} is not a list")
+    return values
 
 
 def read_mdcfnpc(row: Row, number: str, chance: random.Random) -> Example:
@@ -285,7 +291,7 @@ def _symptoms(turn_id: str, before: Sequence[_Turn], turn: _Turn) -> Example:
         task="IMCS-V2-SR",
         sample_id=turn_id,
         slots={"history": _written(before) or "（无）", "text": _written([turn])},
-        answer=[{"entity": s, "attr": SR_STATUSES[int(code)]} for s, code in symptoms.items()],
+        answer=[{"entity": s, "attr": codes.SR[str(code)]} for s, code in symptoms.items()],
         choices=SR_STATUSES,
     )
 
