@@ -146,12 +146,12 @@ def test_a_line_tells_task_share_rate_and_time_left():
     assert work.line() == "loading the model: 1 min 1 s so far"
     work.begin("usmle", 400)
     work.reach(100, 400)  # these were in the store: they say nothing of the rate
-    assert work.line() == "usmle: 100 of 400 (25 %)"
+    assert work.line() == "usmle: 100 of 400 (25 %), 0 s so far"
     clock.seconds += 10
     work.reach(120, 400)
     assert work.line() == "usmle: 120 of 400 (30 %), 2 a second, 2 min 20 s left"
     work.begin("mcmle", 8)
-    assert work.line() == "mcmle: 0 of 8 (0 %)"
+    assert work.line() == "mcmle: 0 of 8 (0 %), 0 s so far"
 
 
 def test_hours_are_told_as_hours():

@@ -112,6 +112,8 @@ class WorkProgress:
             rate = (self._done - before) / (now - since)
             left = (self._total - self._done) / rate
             parts += [f"{rate:.3g} a second", f"{_duration(left)} left"]
+        else:
+            parts.append(f"{_duration(now - self._began)} so far")
         return f"{self._doing}: {', '.join(parts)}"
 
     def _tell_until_the_end(self) -> None:
