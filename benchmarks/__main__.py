@@ -23,6 +23,7 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "training_speed.py": ([], ["--quick"]),
     "score_promptcblue.py": (["--slow"], []),
     "regression_gate.py": ([], ["--trials", "400"]),
+    "intervals.py": ([], ["--trials", "100"]),
     "overlap.py": ([], ["--records", "30000", "--items", "3000"]),
 }
 

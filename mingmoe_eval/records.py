@@ -413,15 +413,20 @@ class Run:
         return pd.DataFrame([s.to_json() for samples in self.samples.values() for s in samples])
 
     def results_frame(self) -> "pd.DataFrame":
-        """The metrics, one a row, as a pandas frame: task, metric, value, low, high, n."""
+        """The metrics, one a row, as a pandas frame.
+
+        Its columns: task, metric, value, low, high, n, unit, better.
+        """
         import pandas as pd
 
         rows = []
         for task, result in self.results.items():
             for metric, value in result.metrics.items():
                 low, high = value.interval or (None, None)
-                rows.append((task, metric, value.value, low, high, value.n))
-        return pd.DataFrame(rows, columns=["task", "metric", "value", "low", "high", "n"])
+                facts = (value.value, low, high, value.n, value.unit, value.better)
+                rows.append((task, metric, *facts))
+        columns = ["task", "metric", "value", "low", "high", "n", "unit", "better"]
+        return pd.DataFrame(rows, columns=columns)
 
 
 def fingerprint(value: Any) -> str:

@@ -300,6 +300,11 @@ def differing(kind):
             return baseline, with_result(candidate, main_metric="acc")
         case "data":
             said["data_fingerprint"] = "e"
+        case "batch":
+            halves = [{"dtype": "float16", "batch_size": size} for size in (1, 8)]
+            return tuple(ran(run, **half) for run, half in zip(two_runs(), halves, strict=True))
+        case "engine" | "dtype" | "attention" | "device":
+            return ran(baseline), ran(candidate, **{kind: "another"})
         case _:
             said[kind] = "another"
     return baseline, dataclasses.replace(candidate, provenance=provenance)
@@ -387,3 +392,57 @@ def test_20_000_samples_compare_in_under_five_seconds(graded):
     started = time.process_time()
     compare(*runs)
     assert time.process_time() - started < 5
+
+
+# What ran the model
+
+
+def ran(run, **model):
+    known = {"class": "Qwen2ForCausalLM", "dtype": "float32", "attention": "sdpa", "device": "cpu"}
+    return dataclasses.replace(run, provenance={**run.provenance, "model": {**known, **model}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "text"),
+    [
+        ("dtype", {"dtype": "bfloat16"}, "'float32' against 'bfloat16'"),
+        ("attention", {"attention": "eager"}, "'sdpa' against 'eager'"),
+        ("device", {"device": "cuda:1"}, "'cpu' against 'cuda'"),
+        ("engine", {"class": None, "served_by": "http://h/v1"}, "'transformers' against 'served'"),
+        ("engine", {"engine": "vllm"}, "'transformers' against 'vllm'"),
+    ],
+)
+def test_the_same_weights_on_another_engine_are_named_and_refused(kind, model, text):
+    baseline, candidate = two_runs()
+    baseline, candidate = ran(baseline), ran(candidate, **model)
+    with pytest.raises(IncomparableRunsError) as refused:
+        compare(baseline, candidate)
+    assert f"every task: {text} [{kind}]" in str(refused.value)
+    assert f"--allow {kind}" in str(refused.value)
+    allowed = compare(baseline, candidate, allow=frozenset([kind])).allowed
+    assert [difference.kind for difference in allowed] == [kind]
+
+
+def test_the_batch_size_differs_where_it_moves_numbers():
+    def kinds(before, after):
+        baseline, candidate = two_runs()
+        try:
+            compare(ran(baseline, **before), ran(candidate, **after))
+        except IncomparableRunsError as refused:
+            return str(refused).count("[batch]")
+        return 0
+
+    assert kinds({"batch_size": 1}, {"batch_size": 8}) == 0  # float32
+    half = {"dtype": "bfloat16"}
+    assert kinds({**half, "batch_size": 1}, {**half, "batch_size": 8}) == 1
+    invariant = {**half, "batch_invariant": True}
+    assert kinds({**invariant, "batch_size": 1}, {**invariant, "batch_size": 8}) == 0
+    assert kinds({**half, "device": "cuda:0"}, {**half, "device": "cuda:1"}) == 0
+
+
+def test_what_one_run_does_not_say_of_its_engine_is_no_difference():
+    baseline, candidate = two_runs()
+    assert compare(ran(baseline), candidate).allowed == ()
+    served = {"engine": "served", "dtype": None, "attention": None, "device": None}
+    allowed = compare(ran(baseline), ran(candidate, **served), allow=frozenset(["engine"])).allowed
+    assert [difference.kind for difference in allowed] == ["engine"]

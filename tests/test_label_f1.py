@@ -1,5 +1,7 @@
 """F1 over labels, against scikit-learn's report without a list of labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
 from mingmoe_eval.metrics.label_f1 import MACRO_F1, count_label, label_metrics
-from mingmoe_eval.metrics.metric import tabulate, total_of
+from mingmoe_eval.metrics.metric import ClassMean, tabulate, total_of
 from mingmoe_eval.metrics.resampling import without_each
 
 PAIRS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcdef")), min_size=1)
@@ -85,6 +87,23 @@ def test_a_rare_class_that_is_right_leaves_doubt():
     metric = MACRO_F1.of(right)
     assert metric.value == 1
     assert metric.interval == pytest.approx((1 - np.hypot(0.1682, 0.7935) / 2, 1), abs=1e-4)
+
+
+def test_a_jackknifed_number_that_is_no_share_has_the_normal_interval():
+    # Ten times the macro F1: ten times its standard error, and room up to 10.
+    def ten_times(totals):
+        return 10 * MACRO_F1.value.of_class(totals)
+
+    gold = [str(i % 4) for i in range(80)]
+    docs = [count_label(g, g if i % 3 else "0") for i, g in enumerate(gold)]
+    value = ClassMean(ten_times, MACRO_F1.value.weight)
+    number = replace(MACRO_F1, value=value, unit="number", range=(0.0, 10.0)).of(docs)
+    left_out = without_each(tabulate(docs), MACRO_F1)
+    error = np.sqrt(79 / 80 * ((left_out - left_out.mean()) ** 2).sum())
+    reach = 10 * 1.959964 * error
+    assert number.value == pytest.approx(10 * MACRO_F1.of(docs).value)
+    assert number.interval == pytest.approx((number.value - reach, number.value + reach), abs=1e-5)
+    assert number.interval_method == "jackknife, normal"
 
 
 def test_one_doc_proves_little_either_way():

@@ -16,7 +16,7 @@ from mingmoe_eval.exams import scoring as exams
 from mingmoe_eval.exams.robustness import POSITION_BIAS
 from mingmoe_eval.harness.files import read_output, write_output
 from mingmoe_eval.metrics.label_f1 import count_label, label_metrics
-from mingmoe_eval.metrics.metric import ClassMean, Metric, mean_of_sums, tabulate
+from mingmoe_eval.metrics.metric import ClassMean, Metric, mean_of_sums, tabulate, tabulate_sides
 from mingmoe_eval.metrics.of_lm_eval import foreign_metric
 from mingmoe_eval.metrics.resampling import Bootstrap, Mean
 from mingmoe_eval.metrics.showing import best_first, common_direction
@@ -110,7 +110,7 @@ def coverage(metric, draw, samples=600):
 
 
 # Three standard errors of a share of 600 around 0.95 are 0.027: the figures of many more samples,
-# in benchmarks/label_intervals.md, lie between 0.93 and 0.97.
+# in benchmarks/intervals.md, lie between 0.93 and 0.97.
 @pytest.mark.parametrize("average", ["macro", "weighted"])
 @pytest.mark.parametrize(
     "kind", [{}, {"invented": 0.4}, {"invented": 0.8}, {"wrong": 0.03}], ids=str
@@ -127,6 +127,25 @@ def test_the_bootstrap_would_lie_beside_the_value_of_a_chatty_model():
     number = metric.of(docs)
     assert low > number.value
     assert number.interval[0] < number.value
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    docs=st.lists(st.tuples(st.sampled_from("abc"), LABEL, LABEL), min_size=1, max_size=30),
+    average=st.sampled_from(["macro", "weighted"]),
+)
+def test_the_interval_of_a_difference_holds_it_and_follows_the_two_sides(docs, average):
+    metric = label_metrics(average)[2]
+    sides = [[count_label(gold, said[side]) for gold, *said in docs] for side in (0, 1)]
+    paired = metric.resampling.difference(
+        *tabulate_sides(sides), metric, level=0.95, rng=np.random.default_rng(0)
+    )
+    before, after = (metric.of(side) for side in sides)
+    assert paired.baseline == pytest.approx(before.value, abs=1e-12)
+    assert paired.candidate == pytest.approx(after.value, abs=1e-12)
+    low, high = paired.interval
+    assert -1 <= low <= paired.difference <= high <= 1
+    assert high - low > 1e-6
 
 
 # A new main metric is one record: here how many letters are missing or too many.
@@ -227,7 +246,7 @@ def test_a_new_main_metric_has_its_best_marked_in_the_report(letters_off, tmp_pa
     assert '<span class="value">0.4</span>' in best
     assert '<small class="delta down"' in page
     assert '<small class="delta up"' not in page
-    assert "letters missing or too many ↓" in page
+    assert '<th scope="row" title="letters missing or too many">letters ↓</th>' in page
     assert "360.0" not in page
 
 

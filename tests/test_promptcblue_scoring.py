@@ -245,6 +245,18 @@ def test_gold_itself_is_right_by_tags(folder):
         assert {row.value for row in tags.values()} <= {1.0}
 
 
+def test_one_doc_leaves_doubt_in_the_score_and_in_every_breakdown():
+    for name, samples in samples_of("mixed_0").items():
+        alone = samples[:1]
+        folded = scoring.fold(alone, SUITE)
+        tables = scoring.breakdowns(alone, SUITE)
+        of_labels = [*tables.get("label", {}).values(), *tables.get("section", {}).values()]
+        for value in (*folded.values(), *of_labels):
+            low, high = value.interval
+            assert 0 <= low <= value.value <= high <= 1, name
+            assert high - low > 0.5, name
+
+
 def test_breakdowns_name_what_is_malformed():
     tables = scoring.breakdowns(ner_samples("疾病实体:肺炎\n手术实体：无"), SUITE)
     assert {kind: row.value for kind, row in tables["malformed"].items()} == {

@@ -16,7 +16,8 @@ def compare(
         list[str] | None,
         typer.Option(
             help="A kind of difference between the runs to override, recorded in the output: "
-            "tasks, docs, prompt, fewshot, form, reading, profile, version, data or metric."
+            "tasks, docs, prompt, fewshot, form, reading, profile, version, data, metric, engine, "
+            "dtype, attention, device or batch."
         ),
     ] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,

@@ -20,6 +20,11 @@ KINDS = {
     "version": "version of the task's definition",
     "data": "fingerprint of the data files",
     "metric": "main metric",
+    "engine": "what ran the model: this program, a server, lm-eval",
+    "dtype": "precision of the weights, such as bfloat16 against float32",
+    "attention": "implementation of attention",
+    "device": "kind of device, such as cpu against cuda",
+    "batch": "batch size, where it moves numbers: below float32 and without batch invariance",
 }
 """What may be allowed to differ, by the name that `--allow` takes."""
 
@@ -91,11 +96,51 @@ def find_differences(baseline: Run, candidate: Run) -> Iterator[Difference]:
         if (task in baseline.leaves) != (task in candidate.leaves):
             owner = baseline if task in baseline.leaves else candidate
             yield Difference(kind="tasks", task=task, text=f"only {owner.name} has this task")
+    yield from _engine_differences(baseline, candidate)
     for task in shared_tasks(baseline, candidate):
         yield from _setting_differences(task, baseline, candidate)
         yield from _doc_differences(
             task, baseline.samples.get(task, ()), candidate.samples.get(task, ())
         )
+
+
+def _engine_differences(baseline: Run, candidate: Run) -> Iterator[Difference]:
+    """In what ran the model; of weights that are the same, these alone move scores.
+
+    Only what both runs know is held against each other: a server says nothing of its precision.
+    """
+    mine, theirs = _how_it_ran(baseline), _how_it_ran(candidate)
+    for kind, value in mine.items():
+        if None not in (value, theirs[kind]) and value != theirs[kind]:
+            text = f"{_shown(value)} against {_shown(theirs[kind])}"
+            yield Difference(kind=kind, task="every task", text=text)
+
+
+def _how_it_ran(run: Run) -> dict[str, str | None]:
+    """By kind of difference; None is unknown, or of no account."""
+    said = run.provenance.get("model")
+    model: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
+    dtype, device = model.get("dtype"), model.get("device")
+    # Rounding in float32 is too small to turn an answer; below it, a batch of another shape may.
+    steady = dtype in (None, "float32") or model.get("batch_invariant")
+    return {
+        "engine": _engine(run, model),
+        "dtype": dtype and str(dtype),
+        "attention": model.get("attention"),
+        "device": device and str(device).partition(":")[0],
+        "batch": None if steady else str(model.get("batch_size") or run.spec.batch_size),
+    }
+
+
+def _engine(run: Run, model: Mapping[str, Any]) -> str | None:
+    """Runs of version 0.1.0 do not name it, but say things that only one engine does."""
+    if named := model.get("engine"):
+        return str(named)
+    if model.get("served_by"):
+        return "served"
+    if imported := run.provenance.get("imported_from"):
+        return str(imported)
+    return "transformers" if model.get("class") else None
 
 
 def shared_tasks(baseline: Run, candidate: Run) -> list[str]:

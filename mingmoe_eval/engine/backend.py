@@ -158,6 +158,7 @@ class LocalBackend:
             "checkpoint": loaded.description.to_json() if loaded else None,
             "parameters": _parameters(loaded.description) if loaded else None,
             "class": type(self.model).__name__,
+            "engine": "transformers",
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": str(self._model.device),
             "attention": attention_kernel(self.model.config),

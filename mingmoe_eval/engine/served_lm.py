@@ -196,6 +196,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         return {
             "checkpoint": None,
             "weights_fingerprint": None,
+            "engine": "served",
             "served_by": self.address.base_url,
             "served_name": self._name,
             "log_likelihoods": next((way for way, _ in self._ways.values() if way), None),

@@ -31,6 +31,7 @@ from mingmoe_eval.metrics.uncertainty import two_sided_z
 
 Clusters = NDArray[np.int64]
 SIGN_FLIP = "sign flip"
+_NO_SPREAD = 1e-12  # equal values, summed in another order, differ by less
 FEW = 10
 """With fewer units that differ, their spread says too little of how far the next ones would go."""
 
@@ -76,9 +77,14 @@ def smallest_error(units: int) -> float:
     return math.sqrt(2) / (units + 2)
 
 
-def _least_error(units: PairedCounts) -> float:
-    """A floor under an error estimated from units of which hardly any differ; else none."""
-    return smallest_error(units.units) if units.differing < FEW else 0.0
+def _least_error(units: PairedCounts, estimated: float) -> float:
+    """A floor under an error estimated from units of which hardly any differ; else none.
+
+    Units that all differ in the same way, such as docs that one model has all right and the other
+    all wrong, show no spread either, and prove no certainty.
+    """
+    spread = estimated > _NO_SPREAD
+    return 0.0 if spread and units.differing >= FEW else smallest_error(units.units)
 
 
 def right_wrong_difference(
@@ -143,8 +149,9 @@ def count_difference(
     """The difference of any metric that is a function of summed counts, by the bootstrap."""
     units = counts if clusters is None else counts.by_cluster(clusters)
     resampled = paired_bootstrap(units, rng=rng)
-    least_error = _least_error(units)
-    error = max(float(resampled.std(ddof=1)), least_error)
+    estimated = float(resampled.std(ddof=1))
+    least_error = _least_error(units, estimated)
+    error = max(estimated, least_error)
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     baseline, candidate = (float(units.value(total)) for total in units.totals())
     change = candidate - baseline
@@ -175,7 +182,8 @@ def jackknifed_difference(
         level: The confidence of the interval.
         rng: Draws the permutations.
     """
-    error = max(jackknife_error(left_out), _least_error(counts))
+    estimated = jackknife_error(left_out)
+    error = max(estimated, _least_error(counts, estimated))
     reach = two_sided_z(level) * error
     baseline, candidate = (float(counts.value(total)) for total in counts.totals())
     change = candidate - baseline
@@ -201,7 +209,7 @@ def jackknife_error(left_out: Floats) -> float:
     n = len(left_out)
     deviations = left_out - left_out.mean()
     error = math.sqrt((n - 1) / n * float(deviations @ deviations))
-    return error if error > 1e-12 else 0.0  # equal values, summed in another order
+    return error if error > _NO_SPREAD else 0.0
 
 
 def cluster_robust_error(differences: Floats, clusters: Clusters) -> float:
@@ -227,7 +235,8 @@ def _clustered_mean(
     from scipy.special import stdtrit
 
     units = counts.by_cluster(clusters)
-    error = max(cluster_robust_error(differences, clusters), _least_error(units))
+    estimated = cluster_robust_error(differences, clusters)
+    error = max(estimated, _least_error(units, estimated))
     change = float(differences.mean())
     reach = float(stdtrit(max(units.units - 1, 1), (1 + level) / 2)) * error
     baseline, candidate = (float(units.value(total)) for total in units.totals())

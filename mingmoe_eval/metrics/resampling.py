@@ -116,10 +116,13 @@ class Jackknife:
         """Wilson's interval at the effective number of docs, value (1 - value) / SE^2.
 
         So it keeps within 0 and 1 and leans the right way near either end, where a normal interval
-        would miss (benchmarks/label_intervals.md has the coverage of both).
+        would miss (benchmarks/intervals.md has the coverage of both).
         """
         value = float(metric.value(table.totals))
         error = jackknife_error(without_each(table, metric))
+        if metric.range != (0.0, 1.0):
+            reach = two_sided_z(level) * error
+            return (value - reach, value + reach), "jackknife, normal"
         if error > 0 and 0 < value < 1:
             effective = value * (1 - value) / error**2
             return (
