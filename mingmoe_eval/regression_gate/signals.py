@@ -10,6 +10,8 @@ from mingmoe_eval.records import Run, Sample
 GROSS_SHARE, GROSS_DOCS = 0.1, 5
 """A rise of flagged docs that fails the gate without a test: small sets have no power for one."""
 
+_NOTHING = "not one doc of the candidate has a score: there is nothing to judge"
+
 LONGER = 2.0
 """Replies that grew or shrank by this factor are worth a word, whatever the scores say."""
 
@@ -45,7 +47,11 @@ def missing_parts(baseline: Run, candidate: Run) -> Iterator[Finding]:
     """Tasks, metrics and docs that the candidate owes."""
     for task in candidate.incomplete:
         text = "the candidate's run is incomplete here"
-        if (result := candidate.results.get(task)) is not None:
+        result = candidate.results.get(task)
+        if result is not None and not result.counts.failed:
+            yield Finding(kind="unscored", task=task, text=_NOTHING)
+            continue
+        if result is not None:
             text += f": {result.shortfall}"
         yield Finding(kind="incomplete", task=task, text=text)
     for task, result in baseline.leaves.items():
@@ -62,8 +68,7 @@ def unscored_tasks(candidate: Run, unusable: Iterable[str]) -> Iterator[Finding]
     """Unusable tasks that are not named as incomplete: what has no scores cannot pass."""
     for task in unusable:
         if task not in candidate.incomplete:
-            text = "not one doc of the candidate has a score: there is nothing to judge"
-            yield Finding(kind="unscored", task=task, text=text)
+            yield Finding(kind="unscored", task=task, text=_NOTHING)
 
 
 def bad_samples(
