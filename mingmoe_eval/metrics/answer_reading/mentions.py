@@ -24,6 +24,7 @@ OR = "\ue300"
 MARK = "[\ue000-\ue119]"
 LETTER_MARK = "[\ue000-\ue039]"
 SET_OFF_MARK = "[\ue000-\ue019]"
+BARE_MARK = "[\ue020-\ue039]"
 GROUP = "[\ue000-\ue119\ue300]+"
 
 # A reply stuck in a loop can hold 100,000 letters; the last ones decide.
@@ -107,22 +108,25 @@ def mark(text: str, item: Item) -> str:
     found = _merged(text, lowered, item, _found(text, lowered, item))
     written = _written(text, item, found)
     written = _LABEL_SIGN.sub(r"\g<1>: ", written)
-    return _CUE_AT_LINE_END.sub(lambda cue: f"{cue[1] or ''}: ", written)
+    return _CUE_AT_LINE_END.sub(r"\g<1>: ", written)
 
 
 # A label's full stop ends no sentence, and a cue reaches over the end of its line.
 _LABEL_SIGN = re.compile(rf"^(\s?(?:\d{{1,2}}[.)] ?)?{MARK}) ?[.:、)] ?", re.MULTILINE)
 _CUE_AT_LINE_END = re.compile(
-    rf"\b(answers?|choice|is|are)[\"' ]{{0,2}}:?\s?\n\s{{0,3}}(?={MARK})"
-    rf"|(?:(?<=答案)|(?<=是)|(?<=为)|(?<=正解)|(?<=回答)"
-    rf"|(?<=解答))[\"'】 ]{{0,2}}:?\s?\n\s{{0,3}}(?={MARK})",
+    r"((?:\banswers?\b|\bchoice\b|答案|正解|正答|回答|解答)(?: ?(?:is|are|would be|[是为は]))?)"
+    # A line of its own for each option is the list of options repeated, and no answer.
+    rf"[\"'】 ]{{0,2}}:?\s?[\[({{]?\n\s{{0,3}}(?:\d[.)] ?)?(?={MARK})(?!{MARK}[^\n]*\n\s?{MARK})",
     re.IGNORECASE,
 )
 
 
 # --- finding mentions ---------------------------------------------------------------------------
 
-_CAPITALS = re.compile(r"(?<![A-Za-z0-9])(?<![A-Za-z0-9]['-])[A-Z]{1,26}(?!['&-]?[A-Za-z0-9])")
+_CAPITALS = re.compile(
+    r"(?<![A-Za-z0-9\u0370-\u03ff°º])(?<![A-Za-z0-9]['-])(?<![a-z]/)[A-Z]{1,26}"
+    r"(?!['&-]?[A-Za-z0-9\u0370-\u03ff])"
+)
 # A lower-case letter is an answer only after a word that announces one, and when it stands alone:
 # "answer: b", "option (c)", "Ans. is 'd'".
 _LOWER_CASE = re.compile(
@@ -218,17 +222,22 @@ _TERM_AFTER_ENGLISH = re.compile(
     r"[ -](?:cells?|lymphocytes?|virus|waves?|antigens?|fib(?:er|re)s?|strep\w*|peptide|chain"
     r"|reactive"
     r"|allele|receptors?|blood|agar|type|band|bands)\b"
-    r"|\.? ?(?:coli|difficile|diff|cereus|aureus|pylori|fragilis|perfringens|botulinum|tetani"
+    r"|\.? ?(?:vitamins?|coli|difficile|diff|cereus|aureus|pylori|fragilis|perfringens|botulinum"
+    r"|tetani"
     r"|albicans|trachomatis|diphtheriae|immitis|burgdorferi)\b"
 )
 # "A" or "I" before a lower-case word or a number is an article or a pronoun, but for these words.
 _ARTICLE_OR_PRONOUN = re.compile(
     r" (?!(?:because|since|as|is|are|was|and|or|for|with|which|due|based|but|would|in|that|alone"
-    r"|only"
+    r"|only|over|not|rather|instead|fits|matches|explains|also"
     r"|describes?|states?|correctly|seems?|appears?|can|may|does|has|suggests?|refers?|represents?"
     r"|i\.e|most|being|will|should|could|cannot|makes?|the|to)\b)[a-z0-9]"
 )
 # "S. aureus": the initial of a genus, and not a letter with its label's full stop.
+_ANSWER_CUE_BEFORE = re.compile(
+    r"(?:answers?(?: is| are)?|[案选:是为])[\s\"'(]{0,3}$", re.IGNORECASE
+)
+_DEGREES = re.compile(r"\d\s?['o]?\s?$")
 _GENUS = re.compile(r"\. [a-z]{4,}\b")
 _CUE_BEFORE = re.compile(
     r"(?:answer|option|choice|选项?|答案|[:(]|\b(?:is|be|are)|是|为|^|\n)[\s(\"']{0,3}$", re.I
@@ -302,7 +311,7 @@ def _is_short(words: str) -> bool:
 
 _PREFIX_THAT_CHANGES = "非无不未抗假亚副伪类"
 _ANSWER_BEFORE = re.compile(r"(?:^|\n|answer|\b(?:is|be)|[:是为选])[\s\"'(]{0,3}$", re.IGNORECASE)
-_ENDS_THERE = re.compile(r"[\"')]{0,2}\s{0,2}(?:[.,;:!。(]|$|\n|because\b|since\b|因为)")
+_ENDS_THERE = re.compile(r"[\"')\]}]{0,2}\s{0,2}(?:[.,;:!。(]|$|\n|because\b|since\b|因为)")
 
 
 def _stands(text: str, start: int, end: int, short: bool) -> bool:
@@ -345,6 +354,8 @@ def _letter_stands(text: str, letter: str, before: str, end: int) -> bool:
         return False
     if _TERM_AFTER_ENGLISH.match(text, end):
         return False
+    if letter in "CF" and _DEGREES.search(before):
+        return False
     if letter in "AI" and _ARTICLE_OR_PRONOUN.match(text, end) and not _NAMED_BEFORE.search(before):
         return False
     return not (_GENUS.match(text, end) and not _CUE_BEFORE.search(before))
@@ -359,7 +370,7 @@ def _run_stands(text: str, run: str, before: str, end: int, item: Item) -> bool:
         return False
     if list(run) == sorted(set(run)):
         # "答案是AF" names a letter that is no option; in prose AF is a term.
-        return set(run) <= set(item.texts) or bool(announced and _CUE_BEFORE.search(before))
+        return set(run) <= set(item.texts) or bool(_ANSWER_CUE_BEFORE.search(before))
     return bool(announced) and set(run) <= set(item.texts) and "(" not in before[-2:]
 
 

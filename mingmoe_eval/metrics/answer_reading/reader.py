@@ -19,8 +19,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mingmoe_eval.metrics.answer_reading import wording
 from mingmoe_eval.metrics.answer_reading.compat import compat_mode
 from mingmoe_eval.metrics.answer_reading.mentions import (
+    BARE_MARK,
     GROUP,
     LETTER_MARK,
     MARK,
@@ -30,6 +32,7 @@ from mingmoe_eval.metrics.answer_reading.mentions import (
     by_text,
     letters_of,
     mark,
+    small,
     spelled,
 )
 from mingmoe_eval.metrics.answer_reading.reply_text import statement_text, visible_reply
@@ -51,7 +54,7 @@ DEFAULT = "default"
 _LONGEST_QUOTE = 80
 _SHORT_REPLY = 160
 _SHORT_MENTION = 64
-_LONG_REPLY = 300
+_LONG_REPLY = 100
 _NAMES = {
     Force.TENTATIVE: "the only option held possible",
     Force.CONCLUDED_BY_TEXT: "a conclusion on an option's text",
@@ -115,7 +118,12 @@ def read_answer(
     return reading
 
 
-_FULL_STOP = re.compile(r"[.。!?:;)\]}>\"'”’」』*`$|\d~A-Z-]\s*\Z|√\s*\Z")
+_FULL_STOP = re.compile(
+    r"[.。!?:;)\]}>\"'”’」』*`$|\d~A-Z-]\s*\Z|√\s*\Z|[a-z]{2}(?:ue|ong|ct|se)\s*\Z"
+)
+
+
+_TERMINAL = re.compile(r"[.。!)」”\"]\s*\Z")
 
 
 def _breaks_off(visible: str) -> bool:
@@ -140,6 +148,9 @@ def _read(text: str, item: Item, *, cut_off: bool) -> Reading:
     statements = _statements(marked, spread, walk, item)
     verdicts = [] if _settled(statements, item) else [v for each in spread for v in judged(each)]
     statements += _opening(text, marked, item, walk, verdicts, cut_off=cut_off)
+    if _ends_with_all_options(marked, item, walk):
+        # The question and its options repeated: what its stem says of an option is no answer.
+        statements = [s for s in statements if not by_text(s.marks)]
     if cut_off:
         statements = [s for s in statements if s.force >= Force.OPENED]
     if decided := _decided(statements, verdicts, marked, item):
@@ -196,7 +207,9 @@ def _left_standing(
     """The option set off in a plain sentence, where all others that are named are passed over."""
     wrong = {letter for v in verdicts if not v.right for letter in letters_of(v.marks)}
     left = set_off(marked) - wrong
-    hinted = set().union(*(favoured(each) for each in spread))
+    # A line that opens with a letter begins a walk through the options, if only a short one.
+    plain = [s for s in spread if s.start == 0 or not re.match(LETTER_MARK, s.text)]
+    hinted = set().union(*(favoured(each) for each in plain))
     return left.pop() if len(left) == 1 and left <= hinted else None
 
 
@@ -272,10 +285,17 @@ _LINE_LABEL = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _INLINE_LABEL = re.compile(
-    rf"(?:^|[;。\n]|\. ) ?(?P<mark>{LETTER_MARK}){LETTER_MARK}{{0,3}}(?:(?<={SET_OFF_MARK})"
+    rf"(?:^|[;。\n]|\. |, ?(?={LETTER_MARK} ?[:-])) ?"
+    rf"(?P<mark>{LETTER_MARK}){LETTER_MARK}{{0,3}}(?:(?<={SET_OFF_MARK})"
     rf"| ?(?:[.:、,)-]|项))"
 )
 _MARKS_AT_START = re.compile(rf"[\s\"'(\[#.:-]{{0,8}}(?P<group>{GROUP})(?P<sign>[^\n]{{0,2}})")
+
+
+_ANSWERS_AT_START = re.compile(
+    r"(?:选项|项)?\s?(?:[.:、,。;)!\n(\[{<-]|$|因为|理由|原因|解析|because\b|since\b|as\b|is\b|是"
+    r"|based\b|due\b|\Z)"
+)
 
 
 def _walk(marked: str) -> dict[int, str]:
@@ -286,6 +306,15 @@ def _walk(marked: str) -> dict[int, str]:
     }
     distinct = {letters_of(label)[0] for label in labels.values()}
     return labels if len(distinct) > 1 else {}
+
+
+_ONE_LINE_AND_CUE = re.compile(r"[^\n]*(?:\n\s{0,4}(?:answer|答案)\s?:?\s{0,4})?", re.IGNORECASE)
+
+
+def _ends_with_all_options(marked: str, item: Item, walk: Mapping[int, str]) -> bool:
+    """Whether the reply's last lines are all of the options, with nothing behind them."""
+    named = {letters_of(label)[0] for label in walk.values()}
+    return named == set(item.texts) and bool(_ONE_LINE_AND_CUE.fullmatch(marked, max(walk)))
 
 
 def _is_label(statement: Statement, marked: str, walk: Mapping[int, str]) -> bool:
@@ -315,7 +344,7 @@ def _opening(
     first_line, _, rest = marked.partition("\n")
     alone = not first_line[opening.end("group") :].strip(_EDGES)
     starts_at_top = letters_of(marks)[0] == next(iter(item.texts))
-    if not item.single and alone and starts_at_top and not rest and _echo_breaks_off(text, item):
+    if not item.single and starts_at_top and _echo_breaks_off(text, item):
         return []
     if start in walk and (starts_at_top or (alone and _bare_lines(marked) > 1)):
         return []
@@ -331,6 +360,8 @@ def _opening(
         marked[opening.end("group") :],
         re.I,
     ):
+        return []
+    if not alone and not _ANSWERS_AT_START.match(marked, opening.end("group")):
         return []
     if len(set(letters_of(marks))) > 1 and not alone and item.single:
         return []
@@ -448,7 +479,8 @@ _REFUSAL = re.compile(
 _REJECTED_BEFORE = re.compile(
     r"(?:不是|并非|不属于|不包括|不考虑|而非|除了?|(?:排|剔)除了?|(?:不|别|勿|莫)(?:应该?|应当|能"
     r"|可以?|要|宜|会|该)?选?择?"
-    r"|\b(?:not|cannot|except|rul\w+ out|rather than|unlike|exclud\w+|eliminat\w+|against|no)\b"
+    r"|\b(?:not|cannot|except|rul\w+ out|rather than|unlike|exclud\w+|eliminat\w+|against|no|so is"
+    r"|so are|one of)\b"
     r"|n't)[^\n。.;,]{0,14}$",
     re.IGNORECASE,
 )
@@ -458,19 +490,26 @@ def _only_mention(text: str, marked: str, item: Item, verdicts: Sequence[Verdict
     """The only option that a reply of a sentence or two mentions; a longer one must say more."""
     if not item.single and _echo_breaks_off(text, item):
         return _unanswered("repeats the options and breaks off", text)
-    groups = list(re.finditer(GROUP, marked))
+    groups, lowered = list(re.finditer(GROUP, marked)), small(marked)
     called_wrong = {letter for v in verdicts if not v.right for letter in letters_of(v.marks)}
     kept = [
         g
         for g in groups
         if not _REJECTED_BEFORE.search(marked, max(0, g.start() - 30), g.start())
+        and not wording.OF_OTHERS.search(lowered, max(0, g.start() - 60), g.start())
+        and not (
+            re.fullmatch(BARE_MARK, g.group())
+            and re.match(r" ?(?!(?:is|because)\b)[A-Za-z]", marked[g.end() :])
+        )
+        and not (g.start() and marked[g.start() - 1] == "\n" and item.single)
         and not called_wrong & set(letters_of(g.group()))
         and not re.match(
             r"[^.。,;\n]{0,12}(?:不|错|排除|除外|ruled out|excluded|unlikely|\bnot\b)",
             marked[g.end() : g.end() + 24],
         )
     ]
-    if not kept:
+    scopes = (wording.HYPOTHETICAL, wording.UNSURE) if not item.single else (wording.HYPOTHETICAL,)
+    if not kept or any(words.search(lowered) for words in scopes):
         return _unanswered("no answer found", text)
     letters = list(dict.fromkeys(letter for g in kept for letter in letters_of(g.group())))
     if (item.single and len(letters) > 1) or any(OR in g.group() for g in kept):
@@ -480,7 +519,8 @@ def _only_mention(text: str, marked: str, item: Item, verdicts: Sequence[Verdict
     if lengths > longest:
         return _unanswered("no answer found", text)
     by_letter = not all(by_text(g.group()) for g in kept)
-    if by_letter and not _FULL_STOP.search(text[-12:]) and marked[kept[-1].end() :].strip(_EDGES):
+    behind = marked[kept[-1].end() :].strip(_EDGES)
+    if by_letter and (behind or len(text) > 30) and not _TERMINAL.search(text[-4:]):
         return _unanswered("no answer found", text)
     rule = (
         "the option's text"

@@ -95,7 +95,10 @@ _END_OF_TURN = re.compile(
 # A base model goes on with a question of its own, or with the other side of the conversation.
 _NEXT_QUESTION = re.compile(
     r"\n[\s*#]{0,6}(?:(?:题目|问题|下一题|question|q)\s?\d{0,4}\s?[.:]|Q\d{1,4}\b"
-    r"|(?:user|human|用户|question)\s?:|<\|im_start\|>|\[INST\]|###\s?(?:Instruction|Question))",
+    r"|(?:user|human|用户|question)\s?:|<\|im_start\|>|\[INST\]|###\s?(?:Instruction|Question)"
+    # ... or sums up other questions' answers
+    r"|[^\n]{0,24}(?:总结(?:以上|所有|上述)|summari[sz]e (?:all )?(?:the |your )?(?:answers"
+    r"|above questions)))",
     re.IGNORECASE,
 )
 
@@ -121,7 +124,7 @@ _LATEX_MARK = re.compile(r"\$|\\[()\[\]]|\\[,;! ]|\\quad")
 # "Ans. B", "Ans- (c)", "Ans. is 'd'", "Answer - B"
 _ABBREVIATED_ANSWER = re.compile(
     r"\b(?:(?:[Aa]ns\b|ANS\b(?=[.:]))\.?(?: is\b)?\s?[-:=.]{0,3}\s?|(?:Answer|answer"
-    r"|ANSWER)\s?[-=.]{1,3}\s?)"
+    r"|ANSWER)\s?[-=]{1,3}\s?)"
     r"(?=\W{0,3}[A-Za-z](?![a-z]))"
 )
 _EMPHASIS = re.compile(r"\*+|(?<![A-Za-z0-9])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![A-Za-z0-9])")

@@ -107,9 +107,13 @@ def stated(sentence: Sentence) -> Iterator[Statement]:
     """The statements of one sentence."""
     text = sentence.text
     groups = list(_TOKEN.finditer(text))
-    if wording.NONE.search(text) and not wording.NONE_OF_OTHERS.search(text):
+    denied = wording.NONE.search(text)
+    if denied and not wording.NONE_OF_OTHERS.search(text):
         force = Force.ANNOUNCED if wording.IS_NONE.search(text) else Force.POINTED
         yield Statement("", force, sentence.start, sentence.start)
+        # "none of them fits exactly, so we select the closest, option A"
+        behind = [g for g in groups if g.start() > denied.end()]
+        yield from _cued(sentence.start, text, behind)
         return
     if not groups or sentence.asks:
         return
@@ -117,7 +121,10 @@ def stated(sentence: Sentence) -> Iterator[Statement]:
         marks, start = turned["g"] or turned["h"], sentence.start + turned.start()
         yield Statement(marks, Force.ANNOUNCED, start, start)
         return
-    if wording.HYPOTHETICAL.search(text, 0, groups[-1].start()):
+    supposed = wording.HYPOTHETICAL.search(text)
+    if supposed and not wording.CONCLUDES.search(text, supposed.end()):
+        return
+    if wording.LEFT_OPEN.search(text):
         return
     yield from _cued(sentence.start, text, groups)
     yield from _predicated(sentence.start, text, groups)
@@ -163,6 +170,7 @@ def _predicated(start: int, sentence: str, groups: list[re.Match[str]]) -> Itera
             or wording.IS_DEFINITE_ENGLISH.match(behind)
             or wording.IS_DEFINITE_CHINESE.match(behind)
         )
+        predicate = predicate or (wording.MAKES_IT.search(behind) if len(groups) == 1 else None)
         predicate = predicate or (
             wording.BEST_DESCRIBES.match(behind) if not by_text(group.group()) else None
         )
@@ -197,11 +205,19 @@ def _concluded(start: int, sentence: str, groups: list[re.Match[str]]) -> Iterat
     before = sentence[: group.start()]
     text_only = by_text(group.group())
     superlative = wording.SUPERLATIVE.search(before)
+    if wording.MAY_BE.search(before):
+        yield Statement(group.group(), Force.TENTATIVE, start + group.start(), start)
+        return
+    if verdict_follows(sentence, group):
+        return  # 所以C也是准确的: a verdict, which `judged` weighs against those on other options
     if superlative and _arrives(sentence, superlative.end(), group):
         force = Force.CONCLUDED_BY_TEXT if text_only else Force.CONCLUDED
         if wording.UNSURE.search(before):
             force = Force.TENTATIVE
         yield Statement(group.group(), force, start + group.start(), start)
+        return
+    if superlative and not text_only and _is_set_off_behind(sentence, superlative.end(), group):
+        yield Statement(group.group(), Force.POINTED, start + group.start(), start)
         return
     concludes = wording.CONCLUDES.search(before)
     points = wording.THAT_IS.search(before)
@@ -219,7 +235,7 @@ def _concluded(start: int, sentence: str, groups: list[re.Match[str]]) -> Iterat
         or wording.NEGATION.search(behind)
     ):
         return
-    if concludes or points:
+    if concludes or (points and not text_only):
         if text_only and not (
             wording.ENDS_SENTENCE.match(sentence, group.end()) or wording.IS_BEFORE.search(before)
         ):
@@ -237,6 +253,29 @@ def _arrives(sentence: str, superlative: int, group: re.Match[str]) -> bool:
         and not wording.OPPOSED.search(link)
         and wording.ENDS_CLAUSE.match(sentence, group.end())
         and not wording.REJECTED_AFTER.match(sentence, group.end())
+    )
+
+
+def _is_set_off_behind(sentence: str, superlative: int, group: re.Match[str]) -> bool:
+    """Whether a superlative is said to be something that the option stands behind in brackets.
+
+    "The most likely diagnosis is Bipolar II disorder (Option A)", where A is spelled otherwise.
+    """
+    link = sentence[superlative : group.start()]
+    return bool(
+        re.fullmatch(SET_OFF_MARK, group.group())
+        and len(link) < 250
+        and wording.IS.search(link)
+        and not wording.OPPOSED.search(link)
+        and not wording.NEGATION.search(sentence, group.end(), group.end() + 40)
+    )
+
+
+def verdict_follows(sentence: str, group: re.Match[str]) -> bool:
+    """Whether the group's own verdict stands right behind it: "B is true", B是正确的."""
+    return bool(
+        wording.VERDICT_ENGLISH.match(sentence, group.end())
+        or wording.VERDICT_CHINESE.match(sentence, group.end())
     )
 
 
@@ -287,7 +326,13 @@ def set_off(marked: str) -> set[str]:
 
 def favoured(sentence: Sentence) -> set[str]:
     """The options set off in a sentence that says nothing against any option."""
-    against = (wording.NEGATION, wording.UNSURE, wording.OTHERWISE)
+    against = (
+        wording.NEGATION,
+        wording.UNSURE,
+        wording.OTHERWISE,
+        wording.OF_OTHERS,
+        wording.HYPOTHETICAL,
+    )
     if sentence.asks or any(words.search(sentence.text) for words in against):
         return set()
     return set_off(sentence.text)

@@ -49,7 +49,7 @@ ELSEWHERE = re.compile(
     r"|explanations?|reasoning|rationale|each|which|between|among|if|depend\w*|eliminat\w*|because"
     r"|than|instead|unlike"
     r"|other|others|possible|rule[sd]? out|explain\w*|look|review|evaluate\w*|options:|choices:"
-    r"|below|above|why|when"
+    r"|below|above|why|when|one of"
     r"|whether|but|based on|from|either|step by step|compare\w*|determine\w*)\b|n't\b"
     r"|解析|分析|说明|解释|理由|原因|不|没|未|非|错误|在于|需要|应该?根据|如下选项|哪"
 )
@@ -59,15 +59,18 @@ OPPOSED = re.compile(
     r"|不|没|未|非|若|如果|其他|其余"
 )
 UNSURE = re.compile(
-    r"\b(?:could|might|may|possibly|perhaps|maybe|one possibility)\b|(?<!最)可能|也许|或许|大概"
+    r"\b(?:(?:could|might|may|can)\s(?:\w+\s)?be|possibly|perhaps|maybe|one possibility)\b"
+    r"|(?<!最)可能|也许|或许|大概"
 )
 ASKS = re.compile(r"\s?(?:吗|么|\?)")
 HYPOTHETICAL = re.compile(
-    r"\b(?:if|were|unless|had)\b[^,]{0,200}\b(?:would|could|might)\b|\bif\b[^.]{0,60}\b(?:asks?"
-    r"|asked|question)\b|(?:若|如果|假如|倘若|假设|要是)"
+    r"\b(?:if|were|unless|had)\b.{0,200}?\b(?:would|could|might)\b|\bwould\b.{0,200}?\bif\b"
+    r"|\bif\b[^.]{0,60}\b(?:asks?"
+    r"|asked|question)\b|(?:(?<!假)若(?!干)|如果|假如|倘若|假设|(?<![主重需])要是)"
 )
 REJECTED_AFTER = re.compile(
     r"\s?(?:的?说法|的?描述|的?叙述)?(?:都|均|也)?(?:是|为)?\s?(?:错|不正确|不对|不符|不是|不选)"
+    r"|\s(?:is|was)\s(?:\w+ly\s)?(?:not|incorrect|wrong|false|true|inaccurate|ruled)\b"
     r"|\s?(?:吗|么|\?)|\s(?:through|to)\s(?=" + MARK + ")|等?(?:选项)?(?:中|之中|里)"
 )
 OTHERWISE = re.compile(
@@ -123,7 +126,8 @@ CUE_NEGATED_BEFORE = re.compile(
 REASON_OF_VERB_CUE = re.compile(r"\s(?:if|when|unless)\b")
 
 SUPERLATIVE = re.compile(
-    r"\b(?:(?:most|best|next|first|likeliest|correct|only|primary|main|strongest|highest|lowest"
+    r"\b(?:(?:most|best|next|first|true|likeliest|correct|only|primary|main|strongest|highest"
+    r"|lowest"
     r"|greatest|key|appropriate"
     r"|preferred|first-line|initial|least|responsible|expected|diagnosis|cause|mechanism|treatment"
     r"|drug|step|management|finding|complication"
@@ -133,33 +137,44 @@ SUPERLATIVE = re.compile(
     r"|不正确|不符合|不属于|不包括|不恰当|正确"
 )
 CONCLUDES = re.compile(
-    r"\b(?:therefore|thus|hence|so|accordingly|consequently|conclusion|summary|overall"
+    r"\b(?:therefore|thus|hence|so(?!\s(?:is|are|was|far|much|that|called|on)\b)|accordingly"
+    r"|consequently|conclusion|summary|overall"
     r"|ultimately)\b"
     r"|因此|所以|故(?!障|事|意)|综上|综合|由此|可见|可知|总之|总结|最终|したがって|よって"
 )
 THAT_IS = re.compile(
     r"(?:即|也就是|就是|对应的?是?|相当于|\bi\.?e\.?,?|\bthat is,?|\bnamely|\bwhich is"
-    r"|\bcorresponds? to|\bmatch(?:es)?|\baligns? (?:best )?with|\bpoint(?:s|ing) to"
+    r"|\b(?:stated|described|outlined|shown|listed|given|represented|indicated|reflected|classified"
+    r"|labell?ed|included) (?:in|as|by)|\bcorrespond(?:s|ing)? (?:to|with)|\bmatch(?:es)?"
+    r"|\baligns? (?:best )?with|\bpoint(?:s|ing) to"
     r"|\bconsistent with|\bit(?:'s| is))\s?$"
 )
 MAKES = re.compile(
     r"\b(?:mak(?:es?|ing)|leav(?:es?|ing)(?: us with)?|render(?:s|ing)?|identif(?:y|ies) )\b"
 )
 
+IS = re.compile(r"\b(?:is|are|be|includes?)\b|[是为]")
+MAKES_IT = re.compile(
+    r"\b(?:mak(?:es|ing)|rendering) (?:it|this|that|this option) (?:the |a )?"
+    r"(?:most|best|correct|only|ideal|preferred|right)\b"
+)
+
 # --- predicates ---------------------------------------------------------------------------------
 
 APPOSITION = (
-    r"(?:\s?[,(:-]\s?[^.;。]{1,160}?[,)-]|\s[\"'(][^\"')]{1,160}[\"')]|\s[a-z][^.,;:。]{0,90}?)?"
+    r"(?:\s?\([^()]{1,80}\))?(?:\s?[,(:-]\s?[^.;。]{1,160}?[,)-][\"']?"
+    r"|\s[\"'(][^\"')]{1,160}[\"')],?"
+    r"|\s[a-z][^.,;:。]{0,90}?,?)?"
 )
 ADVERBS = (
     r"(?:(?:the|an?|also|thus|therefore|clearly|likely|considered|indeed|by far|probably|generally"
     r"|typically|still|our|my|both|to be|all)\s){0,4}"
 )
 DEFINITE = (
-    r"(?:(?:single\s|most\s|more\s|best\s|correct\s|right\s|only\s|preferred\s|ideal\s|optimal\s"
-    r"|accurate\s|suitable\s|appropriate\s|next\s){0,3}"
-    r"(?:\w+\s){0,2}?(?:answers?|choices?|option\b)|(?:most|best|likeliest|preferred|ideal|optimal"
-    r"|next best|closest|strongest)\b|least likely\b"
+    r"(?:(?:(?:single|most|more|best|correct|right|only|preferred|ideal|optimal|accurate|suitable"
+    r"|appropriate|next)\s){1,3}(?:\w+\s){0,2}?(?:answers?|choices?|option)\b|(?<=the )answer\b"
+    r"|(?:most|best|likeliest|preferred|ideal|optimal|closest|strongest)\b|least likely\b"
+    r"|(?<=the )next\s(?:\w+\s){0,2}(?:step|test|action)\b"
     r"|(?:the\s)?(?:only\s)?(?:correct|right|incorrect|false|only|exception)\b(?=\s(?:one"
     r"|statement|option|choice|answer|diagnosis|step|treatment)))"
 )
@@ -193,11 +208,12 @@ NAMES_THE_ANSWER = re.compile(
 )
 NAMED_CHINESE = re.compile(
     r"(?:选项|项)?(?:说法|描述|叙述)?(?:错误?|对|正确|不正确|有误|不符)?,?(?:故|因此"
-    r"|所以)?[为是](?:本题|该题)?的?(?:最?(?:正确|佳|合适|恰当|优)的?)?(?:答案|选择|选项)"
+    r"|所以)?[为是](?:本题|该题|此题|该问题|这道题|本问题|题目)?的?(?:最?(?:正确|佳|合适|恰当"
+    r"|优)的?)?(?:答案|选择|选项)"
 )
 
 RIGHT = (
-    r"正确|对(?=[,，。;)\s:√]|$|[\ue000-\ue300]|的)|符合|当选|应选|恰当|合理|√"
+    r"正确|准确|对(?=[,，。;)\s:√]|$|[\ue000-\ue300]|的)|符合|当选|应选|恰当|合理|√"
     r"|(?:the\s)?(?:correct|true|right|accurate|valid)\b"
 )
 WRONG = (
@@ -211,7 +227,7 @@ WRONG = (
 )
 VERDICT_CHINESE = re.compile(
     r"(?:[两三四五]?项|选项)?\s?[:,.、(-]{0,2}\s?(?:的?(?:说法|描述|叙述|表述|观点|内容"
-    r"|陈述|定义)?(?:都|均|也|全部|完全|是|为|最|就|则|应|被|描述|说法|(?<=[为是])不){0,4})"
+    r"|陈述|定义)?(?:都|均|也|全部|完全|是|为|最|就|则|应|被|描述|说法){0,4})"
     rf"(?:(?P<wrong>{WRONG})|(?P<right>{RIGHT}))"
 )
 VERDICT_ENGLISH = re.compile(
@@ -255,6 +271,14 @@ NONE_NEEDS = (
     ),
     *("以上", "上述", "所有", "全部", "四个", "五个", "没有", "无正确", "无合适"),
 )
+# What others do, or one might: "students often choose A", 很多考生会误选A.
+OF_OTHERS = re.compile(
+    r"\b(?:students?|people|candidates?|often|tempt\w*|mistak\w*|trap)\b|误选|易错|容易|考生|干扰"
+)
+MAY_BE = re.compile(
+    r"(?:\b(?:could|might|may|can) (?:also )?be(?: the)?|(?<!最)可能也?是|也许是|或许是)\s?$"
+)
+LEFT_OPEN = re.compile(r"要么.{1,40}要么")
 NONE_OF_OTHERS = re.compile(r"\bother|remaining|rest\b|其他|其余")
 IS_NONE = re.compile(
     r"\b(?:answer|choice|option)\b[^.\n]{0,30}?(?:\bis\b|:)\s?(?:none|not\b|unknown|unclear)"
@@ -281,7 +305,10 @@ OTHERS_BEFORE = re.compile(
 
 DISFAVOURED = re.compile(
     r"[^.。;\ue000-\ue300]{0,70}?(?:\b(?:not|unlikely|less|irrelevant|unrelated|inappropriate"
-    r"|unnecessary|contraindicated)\b|n't\b|不|无关|排除|较少|少见|错)"
+    r"|unnecessary|contraindicated|ruled out|excluded|eliminated|discarded|rejected)\b|n't\b"
+    r"|不(?:太|够|完全)?(?:符合|正确|合适|恰当|适合|适宜|属于|支持|常见|典型|相符|匹配|准确)"
+    r"|可能性(?:较|更|很)?(?:小|低)"
+    r"|较少见|少见|无关|可?排除|有误)"
 )
 
 STRONGLY_WRONG = re.compile(r"错|不正确|不妥|不对|不恰当|不符合|incorrect|wrong|false")
