@@ -322,6 +322,8 @@ def test_items_that_share_a_line_are_malformed(name):
         ),
         ("CHIP-CDEE", "头\n主体词：痛；描述词:重", "text that is no attribute"),
         ("CHIP-CDEE", "头\n主体词：痛； 描述词：重", "text that is no attribute"),
+        ("CHIP-CDEE", "头\n主体词：痛 主体词：痒", "several events on one line"),
+        ("CMeEE-V2", "疾病实体：肺炎\r药物实体：青霉素", "several types on one line"),
     ],
 )
 def test_content_that_the_official_parser_loses_has_a_kind(name, text, kind):

@@ -131,12 +131,11 @@ def _event_faults(lines: Sequence[str]) -> Iterator[str]:
         yield "no header line"
     for line in lines[1:]:
         pieces = line.split("；")
-        keys = [start for piece in pieces for start in starts if piece.startswith(start)]
         if not line.strip():
             yield "blank line"
-        elif starts[0] not in keys:
+        elif not any(piece.startswith(starts[0]) for piece in pieces):
             yield "line without 主体词"
-        elif len(keys) > len(set(keys)):
+        elif any(line.count(start) > 1 for start in starts):
             yield "several events on one line"
         elif any(not piece.startswith(starts) for piece in pieces if piece.strip()):
             yield "text that is no attribute"
