@@ -33,9 +33,14 @@ from mingmoe_eval.routing.counts import RoutingLayout
 if TYPE_CHECKING:
     from mingmoe_eval.molora.description import CheckpointDescription
 
-
 Answers = Iterator[list[tuple[int, StoredAnswer]]]
 """Answers as they come, each with the index of its question; every question has one in the end."""
+# A tensor of up to so many numbers (norms, router biases) is read again at every call, as it may
+# be edited between two of them: an expert is masked through its router's bias.
+_SMALL = 65_536
+# What says where a model came from, and nothing of what it does.
+_ORIGIN = ("_name_or_path", "name_or_path", "transformers_version", "architectures")
+_SIMPLE = (bool, int, float, str, tuple, torch.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,18 +182,6 @@ class LocalBackend:
         return MemoryBudget(self._model, self._most_rows, self._memory_budget)
 
 
-def _stored(one: Generation) -> StoredAnswer:
-    return StoredAnswer(
-        text=one.text, generated_tokens=one.tokens, finish=one.finish, failure=one.failure
-    )
-
-
-def _parameters(description: "CheckpointDescription") -> JsonDict:
-    """Counts of numbers: all, those that the adapter's training made, those that a token uses."""
-    counted = description.parameters
-    return {"total": counted.total, "trainable": counted.adapter, "active": counted.active}
-
-
 def rows_of(given: int | str) -> int | None:
     """The rows of a batch size, None for as many as fit; lm-eval's "auto:4" means auto too."""
     if isinstance(given, str) and given.partition(":")[0] == "auto":
@@ -238,16 +231,6 @@ class Checkpoint:
         return LocalBackend(loaded, tokenizer, most_rows=rows_of(self.batch_size))
 
 
-# A tensor of up to so many numbers (norms, router biases) is read again at every call, as it may
-# be edited between two of them: an expert is masked through its router's bias.
-_SMALL = 65_536
-
-# What says where a model came from, and nothing of what it does.
-_ORIGIN = ("_name_or_path", "name_or_path", "transformers_version", "architectures")
-
-_SIMPLE = (bool, int, float, str, tuple, torch.dtype)
-
-
 def weights_fingerprint(model: torch.nn.Module) -> str:
     """A 128-bit hash of every parameter and buffer with its name, type and shape."""
     return _tensors_digest(dict(_tensors(model)))
@@ -278,6 +261,18 @@ def settings_fingerprint(model: Any) -> str:
     }
     text = json.dumps(facts, sort_keys=True, default=str)
     return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def _stored(one: Generation) -> StoredAnswer:
+    return StoredAnswer(
+        text=one.text, generated_tokens=one.tokens, finish=one.finish, failure=one.failure
+    )
+
+
+def _parameters(description: "CheckpointDescription") -> JsonDict:
+    """Counts of numbers: all, those that the adapter's training made, those that a token uses."""
+    counted = description.parameters
+    return {"total": counted.total, "trainable": counted.adapter, "active": counted.active}
 
 
 def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

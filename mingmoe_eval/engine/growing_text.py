@@ -49,32 +49,6 @@ class NextToken:
         return int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
 
 
-def _processors(settings: GenerationSettings) -> LogitsProcessorList:
-    """In the order of `model.generate`: penalties first, then what shapes the draw."""
-    chosen = LogitsProcessorList()
-    if settings.repetition_penalty != 1.0:
-        chosen.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
-    if settings.no_repeat_ngram_size:
-        chosen.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
-    if not settings.sample:
-        return chosen
-    if settings.temperature != 1.0:
-        chosen.append(TemperatureLogitsWarper(settings.temperature))
-    if settings.top_k:
-        chosen.append(TopKLogitsWarper(settings.top_k))
-    if settings.top_p < 1.0:
-        chosen.append(TopPLogitsWarper(settings.top_p))
-    if settings.min_p:
-        chosen.append(MinPLogitsWarper(settings.min_p))
-    return chosen
-
-
-def _seed(seed: int, prompt: Tokens, repeat: int) -> int:
-    digest = hashlib.blake2b(prompt.tobytes(), digest_size=8)
-    digest.update(f"{seed}/{repeat}".encode())
-    return int.from_bytes(digest.digest(), "big") >> 1
-
-
 class GeneratedText:
     """Reads one growing text. The reply is kept whole; what of it is the answer, its reader says.
 
@@ -113,3 +87,29 @@ class GeneratedText:
         else:
             answer = self._tokenizer.decode(ids, skip_special_tokens=True)
         return thoughts + before_stop(answer or "", self._stop)
+
+
+def _processors(settings: GenerationSettings) -> LogitsProcessorList:
+    """In the order of `model.generate`: penalties first, then what shapes the draw."""
+    chosen = LogitsProcessorList()
+    if settings.repetition_penalty != 1.0:
+        chosen.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    if settings.no_repeat_ngram_size:
+        chosen.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
+    if not settings.sample:
+        return chosen
+    if settings.temperature != 1.0:
+        chosen.append(TemperatureLogitsWarper(settings.temperature))
+    if settings.top_k:
+        chosen.append(TopKLogitsWarper(settings.top_k))
+    if settings.top_p < 1.0:
+        chosen.append(TopPLogitsWarper(settings.top_p))
+    if settings.min_p:
+        chosen.append(MinPLogitsWarper(settings.min_p))
+    return chosen
+
+
+def _seed(seed: int, prompt: Tokens, repeat: int) -> int:
+    digest = hashlib.blake2b(prompt.tobytes(), digest_size=8)
+    digest.update(f"{seed}/{repeat}".encode())
+    return int.from_bytes(digest.digest(), "big") >> 1

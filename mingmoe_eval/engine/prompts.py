@@ -10,14 +10,12 @@ from mingmoe_eval.engine.tokenisation import Tokenisation, Tokens
 from mingmoe_eval.errors import UsageError, offence_list
 
 DEFAULT_NEW_TOKENS = 256
-
 # The names by which lm-eval knows the limit, the first that is given counts.
 _LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 _OF_EVERY_STEP = ("repetition_penalty", "no_repeat_ngram_size")
 # Arguments that stock configurations carry with a value that changes nothing.
 _WITHOUT_EFFECT = {"num_beams": 1, "num_return_sequences": 1, "use_cache": True}
-
 THOUGHT_BEGINS = "<think>"
 
 
@@ -92,19 +90,6 @@ def before_stop(answer: str, stop: Sequence[str]) -> str:
     return answer
 
 
-def _refuse_unknown(given: Mapping[str, Any]) -> None:
-    offences = [
-        f"{name} = {value!r}"
-        for name, value in given.items()
-        if name not in _WITHOUT_EFFECT or value != _WITHOUT_EFFECT[name]
-    ]
-    if offences:
-        known = ("until", "do_sample", "seed", *_LIMIT_NAMES, *_OF_SAMPLING, *_OF_EVERY_STEP)
-        raise UsageError(
-            offence_list(f"unknown generation arguments (known: {', '.join(known)}):", offences)
-        )
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
     """What to continue; `repeat` tells the draws for equal sampled prompts apart.
@@ -177,6 +162,19 @@ class PromptMaker:
             )
             self._told_of_short_context = True
         return dataclasses.replace(settings, max_new_tokens=most)
+
+
+def _refuse_unknown(given: Mapping[str, Any]) -> None:
+    offences = [
+        f"{name} = {value!r}"
+        for name, value in given.items()
+        if name not in _WITHOUT_EFFECT or value != _WITHOUT_EFFECT[name]
+    ]
+    if offences:
+        known = ("until", "do_sample", "seed", *_LIMIT_NAMES, *_OF_SAMPLING, *_OF_EVERY_STEP)
+        raise UsageError(
+            offence_list(f"unknown generation arguments (known: {', '.join(known)}):", offences)
+        )
 
 
 def _end_ids(defaults: Any, tokenizer: Any) -> tuple[int, ...]:

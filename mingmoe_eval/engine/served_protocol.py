@@ -18,13 +18,16 @@ from mingmoe_eval.errors import UsageError
 from mingmoe_eval.records import Finish, JsonDict
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
-
 # OpenAI takes no more; the others are looked for in what comes back.
 _STOP_STRINGS_SENT = 4
 # Some servers refuse to generate no token at all.
 _LEAST_TOKENS = 1
 # What only vLLM, SGLang and their like understand is sent where it changes something.
 _WITHOUT_EFFECT = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+_PART_OF_A_CHARACTER = "\ufffd"
+_MOST_TOKENS = 10**12  # no exchange has as many; a number without bounds fits no other program
+_ROUNDING = 1e-3
+"""A certain token's log-probability may come out a little above 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +104,6 @@ def trial_question(model: str, *, chat: bool) -> Question:
 def trial_prompt(*, chat: bool) -> str:
     """A prompt whose answer does not matter."""
     return ChatPrompt('[{"role": "user", "content": "Say A."}]') if chat else "The answer is"
-
-
-def _question(model: str, prompt: str, payload: JsonDict, read: Callable[..., object]) -> Question:
-    chat = isinstance(prompt, ChatPrompt)
-    asked: dict[str, Any] = {"messages": json.loads(prompt)} if chat else {"prompt": str(prompt)}
-    return Question(
-        path_of(chat=chat),
-        {"model": model, **asked, **payload},
-        lambda reply: read(reply, chat=chat),
-    )
-
-
-_PART_OF_A_CHARACTER = "\ufffd"
-_MOST_TOKENS = 10**12  # no exchange has as many; a number without bounds fits no other program
-_ROUNDING = 1e-3
-"""A certain token's log-probability may come out a little above 0."""
 
 
 class MalformedReply(Exception):
@@ -281,6 +268,16 @@ def echoed_tokens(data: Any) -> EchoedTokens:
         log_likelihoods=numbers,
         greedy=[_is_top(value, top) for value, top in zip(numbers, tops, strict=False)],
         prompt_tokens=prompt_tokens,
+    )
+
+
+def _question(model: str, prompt: str, payload: JsonDict, read: Callable[..., object]) -> Question:
+    chat = isinstance(prompt, ChatPrompt)
+    asked: dict[str, Any] = {"messages": json.loads(prompt)} if chat else {"prompt": str(prompt)}
+    return Question(
+        path_of(chat=chat),
+        {"model": model, **asked, **payload},
+        lambda reply: read(reply, chat=chat),
     )
 
 

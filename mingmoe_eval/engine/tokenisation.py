@@ -21,11 +21,24 @@ import numpy as np
 import numpy.typing as npt
 
 Tokens = npt.NDArray[np.int32]
-
 # A tokenizer whose length limit is "none" says so with a huge number.
 _NO_LIMIT = 10**9
 _DEFAULT_MAX_LENGTH = 2048
 _TEXTS_A_CALL = 4096
+_TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
+PATTERNS = {
+    "Qwen 2, 2.5, 3": rf"{_CONTRACTIONS}[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_TAIL}",
+    "Llama 3": rf"{_CONTRACTIONS}[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_TAIL}",
+    "Qwen 3.5": (
+        rf"{_CONTRACTIONS}[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}|"
+        r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+}
+# Letters, digits and ASCII's visible characters: no pattern takes any of them for a blank.
+_VISIBLE = re.compile(r"[!-~\w]")
+_LINE_START = re.compile(r"(?<=\n)(?=[!-~\w])")
+_LINES_A_CALL = 16_384
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,30 +185,6 @@ def longest_input(config: Any, tokenizer: Any) -> int:
     return int(limit) if limit is not None and limit < _NO_LIMIT else _DEFAULT_MAX_LENGTH
 
 
-def _blanks_moved(context: str, continuation: str) -> tuple[str, str]:
-    bare = context.rstrip()
-    return bare, context[len(bare) :] + continuation
-
-
-_Ids = npt.NDArray[np.int32]
-
-_TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
-PATTERNS = {
-    "Qwen 2, 2.5, 3": rf"{_CONTRACTIONS}[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_TAIL}",
-    "Llama 3": rf"{_CONTRACTIONS}[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_TAIL}",
-    "Qwen 3.5": (
-        rf"{_CONTRACTIONS}[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}|"
-        r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-}
-
-# Letters, digits and ASCII's visible characters: no pattern takes any of them for a blank.
-_VISIBLE = re.compile(r"[!-~\w]")
-_LINE_START = re.compile(r"(?<=\n)(?=[!-~\w])")
-_LINES_A_CALL = 16_384
-
-
 class LineEncoder:
     """A fast tokenizer's backend that may be asked line by line; `of` says whether it may."""
 
@@ -216,7 +205,7 @@ class LineEncoder:
         except ValueError:
             return None
 
-    def encode(self, texts: Sequence[str], *, add_special_tokens: bool) -> Iterator[_Ids]:
+    def encode(self, texts: Sequence[str], *, add_special_tokens: bool) -> Iterator[Tokens]:
         """The ids of each text, as the whole text by itself has them."""
         halves = [_halves(text) for text in texts]
         lines_of = {head: _LINE_START.split(head) for head in dict.fromkeys(h for h, _ in halves)}
@@ -232,8 +221,8 @@ class LineEncoder:
                 parts = [self._before, *parts, self._after]
             yield np.concatenate(parts)
 
-    def _ids(self, lines: list[str]) -> dict[str, _Ids]:
-        found: dict[str, _Ids] = {}
+    def _ids(self, lines: list[str]) -> dict[str, Tokens]:
+        found: dict[str, Tokens] = {}
         for first in range(0, len(lines), _LINES_A_CALL):
             part = lines[first : first + _LINES_A_CALL]
             encodings = self._backend.encode_batch_fast(part, add_special_tokens=False)
@@ -242,6 +231,11 @@ class LineEncoder:
                 for line, encoding in zip(part, encodings, strict=True)
             )
         return found
+
+
+def _blanks_moved(context: str, continuation: str) -> tuple[str, str]:
+    bare = context.rstrip()
+    return bare, context[len(bare) :] + continuation
 
 
 def _halves(text: str) -> tuple[str, str]:
@@ -253,7 +247,7 @@ def _halves(text: str) -> tuple[str, str]:
     return "", text
 
 
-def _around(dressed: list[int], bare: list[int]) -> tuple[_Ids, _Ids]:
+def _around(dressed: list[int], bare: list[int]) -> tuple[Tokens, Tokens]:
     """The special tokens before and after an encoded text; ValueError if it is not in there."""
     for first in range(len(dressed) - len(bare) + 1):
         if dressed[first : first + len(bare)] == bare:
