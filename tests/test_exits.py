@@ -11,6 +11,7 @@ from mingmoe_eval.cli import main
 from mingmoe_eval.cli.exits import explain
 from mingmoe_eval.demo import checkpoints_dir
 from mingmoe_eval.errors import DataError
+from mingmoe_eval.extras import how_to_install
 
 VERB_THAT_FAILS = """
 import sys, types
@@ -74,7 +75,7 @@ def test_a_bug_is_told_last_after_its_traceback(capsys):
         (
             ModuleNotFoundError("torch", name="torch.nn"),
             "error: this needs torch.nn, which the light install leaves out: "
-            "pip install 'mingmoe-eval[hf]'\n",
+            f"{how_to_install('hf')}\n",
         ),
         (
             OSError(errno.EACCES, "Permission denied", "a/file"),

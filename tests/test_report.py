@@ -281,7 +281,7 @@ def test_without_the_drawing_library_a_page_has_its_tables_and_figures_say_what_
         text=True,
     )
     assert done.stderr == ""
-    assert "pip install 'mingmoe-eval[report]'" in done.stdout
+    assert "one more library: pip install 'vl-convert-python>=" in done.stdout
 
 
 @needs_charts

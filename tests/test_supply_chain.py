@@ -1,12 +1,15 @@
 """What a release is made from: pinned versions without addresses, that fit what is declared."""
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from mingmoe_eval.extras import how_to_install
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -40,3 +43,16 @@ def test_no_file_of_the_build_names_a_registry():
     for name in ("pyproject.toml", "constraints.txt", "Makefile", ".ci/run"):
         text = (ROOT / name).read_text("utf-8")
         assert not re.search(r"index-url|find-links|/simple\b", text), name
+
+
+def libraries(extra):
+    """What an extra declares, and what the extras do that it takes in."""
+    for one in map(Requirement, PROJECT["optional-dependencies"][extra]):
+        yield from libraries(*one.extras) if one.name == PROJECT["name"] else [one.name]
+
+
+@pytest.mark.parametrize("extra", ["hf", "api", "train", "ray", "report"])
+def test_a_message_names_every_library_of_an_extra_and_not_this_package(extra):
+    first, second, *named = shlex.split(how_to_install(extra))
+    assert (first, second) == ("pip", "install")
+    assert {Requirement(one).name for one in named} == {*libraries(extra)}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from mingmoe_eval import __version__
 from mingmoe_eval.errors import MingMoeError, RunStoreError
+from mingmoe_eval.extras import how_to_install
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
@@ -81,7 +82,7 @@ def _mistake(error: BaseException) -> str | None:
             if isinstance(error, ModuleNotFoundError):
                 return (
                     f"this needs {error.name}, which the light install leaves out: "
-                    f"pip install 'mingmoe-eval[{extra}]'"
+                    f"{how_to_install(extra)}"
                 )
             return f"the installation of {name} is damaged ({error}): install it again"
         if isinstance(error, ModuleNotFoundError) and name != "mingmoe_eval":

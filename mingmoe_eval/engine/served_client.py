@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mingmoe_eval.engine.served_address import KEY_VARIABLES, ServedAddress
 from mingmoe_eval.engine.served_protocol import MalformedReply, Question
 from mingmoe_eval.errors import CheckpointError, UsageError
+from mingmoe_eval.extras import how_to_install
 
 if TYPE_CHECKING:
     import httpx2
@@ -79,9 +80,7 @@ class ServedClient:
         try:
             import httpx2
         except ModuleNotFoundError as error:
-            raise UsageError(
-                "served models need httpx2: pip install 'mingmoe-eval[api]'"
-            ) from error
+            raise UsageError(f"served models need httpx2: {how_to_install('api')}") from error
         try:
             httpx2.URL(address.base_url)
         except httpx2.InvalidURL as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mingmoe_eval.errors import UsageError
+from mingmoe_eval.extras import how_to_install
 
 Chart = dict[str, Any]
 """A Vega-Lite specification."""
@@ -55,7 +56,7 @@ def require_drawing() -> None:
         UsageError: it is; says what to install.
     """
     if not can_draw():
-        raise UsageError("charts need one more library: pip install 'mingmoe-eval[report]'")
+        raise UsageError(f"charts need one more library: {how_to_install('report')}")
 
 
 def svg(chart: Chart) -> str:

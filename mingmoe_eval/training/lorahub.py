@@ -27,6 +27,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import UsageError
+from mingmoe_eval.extras import how_to_install
 from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora import peft_door
 from mingmoe_eval.molora.formats.ming import ATTENTION_STEM
@@ -215,7 +216,7 @@ def _ngopt(steps: int, seed: int) -> Search:
     try:
         import nevergrad  # type: ignore[import-untyped]
     except ImportError as error:
-        raise UsageError("composing needs nevergrad: pip install 'mingmoe-eval[train]'") from error
+        raise UsageError(f"composing needs nevergrad: {how_to_install('train')}") from error
 
     def search(objective: Objective, count: int) -> list[float]:
         space = nevergrad.p.Array(init=[0.0] * count, lower=[-BOUND] * count, upper=[BOUND] * count)

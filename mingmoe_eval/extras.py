@@ -1,0 +1,24 @@
+"""What to install when a library of an optional part is absent."""
+
+import re
+from importlib import metadata
+
+
+def how_to_install(extra: str) -> str:
+    """The pip command that brings an extra's libraries, wherever this package was installed from.
+
+    It names the libraries, not this package: no registry has that, and pip cannot know whether it
+    came from a checkout or from a wheel.
+    """
+    return f"pip install {' '.join(repr(one) for one in _requirements(extra))}"
+
+
+def _requirements(extra: str) -> list[str]:
+    """As `torch<2.14,>=2.6`; with those of the extras that it takes in, which hatchling adds."""
+    try:
+        declared = metadata.requires("mingmoe-eval") or []
+    except metadata.PackageNotFoundError:  # run_eval.py of a checkout that was never installed
+        return [f".[{extra}]"]
+    of_extra = re.compile(rf"extra\s*==\s*['\"]{extra}['\"]")
+    parts = (line.partition(";") for line in declared)
+    return [requirement.strip() for requirement, _, marker in parts if of_extra.search(marker)]
