@@ -10,58 +10,52 @@ ever removed but what was written here, by its exact name.
 """
 
 import contextlib
-import dataclasses
-import gc
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import msgspec
-
-from mingmoe_eval.errors import MingMoeError, RunStoreError, offence_list
-from mingmoe_eval.json_files import (
-    JsonFault,
-    as_record,
-    dumps,
-    lone_surrogate,
-    parse_lines,
-    read_object,
-    shown,
+from mingmoe_eval.errors import RunStoreError
+from mingmoe_eval.json_files import dumps, read_object
+from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample
+from mingmoe_eval.run_loading import (
+    OVERLAP_FILE,
+    RUN_FILE,
+    UNFINISHED_FILE,
+    load_overlap,
+    load_run,
+    samples_file_name,
 )
-from mingmoe_eval.provenance import Provenance
-from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample, TaskResult
-from mingmoe_eval.scoring import described
 
-RUN_FILE = "run.json"
-UNFINISHED_FILE = "run.unfinished.json"
-OVERLAP_FILE = "overlap.json"
-"""What of the run's docs was found in training data; `mingmoe-eval overlap --run` writes it."""
+__all__ = [
+    "OVERLAP_FILE",
+    "RUN_FILE",
+    "STORE_FILE",
+    "UNFINISHED_FILE",
+    "claim",
+    "discard_answers",
+    "discard_if_bare",
+    "finish",
+    "load_overlap",
+    "load_run",
+    "open_folder",
+    "refuse_taken",
+    "save_run",
+    "save_samples",
+    "save_unfinished",
+    "spec_to_resume",
+    "summary",
+    "write_json",
+    "write_json_lines",
+]
+
 STORE_FILE = "responses.sqlite"
 """Answers so far, where they are kept beside the run; SQLite puts up to three files beside it."""
 _LOCK_FILE = ".mingmoe-eval.lock"
 _LEFT_OVER = re.compile(r"\..+\.\d+\.mingmoe-eval")
 """What `_write` calls a file that it has not finished; see there."""
-_WORDS_OF_THE_MODEL = frozenset({"response", "answered", "reading", "failure"})
-"""Fields of a sample that may hold half a character: what a model or a server said is kept."""
-
-
-class _Summary(msgspec.Struct):
-    """What `run.json` must hold, and of which type; what else it holds repeats some of that."""
-
-    name: str
-    spec: JsonDict
-    provenance: JsonDict
-    results: dict[str, JsonDict]
-    counts: dict[str, JsonDict]
-    tasks: dict[str, JsonDict]
-    timing: dict[str, float]
-    routing: JsonDict | None = None
-    parent: str | None = None
-    missing_tasks: tuple[str, ...] = ()
 
 
 def save_run(run: Run, folder: str | Path) -> Path:
@@ -153,7 +147,7 @@ def save_samples(folder: Path, task: str, samples: Iterable[Sample]) -> Path:
     """
     (folder / RUN_FILE).unlink(missing_ok=True)
     rows = (sample.to_json() for sample in samples)
-    return write_json_lines(folder / "samples" / _file_name(task), rows)
+    return write_json_lines(folder / "samples" / samples_file_name(task), rows)
 
 
 def save_unfinished(folder: Path, spec: RunSpec) -> None:
@@ -186,64 +180,6 @@ def summary(run: Run) -> JsonDict:
         "parent": run.parent,
         "missing_tasks": list(run.missing_tasks),
     }
-
-
-def load_run(folder: str | Path, *, samples: bool = True) -> Run:
-    """Read a finished run; `samples=False` leaves the samples on disk.
-
-    Raises:
-        RunStoreError: no finished run is there, a file is damaged, or the schema is another one.
-    """
-    path = Path(folder)
-    data = _read_summary(path)
-    try:
-        run = _without_samples(data)
-    except MingMoeError as error:
-        raise RunStoreError(f"{path / RUN_FILE} is damaged or hand-edited: {error}") from error
-    if not samples:
-        return run
-    loaded = {task: load_samples(path, task) for task in run.leaves}
-    _refuse_lost_samples(path, run, loaded)
-    return dataclasses.replace(run, samples=loaded)
-
-
-def load_overlap(folder: str | Path) -> JsonDict | None:
-    """What `overlap --run` found of a run's docs; None where nobody has looked.
-
-    Raises:
-        RunStoreError: the file cannot be read.
-    """
-    file = Path(folder) / OVERLAP_FILE
-    return read_object(file, RunStoreError) if file.is_file() else None
-
-
-def load_samples(folder: str | Path, task: str) -> list[Sample]:
-    """One task's samples.
-
-    Raises:
-        RunStoreError: the file is missing, or some of its lines cannot be read (each is listed).
-    """
-    path = Path(folder) / "samples" / _file_name(task)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RunStoreError(f"{path} cannot be read: {error.strerror}") from error
-    # Looking for half characters takes long, and they can only come from such an escape.
-    may_be_halved = b"\\ud" in data or b"\\uD" in data
-    samples: dict[int, Sample] = {}
-    offences = []
-    with _no_collection():
-        for line, value in parse_lines(data):
-            try:
-                sample = _sample(value, task, may_be_halved=may_be_halved)
-                if sample.position in samples:
-                    raise RunStoreError(f"Sample.position: {sample.position} comes twice")
-                samples[sample.position] = sample
-            except MingMoeError as error:
-                offences.append(f"line {line}: {error}")
-    if offences:
-        raise RunStoreError(offence_list(f"{path} is damaged", offences))
-    return list(samples.values())
 
 
 def spec_to_resume(folder: str | Path) -> RunSpec:
@@ -330,116 +266,6 @@ def _is_fresh(path: Path) -> bool:
         entry.name in begun or entry.name.startswith(f".{UNFINISHED_FILE}.")
         for entry in path.iterdir()
     ) and not any((path / "samples").glob("*"))
-
-
-def _read_summary(path: Path) -> JsonDict:
-    file = path / RUN_FILE
-    if (path / UNFINISHED_FILE).exists() and not file.exists():
-        raise RunStoreError(
-            f"{path} is an unfinished run; finish it with `mingmoe-eval run --resume {path}`"
-        )
-    if not file.is_file():
-        raise RunStoreError(f"{path} is not a run folder ({RUN_FILE} is not there)")
-    data = read_object(file, RunStoreError)
-    version = data.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise RunStoreError(
-            f"{file} has schema version {shown(version)}, this version of mingmoe-eval reads "
-            f"{SCHEMA_VERSION}: use the version that wrote it"
-        )
-    return data
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No search for garbage meanwhile: a million new objects, all in use, take a third longer."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
-def _sample(value: Any, task: str, *, may_be_halved: bool) -> Sample:
-    """One line's sample.
-
-    Raises:
-        MingMoeError: the line is none, or one of another task, or has a field that cannot be.
-    """
-    if isinstance(value, JsonFault):
-        raise value
-    sample = Sample.from_json(value)
-    if sample.task != task:
-        raise RunStoreError(f"Sample.task: the file is of {task!r}, not of {shown(sample.task)}")
-    if sample.status == "failed" and sample.score is not None:
-        raise RunStoreError("Sample.score: a failed doc has none")
-    if may_be_halved:
-        ours = {name: part for name, part in value.items() if name not in _WORDS_OF_THE_MODEL}
-        if place := lone_surrogate(ours):
-            raise RunStoreError(f"Sample.{place}: half a character (a lone surrogate)")
-    return sample
-
-
-def _without_samples(data: JsonDict) -> Run:
-    summary = as_record(_Summary, data, of="")
-    as_record(Provenance, summary.provenance, of="provenance")
-    if place := lone_surrogate(data):
-        raise RunStoreError(f"{place}: half a character (a lone surrogate)")
-    if not summary.tasks.keys() == summary.results.keys() == summary.counts.keys():
-        raise RunStoreError("tasks, results and counts speak of different tasks")
-    results = {name: described(_result(name, summary)) for name in summary.tasks}
-    _refuse_broken_groups(results)
-    return Run(
-        name=summary.name,
-        spec=RunSpec.from_json(summary.spec),
-        provenance=summary.provenance,
-        results=results,
-        samples={},
-        timing=summary.timing,
-        routing=summary.routing,
-        parent=summary.parent,
-        missing_tasks=summary.missing_tasks,
-    )
-
-
-def _result(name: str, summary: _Summary) -> TaskResult:
-    if summary.tasks[name].get("task") != name:
-        raise RunStoreError(f"{name!r} does not describe that task")
-    facts = {"metrics": summary.results[name], "counts": summary.counts[name]}
-    try:
-        return TaskResult.from_json({**summary.tasks[name], **facts})
-    except RunStoreError as error:
-        raise RunStoreError(f"{name}: {error}") from error
-
-
-def _refuse_broken_groups(results: Mapping[str, TaskResult]) -> None:
-    """A group's members are all there, and none of them stands, however far down, for itself."""
-    members = {member for result in results.values() for member in result.members}
-    if absent := sorted(members - results.keys()):
-        raise RunStoreError(f"a group names {', '.join(absent)}, of which nothing is there")
-    groups = {name: set(result.members) for name, result in results.items() if result.is_group}
-    while ready := [name for name, below in groups.items() if not below & groups.keys()]:
-        for name in ready:
-            del groups[name]
-    if groups:
-        raise RunStoreError(f"the groups {', '.join(sorted(groups))} stand for themselves")
-
-
-def _refuse_lost_samples(path: Path, run: Run, samples: Mapping[str, Sequence[Sample]]) -> None:
-    offences = [
-        f"{task}: {len(of_task)} samples, where {RUN_FILE} speaks of {docs} docs"
-        for task, of_task in samples.items()
-        if len(of_task) != (docs := run.results[task].counts.docs)
-    ]
-    if offences:
-        raise RunStoreError(offence_list(f"{path} is damaged", offences))
-
-
-def _file_name(task: str) -> str:
-    """A task's own file; a name from outside can neither leave the folder nor share a file."""
-    return quote(task, safe="").replace(".", "%2E") + ".jsonl"
 
 
 def _write(path: Path, chunks: Iterable[str]) -> Path:

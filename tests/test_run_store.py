@@ -99,9 +99,16 @@ def test_an_unfinished_run_is_not_read_as_a_run_and_says_how_to_go_on(tmp_path):
 def test_finishing_leaves_nothing_to_resume(tmp_path):
     path = run_store.open_folder(tmp_path / "r")
     run_store.save_unfinished(path, SPEC)
-    run_store.finish(path, make_run(samples={}))
+    run_store.finish(path, complete_run(samples={}))
     with pytest.raises(RunStoreError, match="finished"):
         run_store.spec_to_resume(path)
+
+
+def complete_run(**facts):
+    run = make_run(**facts)
+    score = {"score": MetricValue(value=1.0, n=2)}
+    results = {"usmle": dataclasses.replace(run.results["usmle"], metrics=score)}
+    return dataclasses.replace(run, results=results)
 
 
 def incomplete_run(**facts):
@@ -127,7 +134,7 @@ def test_an_incomplete_run_can_be_resumed_and_stays_a_run_until_its_samples_chan
 
 
 def test_a_complete_run_is_not_taken_up_again(tmp_path):
-    path = run_store.save_run(make_run(), tmp_path / "r")
+    path = run_store.save_run(complete_run(), tmp_path / "r")
     before = (path / "run.json").read_bytes()
     for take_up in (
         run_store.spec_to_resume,

@@ -35,6 +35,7 @@ LAYERS = [
         "engine",
         "harness",
         "provenance",
+        "run_loading",
         "run_store",
         "scoring",
         "task_catalog",

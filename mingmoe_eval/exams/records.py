@@ -5,8 +5,20 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NotRequired, TypedDict
 
 from mingmoe_eval.records import JsonDict, fingerprint
+
+
+class Doc(TypedDict):
+    """What the `choice` suite reads of a doc; see `Question.to_doc`."""
+
+    options: dict[str, str]
+    answer: str
+    single: bool
+    question: NotRequired[str]
+    question_type: NotRequired[str | None]
+    context: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ MING-MOE nor the v0.2 data has them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from mingmoe_eval.errors import UnknownTaskError
 from mingmoe_eval.promptcblue.label_sets import (
@@ -54,6 +54,15 @@ MRG_SECTIONS = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "�
 EVENT_KEYS = ("主体词", "发生状态", "描述词", "解剖部位")
 STS_SYNONYMS = {"相同": "是的", "不同": "不是"}
 """One CHIP-STS template offers 相同/不同; the evaluator counts in 是的/不是."""
+
+
+class Doc(TypedDict):
+    """What the `promptcblue` suite reads of a doc: a PromptCBLUE record."""
+
+    input: str
+    target: str
+    answer_choices: list[str] | None
+    task_dataset: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

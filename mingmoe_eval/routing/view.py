@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from mingmoe_eval.routing.counts import PHASES
 
@@ -20,6 +20,66 @@ FIGURES = (
 
 MOST_MEETINGS = 12
 """Routers whose co-activation the page shows: a large model has hundreds."""
+
+
+_Number = float | Literal["nan", "inf", "-inf"] | None
+
+
+class _Router(TypedDict):
+    experts: int
+
+
+class _Chosen(TypedDict):
+    chosen: list[int]
+
+
+class _Counts(TypedDict):
+    layers: dict[str, _Chosen]
+
+
+class _TaskFacts(TypedDict):
+    load: list[list[float]]
+    answers_without_counts: NotRequired[int]
+    prompt: NotRequired[_Counts]
+    generated: NotRequired[_Counts]
+
+
+class _Information(TypedDict):
+    bits: float
+    shuffled_bits: float
+    above_chance_bits: float
+
+
+class _Distance(TypedDict):
+    tasks: list[str]
+    matrix: list[list[float]]
+
+
+class _Agreement(TypedDict):
+    layers: tuple[str, str]
+    share: float
+    chance: float
+
+
+class _Lifts(TypedDict, total=False):
+    lift: list[list[float | None]]
+    chance_lift: _Number
+
+
+class _PhaseFacts(TypedDict, total=False):
+    tasks: dict[str, dict[str, _Number]]
+    information: _Information | None
+    distance: _Distance | None
+    agreement: list[_Agreement]
+    layers: dict[str, _Lifts]
+
+
+class RoutingFacts(TypedDict, total=False):
+    """What is read of the `routing` of a run.json; `record` says what else it holds."""
+
+    layers: list[_Router]
+    tasks: dict[str, _TaskFacts]
+    metrics: dict[str, _PhaseFacts]
 
 
 @dataclass(frozen=True, slots=True)
