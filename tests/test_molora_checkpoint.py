@@ -237,6 +237,18 @@ def test_reference_compat_routes_in_the_models_dtype(tmp_path, base):
     assert {module.router.dtype for module in routed_experts(model)} == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("targets", [None, [], "all-linear"])
+def test_the_attentions_pairs_are_read_whatever_the_config_says_of_them(tmp_path, base, targets):
+    save_adapter(tmp_path / "adapter", base)
+    expected = logits(load_model(tmp_path / "adapter"), token_ids(1, 5))
+    edit_json(tmp_path / "adapter" / "adapter_config.json", target_modules=targets)
+    assert torch.equal(logits(load_model(tmp_path / "adapter"), token_ids(1, 5)), expected)
+    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    if targets:
+        with pytest.raises(CheckpointError, match=r"has neither adapter_model\.safetensors"):
+            load_model(tmp_path / "adapter")
+
+
 def save_peft(folder, base, **settings):
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_pretrained(base)

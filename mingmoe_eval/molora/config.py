@@ -31,6 +31,29 @@ REFERENCE_EXPERTS, REFERENCE_TOP_K = 4, 2
 
 TOP_K_WORDS = ("top_k", "topk")
 
+PLAIN_LORA: Mapping[str, Any] = {
+    "use_dora": False,
+    "use_qalora": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "modules_to_save": None,
+    "trainable_token_indices": None,
+    "target_parameters": None,
+    "layer_replication": None,
+    "alora_invocation_tokens": None,
+    "fan_in_fan_out": False,
+    "lora_bias": False,
+    "bias": "none",
+}
+"""What leaves a LoRA a plain product beside an unchanged base.
+
+Each of these fields changes the function; those that are not here, such as dropout, have no part in
+what is computed.
+"""
+
+HARMLESS_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
+"""Ways to draw A and B that leave the base's weights as they are; others subtract from them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoLoraConfig:
@@ -127,17 +150,22 @@ def lora_offences(adapter: Mapping[str, Any]) -> list[str]:
     alpha = adapter.get("lora_alpha")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         offences.append(f"lora_alpha must be a number, not {alpha!r}")
-    # Each of these changes the function; none is part of the format.
-    plain = {"use_dora": False, "rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None}
-    plain |= {"fan_in_fan_out": False, "bias": "none", "layers_to_transform": None}
-    for field, value in plain.items():
+    for field, value in {**PLAIN_LORA, "layers_to_transform": None}.items():
         if (adapter.get(field) or value) != value:
             offences.append(f"{field} = {adapter[field]!r} is not supported, only {value!r}")
-    return offences
+    if (start := adapter.get("init_lora_weights")) not in HARMLESS_STARTS:
+        offences.append(f"init_lora_weights = {start!r} changes the base's weights")
+    return [*offences, *_flag_offences(adapter)]
+
+
+def _flag_offences(fields: Mapping[str, Any]) -> list[str]:
+    # Any text is true to Python, "false" among them.
+    value = fields.get("use_rslora")
+    return [] if value in (None, True, False) else [f"use_rslora must be true or false: {value!r}"]
 
 
 def _mixture_offences(model: Mapping[str, Any]) -> list[str]:
-    offences = []
+    offences = _flag_offences(model)
     experts = model.get("num_experts", REFERENCE_EXPERTS)
     top_k = model.get("num_experts_per_token", REFERENCE_TOP_K)
     if "num_experts" in model and "num_experts_per_token" not in model:

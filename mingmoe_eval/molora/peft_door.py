@@ -5,7 +5,9 @@ its documentation does not promise; a test resolves each, so that a release that
 found by its name.
 """
 
+import contextlib
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError, offence_list
 from mingmoe_eval.molora.formats.ming import ATTENTION_STEM
+from mingmoe_eval.molora.formats.tensor_files import TensorFiles
 from mingmoe_eval.molora.opening import OpenCheckpoint
 from mingmoe_eval.molora.probing import largest_difference, probe_logits
 
@@ -35,6 +38,7 @@ RELIES_ON = (
     "PeftModel.get_base_model",
     "PeftModel.save_pretrained",
     "tuners.lora.LoraLayer",
+    "tuners.lora.LoraLayer.get_base_layer",
     "tuners.lora.LoraModel.merge_and_unload",
     "utils.save_and_load.get_peft_model_state_dict",
     "utils.save_and_load.set_peft_model_state_dict",
@@ -42,7 +46,7 @@ RELIES_ON = (
 """Below `peft`."""
 
 OF_A_LAYER = ("lora_A", "lora_B")
-"""Of a `LoraLayer`: dicts by the adapter's name, whose modules have a `weight`."""
+"""Of a `LoraLayer`, as `lora_bias`: by the adapter's name; the modules in these have a `weight`."""
 
 ADAPTER = "default"
 """The name under which PEFT puts a model's only adapter."""
@@ -51,31 +55,117 @@ MISSING_KEYS = "Found missing adapter keys"
 """How PEFT's warning begins when an adapter's file lacks tensors; it is taken for an error."""
 
 
+RANDOM_START = "pissa_niter_"
+"""How init_lora_weights begins where PEFT takes a randomised decomposition off the base."""
+
+MERGED_AS_LIVE = 1e-3
+"""The most that merging may move a logit, as a part of the largest; rounding stays far below."""
+
+
 def apply_adapter(model: PreTrainedModel, opened: OpenCheckpoint) -> tuple[PreTrainedModel, float]:
     """The model with an adapter merged, or live beside a quantised base.
 
     Also gives the most that the adapter moves a logit of the probe.
 
     Raises:
-        CheckpointError: PEFT refuses it, or its file holds tensors that the base has no place for.
+        CheckpointError: PEFT refuses it, its file holds tensors that nobody reads, or the merged
+            model is another than the one with the adapter live.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=MISSING_KEYS)
-            tuned = PeftModel.from_pretrained(model, str(opened.folder)).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, UserWarning) as error:
-        raise CheckpointError(f"{opened.source} does not fit its base: {error}") from error
-    live = get_peft_model_state_dict(tuned, save_embedding_layers=False)
-    strays = [name for name in opened.files.shapes if "lora_" in name and name not in live]
-    if strays:
+    with _refused_as(f"{opened.source} does not fit its base"):
+        tuned = PeftModel.from_pretrained(model, str(opened.folder)).eval()
+        unread = _unread(tuned, opened.files)
+    if str(tuned.peft_config[ADAPTER].init_lora_weights).startswith(RANDOM_START):
+        raise CheckpointError(
+            f"{opened.source} was begun from random parts of its base's weights, which PEFT draws "
+            "anew at every load, so that no two loads agree: save it again with "
+            "path_initial_model_for_weight_conversion, which makes it a plain LoRA"
+        )
+    if unread:
         headline = f"{opened.source} holds tensors for layers that its base does not have:"
-        raise CheckpointError(offence_list(headline, strays))
-    with_adapter = probe_logits(tuned)
-    with tuned.disable_adapter():
-        effect = largest_difference(with_adapter, probe_logits(tuned))
+        raise CheckpointError(offence_list(headline, unread))
+    with _refused_as(f"{opened.source} cannot be computed"):
+        live = probe_logits(tuned)
+        with tuned.disable_adapter():
+            effect = largest_difference(live, probe_logits(tuned))
     if getattr(model, "is_quantized", False):
         return tuned.get_base_model(), effect
-    return tuned.merge_and_unload(), effect
+    with _refused_as(f"{opened.source} cannot be merged into its base"):
+        _make_room(tuned)
+        merged = tuned.merge_and_unload()
+    # Whatever PEFT merges otherwise than it computes shows here, known kinds and others. Half
+    # precision rounds the two so differently that nothing could be told from a logit.
+    if model.dtype.itemsize >= torch.float32.itemsize and bool(live.isfinite().all()):
+        moved, largest = largest_difference(live, probe_logits(merged)), float(live.abs().max())
+        if not moved <= MERGED_AS_LIVE * largest:
+            raise CheckpointError(
+                f"{opened.source} merged into its base is another model than with the adapter "
+                f"beside it: a logit of the probe moves by {moved:.3g}"
+            )
+    return merged, effect
+
+
+@contextlib.contextmanager
+def _refused_as(what: str) -> Iterator[None]:
+    """Turns what PEFT and transformers raise of an adapter into one message."""
+    try:
+        with warnings.catch_warnings():
+            # Of tied weights and biases it warns too: those are given room, and merging is checked.
+            warnings.simplefilter("ignore", UserWarning)
+            warnings.filterwarnings("error", message=MISSING_KEYS)
+            yield
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,  # and NotImplementedError
+        LookupError,
+        TypeError,
+        AttributeError,
+        UserWarning,
+    ) as error:
+        raise CheckpointError(f"{what}: {error}") from error
+
+
+def _unread(tuned: PeftModel, files: TensorFiles) -> list[str]:
+    """The file's tensors that are nowhere in the model; a name alone shows no reading.
+
+    Full tensors beside the low-rank pairs go into the base, if it has them under that name.
+    """
+    live = get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    state = {**tuned.state_dict(), **live}
+    return [
+        name
+        for name in files.shapes
+        if name not in state or not _equal(state[name], files.read(name))
+    ]
+
+
+def _equal(live: Tensor, stored: Tensor) -> bool:
+    if live.is_meta:
+        return True  # offloaded: its value is not here to be asked
+    cast = stored.to(live.device, live.dtype)
+    # Values that are no numbers are not for this check to find.
+    return live.shape == cast.shape and torch.equal(live.nan_to_num(), cast.nan_to_num())
+
+
+def _make_room(tuned: PeftModel) -> None:
+    """Gives each adapted layer weights of its own, and a bias where the adapter has one.
+
+    PEFT adds the product to the layer's weight. Tied embeddings and replicated layers share theirs
+    with layers that the adapter leaves alone, which would change with it; a product's bias needs
+    one to be added to.
+    """
+    base = tuned.get_base_model()
+    holders = Counter(id(p) for m in base.modules() for p in m._parameters.values())
+    for layer in [module for module in base.modules() if isinstance(module, LoraLayer)]:
+        inner = layer.get_base_layer()
+        for name, parameter in list(inner._parameters.items()):
+            if parameter is not None and holders[id(parameter)] > 1 and not parameter.is_meta:
+                own = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+                setattr(inner, name, own)
+                base.config.tie_word_embeddings = False
+        if layer.lora_bias.get(ADAPTER) and getattr(inner, "bias", None) is None:
+            outputs, weight = inner.out_features, inner.weight
+            inner.bias = nn.Parameter(weight.new_zeros(outputs), requires_grad=False)
 
 
 def add_lora(

@@ -1,6 +1,8 @@
 """Several adapters, one after the other, on a base model that is loaded once."""
 
 import contextlib
+import copy
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +20,10 @@ from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
 _NO_FUNCTION = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
 """What a config says of how a model is kept, and not of what it computes."""
 
-_LOW_RANK = re.compile(r"(.+?)\.lora_\w+?(\.weight)?")
+_PARTS = ("_modules", "_parameters", "_buffers")
+"""Where torch keeps what a module holds."""
+
+_LOW_RANK = re.compile(r"(.+?)\.lora_\w+(\..+)?")
 
 
 def load_adapters(
@@ -73,33 +78,61 @@ def _differing(one: PretrainedConfig, base: PretrainedConfig) -> set[str]:
 
 
 @contextlib.contextmanager
-def _restored(model: nn.Module, opened: OpenCheckpoint) -> Iterator[None]:
-    """Leaves the model's modules and weights as they were."""
-    modules = dict(model.named_modules())
-    copies = _copies(modules, opened)
+def _restored(model: PreTrainedModel, opened: OpenCheckpoint) -> Iterator[None]:
+    """Leaves the model's modules, weights and config as they were.
+
+    Raises:
+        CheckpointError: a weight is another one afterwards, although nothing names it.
+    """
+    before, config = _bits(model), copy.deepcopy(model.config)
+    parts = [(m, {name: dict(getattr(m, name)) for name in _PARTS}) for m in model.modules()]
+    copies = _copies(model, opened)
     try:
         yield
     finally:
-        # Parents come before their children: what is put back is then looked into.
-        for path, module in modules.items():
-            if path and model.get_submodule(path) is not module:
-                model.set_submodule(path, module)
+        # Whole dicts of parts: an adapter may wrap a layer, add a bias, or repeat layers.
+        for module, named in parts:
+            for name, held in named.items():
+                own = getattr(module, name)
+                own.clear()
+                own.update(held)
+        model.config.__dict__.update(config.__dict__)
         with torch.no_grad():
             for parameter, value in copies:
                 parameter.copy_(value)
+    if _bits(model) != before:
+        raise CheckpointError(
+            f"{opened.source} changed weights of the shared base that cannot be taken back: "
+            "evaluate it, and what follows it, by itself"
+        )
 
 
-def _copies(
-    modules: dict[str, nn.Module], opened: OpenCheckpoint
-) -> list[tuple[nn.Parameter, Tensor]]:
-    """The weights that the adapter may be merged into, with a copy of each on the CPU."""
-    named = (_LOW_RANK.fullmatch(strip_prefix(name)) for name in opened.files.shapes)
-    paths = {match[1] for match in named if match}
+def _copies(model: nn.Module, opened: OpenCheckpoint) -> list[tuple[Tensor, Tensor]]:
+    """The tensors that the adapter may change, with a copy of each on the CPU."""
+    modules = dict(model.named_modules())
+    held = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    names = {strip_prefix(name).replace(".base_layer.", ".") for name in opened.files.shapes}
+    # A low-rank pair goes into its layer's weight, and a pair's bias into that layer's.
+    paths = {match[1] for match in map(_LOW_RANK.fullmatch, names) if match}
     if opened.mixture is not None:
         paths |= {*opened.mixture.experts, *opened.mixture.pairs}
-    weights = [getattr(modules[path], "weight", None) for path in sorted(paths & modules.keys())]
+    names |= {f"{path}.{part}" for path in paths & modules.keys() for part in ("weight", "bias")}
     return [
-        (weight, weight.detach().cpu().clone())
-        for weight in weights
-        if isinstance(weight, nn.Parameter) and weight.device.type != "meta"
+        (held[name], held[name].detach().cpu().clone())
+        for name in sorted(names & held.keys())
+        if not held[name].is_meta
     ]
+
+
+def _bits(model: nn.Module) -> dict[str, int]:
+    """A sum over each tensor's bits, where it is: no two states of a weight are likely to agree."""
+    held = itertools.chain(model.named_parameters(), model.named_buffers())
+    return {
+        name: 0 if tensor.is_meta else int(_as_integers(tensor.detach()).sum(dtype=torch.int64))
+        for name, tensor in held
+    }
+
+
+def _as_integers(tensor: Tensor) -> Tensor:
+    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return tensor.contiguous().view(kinds.get(tensor.dtype.itemsize, torch.uint8))

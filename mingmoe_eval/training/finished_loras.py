@@ -16,30 +16,18 @@ from torch import Tensor, nn
 
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
 from mingmoe_eval.hub import fetch
-from mingmoe_eval.molora.config import ADAPTER_CONFIG, lora_scaling, read_json
+from mingmoe_eval.molora.config import (
+    ADAPTER_CONFIG,
+    HARMLESS_STARTS,
+    PLAIN_LORA,
+    lora_scaling,
+    read_json,
+)
 from mingmoe_eval.molora.formats import ming
 from mingmoe_eval.molora.formats.families import linear_sizes, read_pair, sort_into_layers
 from mingmoe_eval.molora.formats.tensor_files import TensorFiles, preferred_file
 from mingmoe_eval.molora.presence import SMALL_FILES
 from mingmoe_eval.molora.sources import sniff
-
-# What leaves a LoRA a plain product beside an unchanged base. Fields that are not here or below,
-# such as dropout, have no part in what is computed.
-_PLAIN: dict[str, Any] = {
-    "use_dora": False,
-    "use_qalora": False,
-    "rank_pattern": {},
-    "alpha_pattern": {},
-    "modules_to_save": None,
-    "trainable_token_indices": None,
-    "target_parameters": None,
-    "layer_replication": None,
-    "fan_in_fan_out": False,
-    "lora_bias": False,
-    "bias": "none",
-}
-# Ways to draw A and B that leave the base's weights as they are; others subtract from them.
-_HARMLESS_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 Pair = tuple[Tensor, Tensor]
 
@@ -183,11 +171,11 @@ def _ranks(files: TensorFiles, slots: Mapping[str, str]) -> set[int]:
 def _config_offences(settings: Mapping[str, Any]) -> list[str]:
     offences = [
         f"{field} = {settings[field]!r} is more than a plain LoRA"
-        for field, plain in _PLAIN.items()
+        for field, plain in PLAIN_LORA.items()
         if (settings.get(field) or plain) != plain
     ]
     start = settings.get("init_lora_weights")
-    if start not in _HARMLESS_STARTS:
+    if start not in HARMLESS_STARTS:
         offences.append(f"init_lora_weights = {start!r} changes the base's weights")
     for field in ("r", "lora_alpha"):
         value = settings.get(field)
