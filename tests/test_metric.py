@@ -120,6 +120,18 @@ def test_intervals_of_label_metrics_cover_as_often_as_they_say(average, kind):
     assert 0.923 <= share <= 0.98
 
 
+def test_a_mean_of_grades_covers_near_its_end_too():
+    # Nearly all right, some docs with half the credit: normal intervals would cover 0.77.
+    def draw(rng):
+        grades = np.where(rng.random(30) < 0.05, 0.5, (rng.random(30) < 0.97) * 1.0)
+        return [{"": (grade, 1.0)} for grade in grades.tolist()]
+
+    metric = exams.METRICS["acc"]
+    assert 0.93 <= coverage(metric, draw) <= 0.985
+    numbers = [metric.of(draw(np.random.default_rng(seed))) for seed in range(5)]
+    assert "Wilson at the effective number of docs" in {n.interval_method for n in numbers}
+
+
 def test_the_bootstrap_would_lie_beside_the_value_of_a_chatty_model():
     metric = label_metrics("macro")[2]
     docs = labels(np.random.default_rng(1), 100, wrong=0.05, invented=0.4, classes=5)

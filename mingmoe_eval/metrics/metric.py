@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 
 from mingmoe_eval.metrics.draws import Floats, resampled_sums
 from mingmoe_eval.metrics.paired import PairedDifference
-from mingmoe_eval.metrics.uncertainty import wilson_interval
+from mingmoe_eval.metrics.uncertainty import NO_WIDTH, wilson_interval
 from mingmoe_eval.records import Better, MetricValue, Unit
-
-NO_WIDTH = 1e-9
-"""Sums of the same fractions in another order differ by less; no real interval is as narrow."""
 
 Counted = Mapping[str, Sequence[float]]
 """What one doc adds: class -> amounts, one of each kind, such as hits, golds, answers.

@@ -1,6 +1,6 @@
 """How sure a metric is over docs, of one model and of two: the three ways that metrics choose from.
 
-Mean        of rights and wrongs: Wilson's interval; of grades: the normal one
+Mean        of rights and wrongs, or grades between 0 and 1: Wilson's interval; else the normal one
 Bootstrap   a ratio of sums, such as micro F1: percentiles over docs drawn with replacement
 Jackknife   a mean over classes, such as macro F1: Wilson's interval at the effective number of docs
 
@@ -22,10 +22,12 @@ from mingmoe_eval.metrics.paired import (
     score_difference,
 )
 from mingmoe_eval.metrics.uncertainty import (
+    NO_WIDTH,
     clustered_mean,
     clustered_share,
     mean_interval,
     two_sided_z,
+    wilson_at_error,
     wilson_interval,
 )
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from mingmoe_eval.metrics.metric import ClassMean, CountTable, Metric
 
 Interval = tuple[float, float]
+
+EFFECTIVE = "Wilson at the effective number of docs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,10 @@ class Mean:
     def interval(
         self, table: "CountTable", metric: "Metric", *, level: float = 0.95
     ) -> tuple[Interval | None, str]:
-        """Wilson's interval for rights and wrongs, else the normal one; clusters widen both."""
+        """Wilson's interval, of graded shares at the effective number of docs; else the normal one.
+
+        Clusters widen all of them.
+        """
         values = table.amounts[:, 0].tolist()
         if not table.clustered:
             mean = mean_interval(values, level=level)
@@ -50,8 +57,16 @@ class Mean:
             mean = clustered_share(values, table.unit.tolist(), level=level)
         else:
             mean = clustered_mean(values, table.unit.tolist(), level=level)
-        # One grade shows no spread: an interval of no width, which the metric does not leave so.
-        return mean.interval or (mean.value, mean.value), mean.interval_method
+        if mean.interval is None:
+            # One grade shows no spread: no width, which the metric does not leave so.
+            return (mean.value, mean.value), mean.interval_method
+        if not mean.interval_method.startswith("normal") or metric.range != (0.0, 1.0):
+            return mean.interval, mean.interval_method
+        error = (mean.interval[1] - mean.value) / two_sided_z(level)
+        if error < NO_WIDTH or not 0 < mean.value < 1:
+            return (mean.value, mean.value), mean.interval_method
+        method = EFFECTIVE + mean.interval_method.removeprefix("normal")
+        return wilson_at_error(mean.value, error, level=level), method
 
     def difference(
         self,
@@ -124,11 +139,7 @@ class Jackknife:
             reach = two_sided_z(level) * error
             return (value - reach, value + reach), "jackknife, normal"
         if error > 0 and 0 < value < 1:
-            effective = value * (1 - value) / error**2
-            return (
-                wilson_interval(value * effective, effective, level=level),
-                "jackknife, Wilson at the effective number of docs",
-            )
+            return wilson_at_error(value, error, level=level), f"jackknife, {EFFECTIVE}"
         if value == 1:
             return (_spotless(table, metric, level), 1.0), "MOVER over the classes, all right"
         ends = wilson_interval(value * table.units, table.units, level=level)

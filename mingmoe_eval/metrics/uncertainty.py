@@ -7,6 +7,9 @@ from statistics import NormalDist
 
 from mingmoe_eval.records import MetricValue
 
+NO_WIDTH = 1e-9
+"""Sums of the same fractions in another order differ by less; no real interval is as narrow."""
+
 
 def share(successes: int, n: int, *, level: float = 0.95) -> MetricValue:
     """A share of docs with Wilson's interval; NaN without one when there are no docs."""
@@ -53,6 +56,17 @@ def wilson_interval(successes: float, n: float, *, level: float = 0.95) -> tuple
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / shrink
     low = 0.0 if successes == 0 else centre - half
     return low, 1.0 if successes == n else centre + half
+
+
+def wilson_at_error(value: float, error: float, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a number between 0 and 1 at its effective number of docs.
+
+    n_eff = value (1 - value) / SE^2: as many rights and wrongs as would be as unsure (Kish 1965).
+    It keeps within 0 and 1, and leans the right way near either end, where a normal interval of the
+    same standard error misses the truth up to four times in ten.
+    """
+    effective = value * (1 - value) / error**2
+    return wilson_interval(value * effective, effective, level=level)
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95) -> MetricValue:
