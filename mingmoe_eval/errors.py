@@ -10,7 +10,7 @@ MingMoeError
 └── IncomparableRunsError  two runs that differ in more than their model
 
 The command line prints these without a traceback and exits with status 2; anything else that is
-raised is a bug and keeps its traceback.
+raised is a bug, keeps its traceback and exits with 70 (`cli.exits`).
 """
 
 import difflib

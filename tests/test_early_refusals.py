@@ -56,6 +56,11 @@ TRAIN = ("train", "--data", "talks.jsonl", "--output", "out")
         ((*RUN, "--model", BASE, "--json", "no/where.json"), "cannot write no/where.json"),
         (("run", "--resume", "nowhere"), "holds no unfinished run"),
         (("inspect", "ckpt/adaptr"), "did you mean ckpt/adapter?"),
+        ((*RUN, "--model", BASE, "--adapters", f"{ADAPTER},./no"), "no model directory ./no"),
+        (
+            ("overlap", "--train", "no.jsonl", "--tasks", "usmle", "--sample"),
+            "there is no no.jsonl",
+        ),
         (("ablate", "nowhere", "--experts", "0"), "is not a run folder"),
         ((*TRAIN, "--base", "./nowhere"), "there is no model directory ./nowhere"),
         ((*TRAIN, "--base", BASE, "--data", "no.jsonl"), "there is no file no.jsonl"),

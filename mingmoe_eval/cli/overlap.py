@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mingmoe_eval.errors import UsageError
+from mingmoe_eval.errors import MissingDataError, UsageError
 
 if TYPE_CHECKING:
     from mingmoe_eval.overlap import Overlap
@@ -65,6 +65,8 @@ def overlap(
         raise UsageError(f"--threshold {threshold} is no share: above 0, and at most 1")
     if run is not None and (data_dir or sample or split):
         raise UsageError("--run brings its own docs: leave --data-dir, --sample and --split out")
+    if missing := [str(file) for file in train if not file.exists()]:
+        raise MissingDataError(f"--train: there is no {', '.join(missing)}")
     loaded = load_run(run) if run is not None else None
     docs = _docs_of_run(loaded, tasks) if loaded else _docs_of(tasks, data_dir, sample, split)
     training = read_training(train)

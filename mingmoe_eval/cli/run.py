@@ -203,6 +203,11 @@ def _run_as_asked(
 
 def _resident(spec: RunSpec, adapters: list[str]) -> "OpenModel":
     """Opens one adapter after the other on a base that is loaded once."""
+    from mingmoe_eval.molora.presence import refuse_absent
+
+    for model in (spec.model, *adapters):
+        refuse_absent(model)
+    # Only now what imports torch.
     from mingmoe_eval.evaluation import open_checkpoint
     from mingmoe_eval.molora import load_adapters
 
@@ -241,7 +246,8 @@ def _run(
     from mingmoe_eval.cli.console import print_results, refuse_unwritable, write_json
     from mingmoe_eval.cli.progress import RunProgress
     from mingmoe_eval.evaluation import evaluate
-    from mingmoe_eval.run_store import summary
+    from mingmoe_eval.report import render_report
+    from mingmoe_eval.run_store import UNFINISHED_FILE, load_overlap, summary
 
     if json_to:
         refuse_unwritable(json_to)
@@ -251,18 +257,24 @@ def _run(
         with RunProgress() as watch, contextlib.redirect_stdout(sys.stderr):
             run = evaluate(spec, folder=folder, resume=resuming, watch=watch, open_model=open_model)
     except KeyboardInterrupt:
+        if not (folder / UNFINISHED_FILE).exists():
+            raise  # before there was anything to go on with
         print(
             f"\ninterrupted; every answer so far is kept. Go on with:\n  {_resume_command(folder)}",
             file=sys.stderr,
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    if json_to:
-        write_json(summary(run), json_to)
-    if json_to != "-":
-        print_results(run)
     seconds = time.perf_counter() - started
-    _write_page(run, folder)
-    print(f"{folder}: saved after {seconds:.1f} s", file=sys.stderr)
+    try:
+        if json_to:
+            write_json(summary(run), json_to)
+        if json_to != "-":
+            print_results(run)
+    finally:
+        # Whatever keeps the results from stdout: the run is saved, and its page with it.
+        # There is an overlap already where an incomplete run was resumed.
+        render_report([run], folder / "report.html", overlaps=[load_overlap(folder)])
+        print(f"{folder}: saved after {seconds:.1f} s", file=sys.stderr)
     if run.incomplete:
         print(
             f"incomplete: {', '.join(_short(run))} (failed docs are listed in "
@@ -281,15 +293,6 @@ def _short(run: Run) -> list[str]:
 
 def _resume_command(folder: Path) -> str:
     return f"mingmoe-eval run --resume {shlex.quote(str(folder))}"
-
-
-def _write_page(run: object, folder: Path) -> None:
-    from mingmoe_eval.report import render_report
-    from mingmoe_eval.run_store import load_overlap
-
-    assert isinstance(run, Run)
-    # There is one where an incomplete run was resumed.
-    render_report([run], folder / "report.html", overlaps=[load_overlap(folder)])
 
 
 def _spec_to_resume(folder: Path, model: str | None, tasks: str | None) -> RunSpec:
