@@ -61,6 +61,12 @@ def test_whatever_a_verb_ends_with_it_is_not_the_gates_status(action, status):
     assert ("a bug in mingmoe-eval" in done.stderr) == (status == 70)
 
 
+def test_an_interrupted_verb_says_so():
+    code = VERB_THAT_FAILS.format(action="raise KeyboardInterrupt")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted\n")
+
+
 def test_a_bug_is_told_last_after_its_traceback(capsys):
     assert explain(KeyError("spec")) == 70
     last = capsys.readouterr().err.rstrip("\n").split("\n")[-1]

@@ -4,12 +4,13 @@ Verbs are imported when they are called, so that `mingmoe-eval --help` answers a
 pays for another's imports.
 """
 
+import functools
 import gc
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from mingmoe_eval import __version__
 from mingmoe_eval.cli.exits import EXIT_DONE, EXIT_USER_MISTAKE, explain, lasting_streams
@@ -86,21 +87,43 @@ def _call(name: str, arguments: list[str]) -> int:
     verb = VERBS[name]
     module = importlib.import_module(f"mingmoe_eval.cli.{verb.module}")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    # typer makes an exit without a word of a Ctrl-C, and status 1 of some other errors.
+    raised: list[BaseException] = []
     for below in verb.below or (name,):
-        app.command(name=below)(getattr(module, verb.function or below))
+        app.command(name=below)(_keeping(raised, getattr(module, verb.function or below)))
     if verb.below:
         app.callback(help=verb.summary.capitalize() + ".")(lambda: None)
     # click's UsageError, which newer releases of typer bring themselves.
     option_mistake = cast(type[typer.BadParameter], typer.BadParameter.__base__)
+    status = None
     try:
-        # Not in typer's standalone mode, which ends with 1 in several cases.
         status = app(arguments, prog_name=f"mingmoe-eval {name}", standalone_mode=False)
     except option_mistake as mistake:
         mistake.show()
         return EXIT_USER_MISTAKE
-    except typer.Abort as stop:  # what typer makes of an EOFError, and older releases of Ctrl-C
-        raise stop.__cause__ or KeyboardInterrupt from None
+    except (typer.Abort, SystemExit):
+        if not raised:
+            raise KeyboardInterrupt from None
+    if raised:
+        raise raised[0]
     return status if isinstance(status, int) else EXIT_DONE
+
+
+def _keeping(raised: list[BaseException], verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb, with whatever it raises kept, but for an exit that it chose."""
+    import typer
+
+    @functools.wraps(verb)
+    def call(*arguments: Any, **options: Any) -> None:
+        try:
+            verb(*arguments, **options)
+        except typer.Exit:
+            raise
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    return call
 
 
 def _help() -> str:
