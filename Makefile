@@ -10,10 +10,17 @@ unexport PYTHONDONTWRITEBYTECODE
 # Both are read by pip: the second since 25.3, for what a package that comes as source is built with.
 PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 # A worker of the tests a core; many cores would cost more memory than they save time.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8
+in = $(1)/bin/python -m pytest -n logical --maxprocesses 8
+PYTEST := $(call in,.venv)
+QUIET := --quiet --disable-pip-version-check
 COMMIT_TIME = $(shell git log -1 --format=%ct)
 
-.PHONY: demo test quick check bench soak baseline docs debian-packages wheel wheel-twice constraints sbom audit \
+define CHECK_PYTHON
+@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); \
+	  sys.exit(0 if ok else "mingmoe-eval needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+endef
+
+.PHONY: demo test test-oldest test-newest quick check bench soak baseline docs debian-packages wheel wheel-twice constraints sbom audit \
   clean
 
 demo: $(READY)  ## evaluate a tiny base and a tiny MoLoRA on invented questions, offline
@@ -24,6 +31,15 @@ test: $(READY)  ## all tests that a laptop can run; those that lack something sa
 
 quick: check  ## what to run after each change: check, and the tests that need no model
 	$(PYTEST) -q --quick
+
+test-oldest: build/oldest/.ready  ## the same tests with the oldest versions that pyproject.toml declares
+	$(call in,build/oldest)
+
+test-newest:  ## and with the newest; lists what they deprecate of what we call
+	$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear build/newest
+	build/newest/bin/python -m pip install $(QUIET) -e '.[hf,dev]'
+	$(call in,build/newest) --newest
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .
@@ -89,8 +105,13 @@ clean:
 	rm -rf .venv build dist demo
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); \
-	  sys.exit(0 if ok else "mingmoe-eval needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv
-	$(PINNED) $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[hf,dev]'
+	$(PINNED) $(BIN)/python -m pip install $(QUIET) -e '.[hf,dev]'
+	@touch $@
+
+build/oldest/.ready: pyproject.toml constraints-oldest.txt
+	$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear build/oldest
+	PIP_CONSTRAINT=constraints-oldest.txt build/oldest/bin/python -m pip install $(QUIET) -e '.[hf,dev]'
 	@touch $@

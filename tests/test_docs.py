@@ -4,7 +4,10 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+
+import pytest
 
 from mingmoe_eval.cli import VERBS
 
@@ -38,6 +41,9 @@ def block(text: str) -> str:
 
 
 def test_the_command_reference_equals_the_help():
+    pinned = f"typer=={version('typer')}" in (ROOT / "constraints.txt").read_text("utf-8").split()
+    if not pinned:
+        pytest.skip("docs/cli.md is as the pinned typer prints it")
     written = (ROOT / "docs" / "cli.md").read_text("utf-8")
     assert written == cli_reference(), "docs/cli.md is out of date: make docs"
 

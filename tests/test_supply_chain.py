@@ -8,25 +8,28 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from mingmoe_eval.extras import how_to_install
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 DECLARED = [
-    *PROJECT["dependencies"],
-    *PROJECT["optional-dependencies"]["hf"],
-    *PROJECT["optional-dependencies"]["dev"],
+    declared
+    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for declared in group
+    if not declared.startswith(PROJECT["name"])
 ]
 
 
-def pins():
-    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+def pins(file="constraints.txt"):
+    lines = (ROOT / file).read_text("utf-8").splitlines()
     return dict(line.split("==") for line in lines if not line.startswith("#"))
 
 
-def test_the_constraints_hold_names_and_versions_and_no_address():
-    for name, version in pins().items():
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-oldest.txt"])
+def test_the_constraints_hold_names_and_versions_and_no_address(file):
+    for name, version in pins(file).items():
         assert re.fullmatch(r"[A-Za-z0-9._-]+", name), name
         assert re.fullmatch(r"[0-9A-Za-z.!]+", version), (name, version)
 
@@ -39,8 +42,19 @@ def test_each_declared_dependency_is_pinned_to_a_version_that_it_allows(declared
     assert requirement.specifier.contains(version), version
 
 
+@pytest.mark.parametrize("declared", DECLARED)
+def test_the_oldest_version_that_is_declared_is_the_one_that_is_tested(declared):
+    requirement = Requirement(declared)
+    (oldest,) = (one.version for one in requirement.specifier if one.operator == ">=")
+    pinned = {
+        canonicalize_name(n): version for n, version in pins("constraints-oldest.txt").items()
+    }
+    assert Version(pinned[canonicalize_name(requirement.name)]) == Version(oldest)
+
+
 def test_no_file_of_the_build_names_a_registry():
-    for name in ("pyproject.toml", "constraints.txt", "Makefile", ".ci/run"):
+    names = ("pyproject.toml", "constraints.txt", "constraints-oldest.txt", "Makefile", ".ci/run")
+    for name in (*names, ".pre-commit-config.yaml", ".github/workflows/ci.yml"):
         text = (ROOT / name).read_text("utf-8")
         assert not re.search(r"index-url|find-links|/simple\b", text), name
 
