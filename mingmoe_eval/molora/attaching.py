@@ -56,6 +56,7 @@ def attach_mixture(
     """
     offences: list[str] = []
     merged: list[MergedPair] = []
+    # One layer after the other: of a safetensors file, one block at most is held beside the model.
     for path, a, b in mixture.read_pairs():
         offences += _non_finite(path, a, b)
         scaling = mixture.config.attention_scaling
@@ -158,6 +159,7 @@ def _route(
 ) -> None:
     ffn = model.get_submodule(block)
     if _share_input(experts) and _computes_gated_ffn(ffn):
+        # One product for the experts of both layers, another for their routers: see `layers`.
         into = _beside(model, block, experts, ("gate_proj", "up_proj"), dtypes)
         back = _beside(model, block, experts, ("down_proj",), dtypes)
         model.set_submodule(block, MoLoraFFN(ffn, into, back).train(ffn.training))

@@ -97,6 +97,7 @@ class ScoringRouting:
     ) -> Iterator[tuple[int, RoutingCounts]]:
         """Of each pair at a place: the trunks' sums, and those past `start`, which are its own."""
         length = self._lengths[place]
+        # Pairs of one input differ in where their prompt ends alone; those that agree share a sum.
         made: dict[int, RoutingCounts] = {}
         for pair, prompt in self._prompts_at[place]:
             if prompt not in made:

@@ -172,6 +172,7 @@ def _layer_counts(layer: RoutedLayer, values: Array) -> LayerCounts:
     n = layer.experts
     chosen, probability, weight = values[:n], values[n : 2 * n], values[2 * n : 3 * n]
     together = np.zeros((n, n))
+    # Only pairs i < j are stored: the matrix is symmetric, and its diagonal is `chosen`.
     together[np.triu_indices(n, 1)] = values[3 * n : -1]
     together += together.T + np.diag(chosen)
     return LayerCounts(layer, chosen, probability, weight, together, float(values[-1]))

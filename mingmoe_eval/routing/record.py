@@ -71,6 +71,7 @@ class RunRouting:
             sums.answers_without_counts += 1
             return
         sums.counts += counts
+        # By doc and not by token: the tokens of one doc are no independent draws.
         sums.parts[:, (doc or 0) % PARTS] += counts.values[:, self._chosen]
 
     def to_json(self) -> JsonDict:

@@ -223,6 +223,7 @@ def _agreements(pairs: Sequence[Mapping[str, Any]]) -> list[Agreement]:
 def _meetings(layers: Mapping[str, Mapping[str, Any]]) -> list[Meeting]:
     met = [meeting for path, facts in layers.items() for meeting in _meeting(path, facts)]
     order = {meeting.router: place for place, meeting in enumerate(met)}
+    # As ratios: three times as often and a third as often are equally far from chance.
     furthest = sorted(met, key=lambda one: min(1 / max(one.most, 1), one.least))[:MOST_MEETINGS]
     return sorted(furthest, key=lambda one: order[one.router])
 

@@ -198,6 +198,7 @@ class MoLoraAdapter:
             raise CheckpointError(f"{folder} holds another adapter than the one in training")
         for module in routed_experts(self._base):
             experts = [mixture.read_layer(path) for path in module.paths]
+            # Stacked as the live module is, so that the state fits whatever the layout on disk.
             twin = RoutedExperts(module.paths, experts, dtype=module.lora_a.dtype)
             module.load_state_dict(twin.state_dict())
         if self._attention is None:

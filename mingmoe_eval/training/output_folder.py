@@ -81,6 +81,7 @@ def staging_folder(output: Path) -> Path:
 def move_files(staging: Path, output: Path) -> None:
     """Moves every file into place, and removes the staging folder."""
     with telling(output):
+        # A kill in between must leave a folder that no loader takes for whole.
         for path in sorted(staging.iterdir(), key=lambda path: path.name in LAST_FILES):
             path.replace(output / path.name)
         staging.rmdir()

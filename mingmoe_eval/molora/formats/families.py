@@ -173,6 +173,7 @@ def read_mixture(
     """
     config = family.read_settings(adapter, model, reference_compat=reference_compat)
     files = TensorFiles(_files_of(family, folder, pairs_due=bool(adapter.get("target_modules"))))
+    # Experts first: a plain pair's pattern is the wider one, and would take theirs.
     experts, others = sort_into_layers(files.shapes, family.expert_slot)
     pairs, strays = sort_into_layers(others, family.pair_slot)
     return Mixture(
@@ -330,6 +331,7 @@ def _expert_shapes(
     for index in range(count):
         due |= {} if family.shared_a else {f"A {index}": (rank, inputs)}
         due[f"B {index}"] = (outputs, rank)
+    # A router of one expert decides nothing: MING writes none, MoE-PEFT writes it all the same.
     if family.router_bias and count > 1:
         due |= {"router weight": (count, inputs), "router bias": (count,)}
     elif not family.router_bias and not family.block_router:

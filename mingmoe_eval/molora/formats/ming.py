@@ -32,6 +32,7 @@ PREFIX = "base_model.model."
 # The expert's index stands in its name twice.
 _EXPERT = re.compile(r"(.+)\.experts\.(\d+)\.lora_([AB])_\2\.weight")
 _SHARED = re.compile(r"(.+)\.share_experts\.lora_([AB])\.weight")
+# Each linear layer has its own router, whatever `mlp.switch` in the trainer's own filters says.
 _ROUTER = re.compile(r"(.+_proj)\.switch\.(weight|bias)")
 _PAIR = re.compile(r"(.+)\.lora_([AB])\.weight")
 
@@ -120,6 +121,7 @@ def save_ming_v1(
         for path, one in experts.items()
         for name, tensor in expert_tensors(one).items()
     }
+    # The reference's loader knows the pickle alone; whoever opens no pickles takes the twin.
     torch.save(trained, folder / f"{EXPERTS_STEM}.bin")
     save_file(trained, folder / f"{EXPERTS_STEM}.safetensors", metadata={"format": "pt"})
     pairs = {
@@ -169,6 +171,7 @@ def _mixture_json(settings: MoLoraConfig, experts: Mapping[str, LinearExperts]) 
         "expert_selection": "top_k",
         "share_expert": shared,
         "use_rslora": settings.expert_rslora,
+        # What the reference writes too, at the values that change nothing.
         "output_logit_bias": False,
         "router_loss_coeff": 0.0,
         "router_loss_mode": "softmax",

@@ -115,6 +115,7 @@ def read_settings(
     Raises:
         CheckpointError: listing every field that is absent, senseless or not supported.
     """
+    # What `expert_lora` leaves out holds for experts and attention alike.
     of_experts = {**adapter, **(adapter.get("expert_lora") or {})}
     given = adapter.get(experts_field)
     counts = tuple(given) if isinstance(given, list) and given else (given,)

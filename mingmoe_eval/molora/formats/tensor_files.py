@@ -25,6 +25,7 @@ class TensorFiles:
         self._homes: dict[str, Path] = {}
         self._pickled: dict[str, Tensor] = {}
         for path in paths:
+            # A safetensors header tells names and shapes; a pickle has to be read whole for them.
             shapes = self._read_safetensors(path) if is_safetensors(path) else self._unpickle(path)
             self.shapes |= shapes
             self._homes |= dict.fromkeys(shapes, path)
@@ -42,6 +43,7 @@ class TensorFiles:
 
     def _unpickle(self, path: Path) -> dict[str, tuple[int, ...]]:
         with _readable(path):
+            # A pickle may run code when it is opened; of this kind only tensors are let through.
             content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or not all(
             isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
