@@ -110,6 +110,13 @@ def test_a_tensor_that_nobody_reads_is_named(base, tmp_path, name):
     assert str(caught.value).splitlines()[1:] == [f"  - {name}"]
 
 
+def test_a_plain_lora_of_mings_trainer_has_an_empty_file_beside_it(base, loras, tmp_path):
+    folder = save_lora(tmp_path / "ming", base, "plain")
+    torch.save({}, folder / "non_lora_trainables.bin")
+    same = logits(load_model(loras["plain"], base), IDS)
+    assert torch.equal(logits(load_model(folder, base), IDS), same)
+
+
 def test_a_lora_that_waits_for_its_tokens_is_refused(base, tmp_path):
     folder = save_lora(tmp_path / "lora", base, "plain")
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))

@@ -32,6 +32,9 @@ WEIGHT_FILES = ("*.json", "*.safetensors", "*.bin")
 """The weights of a full model with their index and config."""
 
 
+# An empty pickle takes some hundred bytes: larger files are not opened to tell their kind.
+_SMALL_FILE = 4096
+
 Kind = str
 """`molora`, `molora-merged`, the name of a sibling's family, `peft-lora`, `full`, or `hub`."""
 
@@ -170,7 +173,8 @@ def _form_of(name: str) -> Family | Literal["peft-lora", "full", "hub"]:
     if not folder.is_dir():
         refuse_lost_path(name)
         return "hub"
-    if preferred_file(folder, ming.EXPERTS_STEM):
+    experts = preferred_file(folder, ming.EXPERTS_STEM)
+    if experts and not _is_empty(experts):
         return ming.ADAPTER
     if (folder / ADAPTER_CONFIG).is_file():
         return _adapter_form(folder)
@@ -184,6 +188,11 @@ def _form_of(name: str) -> Family | Literal["peft-lora", "full", "hub"]:
             f"{folder} holds no model: neither {ADAPTER_CONFIG} nor {MODEL_CONFIG} is there"
         )
     return ming.MERGED if _experts_among_weights(folder) else "full"
+
+
+def _is_empty(experts: Path) -> bool:
+    """Whether a file holds no tensor: MING's trainer writes one such beside a plain LoRA."""
+    return experts.stat().st_size < _SMALL_FILE and not TensorFiles((experts,)).shapes
 
 
 def _adapter_form(folder: Path) -> Family | Literal["peft-lora"]:
