@@ -222,11 +222,12 @@ class Sample:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The sample that `to_json` wrote; refused: an unknown field, a score of NaN."""
-        values = data
-        if isinstance(data, Mapping):
-            lists = ("log_likelihoods", "counts")
-            values = {**data, **{name: numbers(data[name]) for name in lists if name in data}}
-        sample = _record(cls, values)
+        try:
+            sample = as_record(cls, data)
+        except JsonFault:  # perhaps for a word that stands for a number, which few samples have
+            lists = ("log_likelihoods", "counts") if isinstance(data, Mapping) else ()
+            words = {name: numbers(data[name]) for name in lists if name in data}
+            sample = _record(cls, {**data, **words} if words else data)
         if sample.score is not None and not math.isfinite(sample.score):
             raise RunStoreError(f"Sample.score: a finite number is expected, not {sample.score}")
         return sample

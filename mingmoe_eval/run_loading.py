@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
@@ -50,7 +50,7 @@ class _Summary(msgspec.Struct):
     results: dict[str, JsonDict]
     counts: dict[str, JsonDict]
     tasks: dict[str, JsonDict]
-    timing: dict[str, float]
+    timing: dict[str, Annotated[float, msgspec.Meta(ge=0)]]
     routing: JsonDict | None = None
     parent: str | None = None
     missing_tasks: tuple[str, ...] = ()

@@ -9,6 +9,9 @@ import pytest
 
 from mingmoe_eval.cli import main
 from mingmoe_eval.comparison import compare
+from mingmoe_eval.errors import RunStoreError
+from mingmoe_eval.records import MetricValue
+from mingmoe_eval.report.view import Cell
 from mingmoe_eval.run_store import load_run
 
 OLD = Path(__file__).parent / "data" / "run_of_0_1"
@@ -109,3 +112,55 @@ def test_every_verb_takes_an_old_run(tmp_path, capsys):
     assert main(["table", base, "--allow-marked"]) == 0
     printed = capsys.readouterr().out
     assert "| 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 25.0 |" in printed
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("tasks", "usmle_ll", "load"), None, "routing.tasks[...].load: Expected `array`"),
+        (("tasks", "usmle_ll", "prompt", "layers"), [], "layers: Expected `object`, got `array`"),
+        (("layers", 0, "experts"), "4", "routing.layers[0].experts: Expected `int`, got `str`"),
+        (("metrics", "prompt", "agreement", 0, "layers"), [1], "`array` of length 2"),
+        (("metrics", "prompt", "distance", "matrix"), [[0.5]], "routing: ValueError"),
+    ],
+)
+def test_what_a_page_reads_of_the_routing_is_checked_when_a_run_is_loaded(
+    tmp_path, place, value, said
+):
+    folder = shutil.copytree(OLD / "mixture", tmp_path / "r")
+    summary = json.loads((folder / "run.json").read_text("utf-8"))
+    inner = summary["routing"]
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (folder / "run.json").write_text(json.dumps(summary), "utf-8")
+    with pytest.raises(RunStoreError) as caught:
+        load_run(folder)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "said"),
+    [
+        ("usmle_ll", {"options": ["x"]}, "Sample.doc.options: Expected `object`, got `array`"),
+        ("usmle_ll", {"single": 1}, "Sample.doc.single: Expected `bool`, got `int`, 1"),
+        ("usmle_ll", {"orders": []}, "Sample.doc.orders: Expected `int`, got `array`"),
+        ("promptcblue_kuake_qic", {"target": None}, "Sample.doc.target: Expected `str`"),
+        ("promptcblue_kuake_qic", {"answer_choices": [["x"]]}, "Sample.doc.answer_choices[0]"),
+    ],
+)
+def test_what_a_suite_reads_of_a_doc_is_checked_when_a_run_is_loaded(tmp_path, task, change, said):
+    folder = shutil.copytree(OLD / "mixture", tmp_path / "r")
+    file = folder / "samples" / f"{task}.jsonl"
+    first, *rest = file.read_text("utf-8").split("\n")
+    sample = json.loads(first)
+    sample["doc"] |= change
+    file.write_text("\n".join([json.dumps(sample), *rest]), "utf-8")
+    with pytest.raises(RunStoreError) as caught:
+        load_run(folder)
+    assert f"line 1: {said}" in str(caught.value)
+
+
+def test_a_share_that_is_no_number_has_no_shade():
+    assert Cell(MetricValue(value=math.nan, n=0), ()).level == 0
+    assert Cell(MetricValue(value=0.52, n=10), ()).level == 5

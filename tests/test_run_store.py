@@ -320,6 +320,7 @@ def test_samples_that_were_lost_are_noticed(tmp_path):
         (("missing_tasks",), [1], "missing_tasks[0]: Expected `str`, got `int`"),
         (("schema_version",), True, "has schema version True"),
         (("timing",), {"seconds": "1"}, "timing[...]: Expected `float`, got `str`"),
+        (("timing",), {"seconds": math.nan}, "timing[...]: Expected `float` >= 0"),
         (("timing",), [], "damaged or hand-edited: timing: Expected `object`, got `array`, []"),
     ],
 )

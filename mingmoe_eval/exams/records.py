@@ -19,6 +19,10 @@ class Doc(TypedDict):
     question: NotRequired[str]
     question_type: NotRequired[str | None]
     context: NotRequired[str]
+    id: NotRequired[str]
+    variant: NotRequired[str]
+    variant_of: NotRequired[str]
+    orders: NotRequired[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ class Cell:
     @property
     def level(self) -> int:
         """The value in tenths, for shading; 0, which is no shade, for what is no share."""
-        if self.metric.unit != "share":
+        if self.metric.unit != "share" or not math.isfinite(self.metric.value):
             return 0
         return max(0, min(10, round(self.metric.value * 10)))
 
