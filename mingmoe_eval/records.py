@@ -113,7 +113,7 @@ class RunSpec:
     chat_template: bool | None = None
     cache: bool = True
     permute_options: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)  # a dict has no hash
     """Of exams that are files: which column holds what, where its name does not tell."""
 
     def __post_init__(self) -> None:
