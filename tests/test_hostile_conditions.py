@@ -258,7 +258,7 @@ def test_harmful_output_is_kept_word_for_word_and_obeyed_nowhere(tmp_path, capsy
     assert "<script>alert(1)" not in page
     assert main(["rescore", str(folder), "--name", "again"]) == 0
     for form in ("markdown", "latex", "csv"):
-        assert main(["table", str(folder), "--format", form]) == 0
+        assert main(["table", str(folder), "--allow-marked", "--format", form]) == 0
     said = capsys.readouterr()
     assert "\x1b" not in said.out + said.err
     assert "\x07" not in said.out + said.err
@@ -267,7 +267,7 @@ def test_harmful_output_is_kept_word_for_word_and_obeyed_nowhere(tmp_path, capsy
 def test_no_cell_of_a_table_begins_a_formula(tmp_path, capsys):
     whole = run(data_of(tmp_path, question()), folder=tmp_path / "=cmd|' ' !A1")
     assert whole.name.startswith("=")
-    main(["table", str(tmp_path / whole.name), "--format", "csv"])
+    main(["table", str(tmp_path / whole.name), "--allow-marked", "--format", "csv"])
     cells = [cell for row in csv.reader(io.StringIO(capsys.readouterr().out)) for cell in row]
     assert f"'{whole.name}" in cells
     assert not [cell for cell in cells if cell.startswith(("=", "+", "@", "\t"))]

@@ -352,27 +352,40 @@ def test_numbers_of_unknown_direction_or_of_two_units_have_no_best(tmp_path):
     assert best_first([0.4, 0.9], "unknown") == best_first([0.4, 0.9], "neither") == []
 
 
-def test_runs_that_did_not_say_what_their_numbers_are_are_told_by_name():
-    plain = fold_task(
-        "sts",
-        [
-            make_sample(
-                "sts",
-                n,
-                {
-                    "task_dataset": "CHIP-STS",
-                    "target": "是的",
-                    "answer_choices": ["是的", "不是"],
-                    "input": f"{n}",
-                },
-                f"{n}",
-                Response(text=reply),
-                TaskSettings(suite="promptcblue"),
-            )
-            for n, reply in enumerate(["是的", "不是", "好的好的"])
-        ],
-        TaskSettings(suite="promptcblue"),
+def pairs_run(name, replies):
+    """A run over pairs of sentences that mean the same."""
+    suite = TaskSettings(suite="promptcblue")
+    samples = []
+    for number, reply in enumerate(replies):
+        doc = {
+            "task_dataset": "CHIP-STS",
+            "target": "是的",
+            "answer_choices": ["是的", "不是"],
+            "input": f"第{number}对",
+        }
+        response = Response(text=reply)
+        samples.append(make_sample("sts", number, doc, doc["input"], response, suite))
+    return Run(
+        name=name,
+        spec=RunSpec(model=name, tasks=("sts",)),
+        provenance={},
+        results={"sts": fold_task("sts", samples, suite)},
+        samples={"sts": samples},
     )
+
+
+def test_the_least_malformed_replies_are_the_best(tmp_path):
+    runs = [pairs_run("clean", ["是的"] * 9), pairs_run("broken", ["好的好的"] * 9)]
+    assert [run.results["sts"].metrics["malformed"].value for run in runs] == [0, 1]
+    page = render_report(runs, tmp_path / "page.html").read_text("utf-8")
+    row = page.partition('<th scope="row">malformed ↓</th>')[2].partition("</tr>")[0]
+    best = row.partition('<td class="num best')[2].partition("</td>")[0]
+    assert '<span class="value">0.0</span>' in best
+    assert row.count("num best") == 1
+
+
+def test_runs_that_did_not_say_what_their_numbers_are_are_told_by_name():
+    plain = pairs_run("old", ["是的", "不是", "好的好的"]).results["sts"]
     bare = {
         name: MetricValue(value=v.value, n=v.n, interval=v.interval)
         for name, v in plain.metrics.items()
