@@ -1,7 +1,6 @@
 """What to install when a library of an optional part is absent."""
 
 import re
-from importlib import metadata
 
 
 def how_to_install(extra: str) -> str:
@@ -15,6 +14,9 @@ def how_to_install(extra: str) -> str:
 
 def _requirements(extra: str) -> list[str]:
     """As `torch<2.14,>=2.6`; with those of the extras that it takes in, which hatchling adds."""
+    # Here, for it takes as long to import as the command does to answer --help.
+    from importlib import metadata
+
     try:
         declared = metadata.requires("mingmoe-eval") or []
     except metadata.PackageNotFoundError:  # run_eval.py of a checkout that was never installed

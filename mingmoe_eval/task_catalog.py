@@ -11,15 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import yaml
 
 from mingmoe_eval.errors import DataError, UnknownTaskError, UsageError, offence_list
-from mingmoe_eval.exams.exam_files import ExamFile, read_exam_file, split_form
 from mingmoe_eval.locations import tasks_dir
 from mingmoe_eval.records import TaskSettings
+
+if TYPE_CHECKING:
+    from mingmoe_eval.exams.exam_files import ExamFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class TaskDefinition:
     members: tuple[str, ...] = ()
     settings: TaskSettings = field(default_factory=TaskSettings)
     weight_by_size: bool = False
-    exam: ExamFile | None = None
+    exam: "ExamFile | None" = None
     """The questions themselves, where the task is a file of the user's."""
 
     @property
@@ -90,8 +92,8 @@ class TaskCatalog:
         outside: list[str] = []
         files: list[TaskDefinition] = []
         for pattern in patterns:
-            if (place := split_form(pattern)) is not None:
-                files.append(self._exam_file(*place, columns))
+            if (file := self._exam_file(pattern, columns)) is not None:
+                files.append(file)
                 continue
             matched = self._matching(pattern)
             if not matched and (not foreign or _is_glob(pattern)):
@@ -108,18 +110,20 @@ class TaskCatalog:
             tuple(outside),
         )
 
-    def _exam_file(
-        self,
-        path: Path,
-        form: Literal["direct", "letters", "cot"],
-        columns: Mapping[str, str] | None,
-    ) -> TaskDefinition:
-        """A file of questions as a task, named after it.
+    def _exam_file(self, pattern: str, columns: Mapping[str, str] | None) -> TaskDefinition | None:
+        """A file of questions as a task, named after it; None for a name that is no path.
 
         Raises:
             UsageError: a task of that name exists, or letters are to be compared where a question
                 has several right ones.
         """
+        if "." not in pattern:  # most names: what reads exams is not imported for them
+            return None
+        from mingmoe_eval.exams.exam_files import read_exam_file, split_form
+
+        if (place := split_form(pattern)) is None:
+            return None
+        path, form = place
         exam = read_exam_file(path, columns)
         ending = {"direct": "", "letters": "_ll", "cot": "_cot"}[form]
         name = exam.name + ending
