@@ -27,6 +27,8 @@ SET_OFF_MARK = "[\ue000-\ue019]"
 BARE_MARK = "[\ue020-\ue039]"
 GROUP = "[\ue000-\ue119\ue300]+"
 
+_BETWEEN_LETTERS = re.compile(r"[\s,+&、和]|and")
+
 # A reply stuck in a loop can hold 100,000 letters; the last ones decide.
 _MOST_MENTIONS = 600
 
@@ -49,7 +51,7 @@ class Item:
         """Whether an option's text is made of option letters itself: `ac`, `A+B`, a blood group."""
         if len(words) > 2 * len(self.texts) + 6:
             return False
-        letters = re.sub(r"[\s,+&、和]|and", "", words).upper()
+        letters = _BETWEEN_LETTERS.sub("", words).upper()
         return 0 < len(letters) <= len(self.texts) and self.texts.keys() >= set(letters)
 
     def with_text(self, words: str) -> list[str]:
@@ -80,7 +82,7 @@ def letters_of(marks: str) -> list[str]:
 
 def by_text(marks: str) -> bool:
     """Whether a group names options by their texts alone."""
-    return not re.search(LETTER_MARK, marks)
+    return all(mark >= chr(_BY_TEXT) for mark in marks)
 
 
 def spelled(marked: str) -> str:
@@ -107,16 +109,22 @@ def mark(text: str, item: Item) -> str:
     lowered = small(text)
     found = _merged(text, lowered, item, _found(text, lowered, item))
     written = _written(text, item, found)
+    if not _MARK_AT_LINE_START.search(written):
+        return written
     written = _LABEL_SIGN.sub(r"\g<1>: ", written)
     return _CUE_AT_LINE_END.sub(r"\g<1>: ", written)
 
 
+_MARK_AT_LINE_START = re.compile(rf"(?:\n|\A)\s{{0,3}}(?:\d{{1,2}}[.)] ?)?{MARK}")
 # A label's full stop ends no sentence, and a cue reaches over the end of its line.
 _LABEL_SIGN = re.compile(rf"^(\s?(?:\d{{1,2}}[.)] ?)?{MARK}) ?[.:、)] ?", re.MULTILINE)
 _CUE_AT_LINE_END = re.compile(
-    r"((?:\banswers?\b|\bchoice\b|答案|正解|正答|回答|解答)(?: ?(?:is|are|would be|[是为は]))?)"
+    r"((?:\banswers?\b|\bchoice\b|答案|正解|正答|回答|解答)(?: ?(?:is|are|would be"
+    r"|[是为は]))?(?=\W)"
+    r"|(?:\b(?:is|are|be)|[是为])(?= ?:))"
     # A line of its own for each option is the list of options repeated, and no answer.
-    rf"[\"'】 ]{{0,2}}:?\s?[\[({{]?\n\s{{0,3}}(?:\d[.)] ?)?(?={MARK})(?!{MARK}[^\n]*\n\s?{MARK})",
+    rf"[\"'】 ]{{0,2}}:?\s?[\[(\"'{{]?\n\s{{0,3}}[\"'(]?(?:\d[.)] ?)?"
+    rf"(?={MARK})(?!{MARK}[^\n]*\n\s{{0,2}}{MARK})",
     re.IGNORECASE,
 )
 
@@ -130,7 +138,7 @@ _CAPITALS = re.compile(
 # A lower-case letter is an answer only after a word that announces one, and when it stands alone:
 # "answer: b", "option (c)", "Ans. is 'd'".
 _LOWER_CASE = re.compile(
-    r"(?:\banswers?\b|\boptions?\b|\bchoices?\b|答案|选项?|正解|正答|回答|解答|答え)"
+    r"(?:answers?|options?|choices?|答案|选项?|正解|正答|回答|解答|答え)"
     r"[^\nA-Za-z\u4e00-\u9fff]{0,8}(?:(?:(?:is|are|be)\b|[はが是为])[^\nA-Za-z\u4e00-\u9fff]{0,6})?"
     r"(?P<letters>[a-z](?:(?: ?[,、/と&+] ?| and | )\(?[a-z](?![a-z])){0,6})"
     r"(?=[\])}\"'.,:;]|\s*$|\s*\n|。|で|と|、|\s[a-z]+\b)"
@@ -321,6 +329,8 @@ def _stands(text: str, start: int, end: int, short: bool) -> bool:
         _is_word(after) and _is_word(text[end - 1])
     ):
         return False
+    if before in "- " and text[max(0, start - 4) : start - 1].lower().endswith("non"):
+        return False
     if before and before in _PREFIX_THAT_CHANGES:
         return False
     if not short:
@@ -376,6 +386,8 @@ def _run_stands(text: str, run: str, before: str, end: int, item: Item) -> bool:
 
 def _lower_case(text: str, lowered: str, item: Item) -> Iterator[_Mention]:
     for match in _LOWER_CASE.finditer(lowered):
+        if match.start() and _is_word(text[match.start() - 1]) and _is_word(text[match.start()]):
+            continue
         given = text[match.start("letters") : match.end("letters")]
         letters = re.findall(r"[a-z]", given.replace(" and ", ","))
         if not letters or given != match["letters"]:
@@ -419,7 +431,12 @@ def _merged(text: str, lowered: str, item: Item, found: list[_Mention]) -> list[
             and last.letter == mention.letter
         ):
             between = text[last.end : mention.start]
-            if last.by_letter and not mention.by_letter and _LETTER_THEN_TEXT.fullmatch(between):
+            own_text = (
+                last.by_letter
+                and not mention.by_letter
+                and not ("." in between and _PREDICATE_ENGLISH.match(text, mention.end))
+            )
+            if own_text and _LETTER_THEN_TEXT.fullmatch(between):
                 merged[-1] = _Mention(last.start, mention.end, _set_off(last.marks))
                 continue
             if mention.by_letter and not last.by_letter and _TEXT_THEN_LETTER.fullmatch(between):

@@ -520,7 +520,7 @@ def _only_mention(text: str, marked: str, item: Item, verdicts: Sequence[Verdict
         return _unanswered("no answer found", text)
     by_letter = not all(by_text(g.group()) for g in kept)
     behind = marked[kept[-1].end() :].strip(_EDGES)
-    if by_letter and (behind or len(text) > 30) and not _TERMINAL.search(text[-4:]):
+    if by_letter and (behind or len(text) > 60) and not _TERMINAL.search(text[-4:]):
         return _unanswered("no answer found", text)
     rule = (
         "the option's text"

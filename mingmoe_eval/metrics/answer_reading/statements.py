@@ -14,7 +14,6 @@ from enum import IntEnum
 from mingmoe_eval.metrics.answer_reading import wording
 from mingmoe_eval.metrics.answer_reading.mentions import (
     GROUP,
-    LETTER_MARK,
     OR,
     SET_OFF_MARK,
     by_text,
@@ -23,7 +22,7 @@ from mingmoe_eval.metrics.answer_reading.mentions import (
 )
 
 _TOKEN = re.compile(GROUP)
-_LETTER = re.compile(LETTER_MARK)
+_SET_OFF = re.compile(SET_OFF_MARK)
 
 
 class Force(IntEnum):
@@ -145,6 +144,9 @@ def _cued(start: int, sentence: str, groups: list[re.Match[str]]) -> Iterator[St
             continue
         if wording.ELSEWHERE.search(link) or wording.REJECTED_AFTER.match(sentence, group.end()):
             continue
+        adjacent = cue.lastgroup == "english" and not link.strip()
+        if adjacent and wording.IS_SUBJECT.match(sentence, group.end()):
+            continue
         if cue.lastgroup == "verb" and wording.REASON_OF_VERB_CUE.match(sentence, group.end()):
             continue
         force = Force.FINAL if cue.lastgroup == "final" else Force.ANNOUNCED
@@ -160,6 +162,8 @@ def _predicated(start: int, sentence: str, groups: list[re.Match[str]]) -> Itera
     for number, group in enumerate(groups):
         follows = groups[number + 1].start() if number + 1 < len(groups) else len(sentence)
         behind = sentence[group.end() : follows]
+        if not any(words in behind for words in wording.PREDICATE_NEEDS):
+            continue
         named = wording.NAMED_CHINESE.match(behind)
         made = wording.MAKES.search(
             sentence, max(0, group.start() - 24), group.start()
@@ -199,7 +203,7 @@ def _concluded(start: int, sentence: str, groups: list[re.Match[str]]) -> Iterat
     """Options that a conclusion arrives at: "the most likely cause is B", "so B", "即选项D"."""
     cut = wording.OTHERWISE.search(sentence, groups[0].end())
     main = [g for g in groups if cut is None or g.start() < cut.start()]
-    group = main[0] if len(main) == 1 else _after_is(sentence, main)
+    group = _named_by_all(main) or _after_is(sentence, main)
     if group is None or sentence[group.end() : group.end() + 1] in ("对", "错", "√", "×"):
         return  # a verdict in brackets, 故影响视力（C对）: `judged` weighs it against the others
     before = sentence[: group.start()]
@@ -263,7 +267,7 @@ def _is_set_off_behind(sentence: str, superlative: int, group: re.Match[str]) ->
     """
     link = sentence[superlative : group.start()]
     return bool(
-        re.fullmatch(SET_OFF_MARK, group.group())
+        _SET_OFF.fullmatch(group.group())
         and len(link) < 250
         and wording.IS.search(link)
         and not wording.OPPOSED.search(link)
@@ -279,14 +283,18 @@ def verdict_follows(sentence: str, group: re.Match[str]) -> bool:
     )
 
 
+def _named_by_all(groups: list[re.Match[str]]) -> re.Match[str] | None:
+    """The last of groups that all name the same options: "a D-dimer test, that is (Option C)"."""
+    named = {tuple(sorted(letters_of(g.group()))) for g in groups}
+    return groups[-1] if len(named) == 1 else None
+
+
 def _after_is(sentence: str, groups: list[re.Match[str]]) -> re.Match[str] | None:
     """Of several groups the one that directly follows "is": "among A to D the cause is B"."""
     found = [
         g
         for g in groups
-        if re.search(
-            r"(?:\b(?:is|be|are)|[是为即:])\s?$", sentence[max(0, g.start() - 5) : g.start()]
-        )
+        if wording.IS_RIGHT_BEFORE.search(sentence[max(0, g.start() - 5) : g.start()])
     ]
     return found[0] if len(found) == 1 else None
 
@@ -307,13 +315,15 @@ def judged(sentence: Sentence) -> Iterator[Verdict]:
             found = wording.VERDICT_AT_END.search(text, group.end())
         if found and not wording.ASKS.match(text, found.end()):
             yield Verdict(group.group(), found["wrong"] is None)
-        elif not by_text(group.group()) and _disfavoured(text, group):
+        elif not by_text(group.group()) and _passed_over(text, group):
             yield Verdict(group.group(), False)
 
 
-def _disfavoured(sentence: str, group: re.Match[str]) -> bool:
+def _passed_over(sentence: str, group: re.Match[str]) -> bool:
     """Whether options are passed over: "the other options (A, B, D)", "A and C are less likely"."""
     if wording.OTHERS_BEFORE.search(sentence, max(0, group.start() - 40), group.start()):
+        return True
+    if wording.REJECTS.search(sentence, max(0, group.start() - 24), group.start()):
         return True
     return bool(wording.DISFAVOURED.match(sentence, group.end()))
 
@@ -321,7 +331,7 @@ def _disfavoured(sentence: str, group: re.Match[str]) -> bool:
 def set_off(marked: str) -> set[str]:
     """The options that a reply sets off by their letters, in whatever scope."""
     groups = (g.group() for g in _TOKEN.finditer(marked))
-    return {letter for g in groups if re.search(SET_OFF_MARK, g) for letter in letters_of(g)}
+    return {letter for g in groups if _SET_OFF.search(g) for letter in letters_of(g)}
 
 
 def favoured(sentence: Sentence) -> set[str]:

@@ -39,7 +39,7 @@ NEGATION = re.compile(
     r"|unlikely|less|lacks?"
     r"|without|rul(?:e|es|ed|ing) out|exclud\w+|eliminat\w+|distractors?|contradicts?|against"
     r"|insufficient)\b|n't\b"
-    r"|不|非(?!常)|没|未|无法|无关|错|误|排除|除了|除外|并未|否定|矛盾|较少|少见|次要"
+    r"|不|非(?!常)|没|未|无法|无关|错|误|排除|除了|除外|并未|否定|矛盾|可能性(?:较|更|很)?(?:小|低)|较少|少见|次要"
     r"|低于|有限|其他|其余|另外|干扰"
 )
 # In the link of an answer cue these words lead somewhere else: "the answer, let's analyze ...".
@@ -55,7 +55,8 @@ ELSEWHERE = re.compile(
 )
 # Between a superlative and its verb: "the most likely cause is not", "the best of the others is".
 OPPOSED = re.compile(
-    r"\b(?:not|never|none|neither|nor|cannot|unlikely|other|others|if|whether|than|but|or)\b|n't\b"
+    r"\b(?:not|never|none|neither|nor|cannot|unlikely|other|others|if|whether|than|but|or"
+    r"|differential|alternative)\b|n't\b"
     r"|不|没|未|非|若|如果|其他|其余"
 )
 UNSURE = re.compile(
@@ -101,7 +102,7 @@ VERB_CUE = (
     r"\b(?:choos(?:e|es|ing)|chose|select(?:s|ed|ing)?|pick(?:s|ed|ing)?|go(?:ing|es)? with"
     r"|opt(?:s|ed|ing)? for"
     r"|lean(?:s|ing|ed)? towards?|settle on|mark(?:ed)?)\b"
-    r"|(?<![挑备误筛竞入当任多单漏错供候改精文手待可])选(?!项|择题|手|举|修)(?:择|取|定"
+    r"|(?<!(?<!应)当)(?<![挑备误筛竞入任多单漏错供候改精文手待可])选(?!项|择题|手|举|修)(?:择|取|定"
     r"|答)?[了的]?(?:答案|选项)?"
 )
 CUE = re.compile(
@@ -125,6 +126,10 @@ CUE_NEGATED_BEFORE = re.compile(
 )
 REASON_OF_VERB_CUE = re.compile(r"\s(?:if|when|unless)\b")
 
+# "Answer E would be reasonable, but": the letter is the subject of a clause, and not announced.
+IS_SUBJECT = re.compile(
+    r"\s(?!(?:because|since|as|with|due|for|and|is (?:the )?(?:correct|right|best|most))\b)[a-z]"
+)
 SUPERLATIVE = re.compile(
     r"\b(?:(?:most|best|next|first|true|likeliest|correct|only|primary|main|strongest|highest"
     r"|lowest"
@@ -202,6 +207,12 @@ IS_DEFINITE_CHINESE = re.compile(
     r"|选项)|答案|最(?:可能|合适|恰当|佳|好|适宜|适合|符合|全面|准确|主要|常见|优|有效"
     r"|直接|重要|贴切|合理|为)|当选)"
 )
+# Without one of these no predicate says that an option is the answer.
+PREDICATE_NEEDS = (
+    *("answer", "choice", "option", "most", "best", "correct", "right", "likel", "prefer", "ideal"),
+    *("optimal", "next", "closest", "strongest", "only", "exception", "incorrect", "false", "more"),
+    *("better", "appropriate", "accurate", "答案", "选", "最"),
+)
 NAMES_THE_ANSWER = re.compile(
     r"\b(?:correct|right|best|most (?:appropriate|likely|suitable|probable)|likeliest)\b"
     r"|答案|选择|选项|最(?:可能|合适|恰当|佳|适宜|适合|符合)"
@@ -227,7 +238,7 @@ WRONG = (
 )
 VERDICT_CHINESE = re.compile(
     r"(?:[两三四五]?项|选项)?\s?[:,.、(-]{0,2}\s?(?:的?(?:说法|描述|叙述|表述|观点|内容"
-    r"|陈述|定义)?(?:都|均|也|全部|完全|是|为|最|就|则|应|被|描述|说法){0,4})"
+    r"|陈述|定义)?(?:都|均|也|全部|完全|是|为|最|更|较|就|则|应|被|描述|说法){0,4})"
     rf"(?:(?P<wrong>{WRONG})|(?P<right>{RIGHT}))"
 )
 VERDICT_ENGLISH = re.compile(
@@ -258,18 +269,21 @@ NONE = re.compile(
 )
 # Without one of these the pattern cannot match; to look for them is much cheaper.
 NONE_NEEDS = (
+    *("none of", "no correct", "no right", "no suitable", "no valid", "not listed", "not given"),
+    *("not provided", "not among", "are incorrect", "are wrong", "are false", "is incorrect"),
     *(
-        "none of",
-        "no correct",
-        "no right",
-        "no suitable",
-        "no valid",
-        "is not ",
-        "incorrect",
-        "wrong",
-        "false",
+        "is wrong",
+        "is false",
+        "以上",
+        "上述",
+        "所有",
+        "全部",
+        "四个",
+        "五个",
+        "没有",
+        "无正确",
+        "无合适",
     ),
-    *("以上", "上述", "所有", "全部", "四个", "五个", "没有", "无正确", "无合适"),
 )
 # What others do, or one might: "students often choose A", 很多考生会误选A.
 OF_OTHERS = re.compile(
@@ -297,12 +311,18 @@ ENDS_CLAUSE = re.compile(
 
 ENDS_SENTENCE = re.compile(r"[\s)\"'.]{0,4}$")
 
+IS_RIGHT_BEFORE = re.compile(r"(?:\b(?:is|be|are)|[是为即:])\s?$")
 IS_BEFORE = re.compile(r"(?:\b(?:is|are|be)(?: the| an?)?|[是为即])\s?$")
 
 OTHERS_BEFORE = re.compile(
     r"(?:\bother|\bothers|\bremaining|\brest|其他|其它|其余|另外|另)[^.。;]{0,24}$"
 )
 
+REJECTS = re.compile(
+    r"(?:(?:排|剔)除了?|不选择?|不考虑|\b(?:exclud(?:e|es|ed|ing)|rul(?:e|es|ed|ing) out"
+    r"|eliminat(?:e|es|ed|ing)"
+    r"|discard(?:s|ed|ing)?|reject(?:s|ed|ing)?)(?: the)?)\s?$"
+)
 DISFAVOURED = re.compile(
     r"[^.。;\ue000-\ue300]{0,70}?(?:\b(?:not|unlikely|less|irrelevant|unrelated|inappropriate"
     r"|unnecessary|contraindicated|ruled out|excluded|eliminated|discarded|rejected)\b|n't\b"
