@@ -7,7 +7,7 @@ from mingmoe_eval import scoring
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.provenance import environment
 from mingmoe_eval.records import RequestUsage, Response, Run, Sample, TaskResult, TaskSettings
-from mingmoe_eval.task_catalog import TaskCatalog, load_catalog
+from mingmoe_eval.task_catalog import load_catalog
 
 
 def rescore(
@@ -32,7 +32,7 @@ def rescore(
         UsageError: the run holds tasks of lm-eval's own, whose scorers are not ours.
     """
     catalog = load_catalog()
-    if foreign := sorted(task for task in run.samples if _settings(run, catalog, task) is None):
+    if foreign := sorted(task for task in run.samples if catalog.settings_in(run, task) is None):
         raise UsageError(
             f"cannot rescore {', '.join(foreign)}: lm-eval's own tasks keep its scores"
         )
@@ -45,7 +45,7 @@ def rescore(
     changes = {key: value for key, value in given.items() if value is not None}
     samples, results = {}, {}
     for task, old in run.samples.items():
-        settings = _settings(run, catalog, task)
+        settings = catalog.settings_in(run, task)
         assert settings is not None  # else refused above
         own = settings.in_run(
             reading=reading, profile=profile, permute_options=run.spec.permute_options
@@ -71,19 +71,6 @@ def rescore(
         parent=run.name,
         missing_tasks=run.missing_tasks,
     )
-
-
-def _settings(run: Run, catalog: TaskCatalog, task: str) -> TaskSettings | None:
-    """How a task is scored: as its definition says; an exam that is a file has none.
-
-    None for tasks of lm-eval's own.
-    """
-    if task in catalog.definitions:
-        return catalog.definitions[task].settings if catalog.scores(task) else None
-    if run.results[task].suite != "choice":
-        return None
-    form = run.provenance.get("tasks", {}).get(task, {}).get("form", "direct")
-    return TaskSettings(suite="choice", version=1.0, form=form)
 
 
 def _lacks_options(samples: Sequence[Sample]) -> bool:

@@ -18,7 +18,7 @@ import yaml
 
 from mingmoe_eval.errors import DataError, UnknownTaskError, UsageError, offence_list
 from mingmoe_eval.locations import tasks_dir
-from mingmoe_eval.records import TaskSettings
+from mingmoe_eval.records import Run, TaskSettings
 
 if TYPE_CHECKING:
     from mingmoe_eval.exams.exam_files import ExamFile
@@ -68,6 +68,18 @@ class TaskCatalog:
     def scores(self, name: str) -> bool:
         """Whether a suite of ours scores the task of that name; else its scores are lm-eval's."""
         return name in self.definitions and bool(self.definitions[name].settings.suite)
+
+    def settings_in(self, run: Run, task: str) -> TaskSettings | None:
+        """How a task of a run is scored: as its definition says; an exam that is a file has none.
+
+        None for tasks of lm-eval's own, which keep its scores.
+        """
+        if task in self.definitions:
+            return self.definitions[task].settings if self.scores(task) else None
+        if run.results[task].suite != "choice":
+            return None
+        form = run.provenance.get("tasks", {}).get(task, {}).get("form", "direct")
+        return TaskSettings(suite="choice", version=1.0, form=form)
 
     def leaves_of(self, name: str) -> list[str]:
         """The leaf tasks below a name, in the order of the definitions, each once."""

@@ -47,6 +47,9 @@ def test_a_file_is_run_in_every_form_and_its_run_serves_every_verb(ward, capsys)
     assert {t: r.main.value for t, r in again.results.items()} == {
         t: r.main.value for t, r in base.results.items()
     }
+    Path("train.jsonl").write_text('{"text": "第1题：甲、乙、丙还是丁？甲 乙 丙 丁"}\n', "utf-8")
+    assert main(["overlap", "--train", "train.jsonl", "--run", "reports/base"]) == 0
+    assert "lm-eval's own" not in capsys.readouterr().err
     assert main(["table", "reports/base", "reports/molora-adapter"]) == 0
     assert main(["gate", "reports/base", "--baseline", "reports/base"]) == 0
     page = Path("secret.html")

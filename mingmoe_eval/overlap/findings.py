@@ -172,11 +172,11 @@ def _results(
     results: dict[str, TaskResult] = {}
     kept: dict[str, list[Sample]] = {}
     for task, samples in run.samples.items():
-        if not catalog.scores(task):
+        if (settings := catalog.settings_in(run, task)) is None:
             refused(f"{task}: lm-eval's own tasks keep its scores")
         elif some := [sample for sample in samples if keep(sample) and not sample.variant]:
             kept[task] = some
-            results[task] = scoring.fold_task(task, some, _settings(run, task))
+            results[task] = scoring.fold_task(task, some, _as_run(settings, run, task))
     groups = [
         catalog.definitions[name]
         for name, result in run.results.items()
@@ -186,15 +186,11 @@ def _results(
     return {**results, **scoring.fold_groups(catalog, ready, results, kept, refused=refused)}
 
 
-def _settings(run: Run, task: str) -> TaskSettings:
+def _as_run(settings: TaskSettings, run: Run, task: str) -> TaskSettings:
     """The task's settings as the run, perhaps a rescored one, had them."""
     of_run = run.provenance.get("tasks", {}).get(task, {})
-    return (
-        load_catalog()
-        .definitions[task]
-        .settings.in_run(
-            reading=of_run.get("reading"),
-            profile=of_run.get("profile"),
-            permute_options=run.spec.permute_options,
-        )
+    return settings.in_run(
+        reading=of_run.get("reading"),
+        profile=of_run.get("profile"),
+        permute_options=run.spec.permute_options,
     )
