@@ -1,7 +1,7 @@
 """One task by label: entity types, relations, statuses or classes, each with its own F1."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 from mingmoe_eval.metrics.label_f1 import LabelScore
@@ -47,8 +47,9 @@ def count_by_label(
         wanted, answered = _by_label(task, gold), _by_label(task, said)
         counted.append(
             {
-                label: astuple(compare_sets(wanted.get(label, ()), answered.get(label, ())))
+                label: (compared.found, compared.invented, compared.missed)
                 for label in wanted.keys() | answered.keys()
+                for compared in [compare_sets(wanted.get(label, ()), answered.get(label, ()))]
             }
         )
     return counted
