@@ -50,7 +50,12 @@ def exam_samples(task: str, docs: int, reply: Reply, *, prompt: str = "") -> lis
     samples = []
     for number in range(docs):
         question = f"{task} 第{number}题：下列哪一项正确？"
-        doc = {"question": question, "options": {"A": "甲", "B": "乙"}}
+        doc = {
+            "question": question,
+            "options": {"A": "甲", "B": "乙"},
+            "answer": "A",
+            "single": True,
+        }
         answered, response = reply(number)
         samples.append(
             Sample(

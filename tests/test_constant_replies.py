@@ -86,6 +86,10 @@ def _exams():
         yield pytest.param(name, {"data_dir": str(REAL), "split": "val"}, id=f"{name}-val")
 
 
+# Thousands of questions of every data set that is there.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def docs(request):
     name, place = request.param

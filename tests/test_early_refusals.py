@@ -38,6 +38,7 @@ RUN = ("--tasks", "usmle", "--sample")
 TRAIN = ("train", "--data", "talks.jsonl", "--output", "out")
 
 
+@pytest.mark.slow  # a process each
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

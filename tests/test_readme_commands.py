@@ -107,6 +107,7 @@ def test_the_readme_has_commands():
     assert len(COMMANDS) >= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c.removeprefix("mingmoe-eval ") for c in COMMANDS])
 def test_a_command_says_on_stderr_only_what_is_ours(told, command):
     status, lines = told[command]
@@ -119,6 +120,7 @@ def test_a_command_says_on_stderr_only_what_is_ours(told, command):
         assert status == 0, lines
 
 
+@pytest.mark.slow
 def test_the_runs_that_the_commands_are_about_were_as_quiet(told):
     first = [lines for command, (_, lines) in told.items() if "--limit" in command]
     assert len(first) == 4
