@@ -1,4 +1,4 @@
-"""Invented replies of 93 kinds, each with the letters that a careful reader would mark.
+"""Invented replies of 95 kinds, each with the letters that a careful reader would mark.
 
 `data/replies_by_kind.jsonl` holds them: in English, Chinese and Japanese, in the manner of chat,
 reasoning and base models, with the options, whether one letter is asked for, and how generation

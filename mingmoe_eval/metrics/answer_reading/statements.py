@@ -117,7 +117,8 @@ def stated(sentence: Sentence) -> Iterator[Statement]:
     if not groups or sentence.asks:
         return
     if turned := wording.NOT_BUT.search(text):
-        marks, start = turned["g"] or turned["h"], sentence.start + turned.start()
+        marks = turned["g"] or turned["h"] or turned["i"]
+        start = sentence.start + turned.start()
         yield Statement(marks, Force.ANNOUNCED, start, start)
         return
     supposed = wording.HYPOTHETICAL.search(text)
@@ -125,6 +126,10 @@ def stated(sentence: Sentence) -> Iterator[Statement]:
         return
     if wording.LEFT_OPEN.search(text):
         return
+    if above := wording.PREFERRED.search(text):
+        marks = above["g"] or above["h"] or above["i"] or above["j"]
+        start = sentence.start + above.start()
+        yield Statement(marks, Force.POINTED, start, start)
     yield from _cued(sentence.start, text, groups)
     yield from _predicated(sentence.start, text, groups)
     yield from _concluded(sentence.start, text, groups)

@@ -300,7 +300,18 @@ IS_NONE = re.compile(
 )
 NOT_BUT = re.compile(
     rf"\bnot\s{MARK},?\s(?:but|rather)\s(?:rather\s)?(?P<g>{GROUP})|(?:不是|并非){MARK},?(?:而是"
-    rf"|是)(?P<h>{GROUP})"
+    rf"|是)(?P<h>{GROUP})|\bneither\b.{{1,40}}?\bbut\s(?:rather\s)?(?P<i>{GROUP})"
+)
+# One option set above another: "it could be A, but B is more likely", "B seems better than A",
+# B比A更合适.
+_MORE = r"(?:more|better|best|likelier|preferable|preferred|superior|safer|stronger|closer)"
+PREFERRED = re.compile(
+    rf"(?:\bbut\b|\bhowever,?|\bthough\b|\bwhile\b|\balthough\b)[^.]{{0,80}}?(?P<g>{GROUP})"
+    rf"\s(?:is|seems|appears|looks|would be)\s(?:(?!not\b)\w+\s)?{_MORE}\b"
+    rf"|(?P<h>{GROUP})\s(?:is|seems|appears|looks|would be)\s(?:(?!not\b)\w+\s)?{_MORE}\b"
+    rf"[^.,;]{{0,40}}?\b(?:than|to|over)\s{MARK}"
+    rf"|(?:但是?|不过|而)[^。]{{0,30}}?(?P<i>{GROUP})(?:则|似乎|显得|会)?(?:是|为)?更"
+    rf"|(?P<j>{GROUP})比{MARK}(?:要|则|会)?更"
 )
 
 
