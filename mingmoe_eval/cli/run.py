@@ -205,8 +205,9 @@ def _resident(spec: RunSpec, adapters: list[str]) -> "OpenModel":
     """Opens one adapter after the other on a base that is loaded once."""
     from mingmoe_eval.molora.presence import refuse_absent
 
-    for model in (spec.model, *adapters):
-        refuse_absent(model)
+    refuse_absent(spec.model)
+    for adapter in adapters:
+        refuse_absent(adapter, spec.model)  # whatever base its own config names
     # Only now what imports torch.
     from mingmoe_eval.evaluation import open_checkpoint
     from mingmoe_eval.molora import load_adapters
