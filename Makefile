@@ -9,8 +9,9 @@ TOOL_PACKAGES := cyclonedx-bom pip-audit
 unexport PYTHONDONTWRITEBYTECODE
 # Both are read by pip: the second since 25.3, for what a package that comes as source is built with.
 PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
-# A worker of the tests a core; many cores would cost more memory than they save time.
-in = $(1)/bin/python -m pytest -n logical --maxprocesses 8
+# A worker of the tests a core; many cores would cost more memory than they save time. A file stays
+# with one worker, so that what its tests share (checkpoints, runs, Ray) is made once.
+in = $(1)/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 PYTEST := $(call in,.venv)
 QUIET := --quiet --disable-pip-version-check
 COMMIT_TIME = $(shell git log -1 --format=%ct)
