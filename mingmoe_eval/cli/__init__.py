@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from mingmoe_eval import __version__
 from mingmoe_eval.cli.exits import EXIT_DONE, EXIT_USER_MISTAKE, explain, lasting_streams
-from mingmoe_eval.library_noise import quiet_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *gc.get_threshold()[1:])
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with lasting_streams(), quiet_command():
+    with lasting_streams():
         try:
             status = _run(words)
             sys.stdout.flush()
@@ -78,7 +77,11 @@ def _run(words: list[str]) -> int:
             print(f"error: no verb {words[0]!r}\n\n{_help()}", file=sys.stderr)
             return EXIT_USER_MISTAKE
         words.insert(0, "run")
-    return _call(words[0], words[1:])
+    # Here, for to import what keeps libraries quiet takes as long as to answer --help.
+    from mingmoe_eval.library_noise import quiet_command
+
+    with quiet_command():
+        return _call(words[0], words[1:])
 
 
 def _call(name: str, arguments: list[str]) -> int:

@@ -9,7 +9,6 @@ import errno
 import io
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
@@ -56,6 +55,8 @@ def explain(error: BaseException) -> int:
     if (mistake := _mistake(error)) is not None:
         print(f"error: {mistake}", file=sys.stderr)
         return EXIT_USER_MISTAKE
+    import traceback
+
     traceback.print_exception(error)
     print(
         f"error: this is a bug in mingmoe-eval {__version__}, and no mistake of yours: "
