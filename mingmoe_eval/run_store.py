@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mingmoe_eval.errors import RunStoreError
+from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.json_files import dumps, read_object
 from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample
 from mingmoe_eval.run_loading import (
@@ -87,6 +87,23 @@ def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
         for place in (path, path / "samples", path / "lm_eval"):
             _sweep(place)
         yield path
+
+
+def folder_named(output: Path, name: str) -> Path:
+    """A run's own folder below `output`.
+
+    Raises:
+        UsageError: the name is none of a folder there, such as one that leads out of it.
+    """
+    if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
+        raise UsageError(
+            f"--name {name!r}: the name of a folder, with no path before it; --output says where "
+            "run folders go"
+        )
+    # Files beside it have its name with a few letters more, and 255 bytes are most systems' limit.
+    if len(os.fsencode(name)) > 200:
+        raise UsageError(f"--name {name[:40]}...: longer than 200 bytes")
+    return output / name
 
 
 def open_folder(folder: str | Path, *, resume: bool = False) -> Path:

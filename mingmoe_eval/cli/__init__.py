@@ -7,13 +7,14 @@ pays for another's imports.
 import functools
 import gc
 import importlib
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from mingmoe_eval import __version__
-from mingmoe_eval.cli.exits import EXIT_DONE, EXIT_USER_MISTAKE, explain, lasting_streams
+from mingmoe_eval.cli.exits import EXIT_DONE, EXIT_USER_MISTAKE, explain, lasting_streams, say
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def _run(words: list[str]) -> int:
         return EXIT_DONE
     if words[0] not in VERBS:
         if not words[0].startswith("-"):
-            print(f"error: no verb {words[0]!r}\n\n{_help()}", file=sys.stderr)
+            say(f"error: no verb {words[0]!r}\n\n{_help()}")
             return EXIT_USER_MISTAKE
         words.insert(0, "run")
     # Here, for to import what keeps libraries quiet takes as long as to answer --help.
@@ -102,7 +103,9 @@ def _call(name: str, arguments: list[str]) -> int:
     try:
         status = app(arguments, prog_name=f"mingmoe-eval {name}", standalone_mode=False)
     except option_mistake as mistake:
-        mistake.show()
+        said = io.StringIO()
+        mistake.show(said)
+        say(said.getvalue().rstrip())
         return EXIT_USER_MISTAKE
     except (typer.Abort, SystemExit):
         if not raised:

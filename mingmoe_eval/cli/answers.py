@@ -1,10 +1,11 @@
 """`mingmoe-eval rescore` and `import`: run folders from answers that are there already."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from mingmoe_eval.cli.exits import say
 
 
 def rescore(
@@ -32,7 +33,7 @@ def rescore(
     from mingmoe_eval.metrics.answer_reading import DEFAULT, compat_mode
     from mingmoe_eval.promptcblue.parsing import profile_named
     from mingmoe_eval.rescoring import rescore as rescore_run
-    from mingmoe_eval.run_store import load_run, save_run, summary
+    from mingmoe_eval.run_store import folder_named, load_run, save_run, summary
 
     if reading not in (None, DEFAULT):
         compat_mode(reading)
@@ -43,14 +44,14 @@ def rescore(
         reading=reading,
         profile=profile,
         name=name,
-        refused=lambda text: print(f"note: {text}", file=sys.stderr),
+        refused=lambda text: say(f"note: {text}"),
     )
-    folder = save_run(rescored, (output or run.parent) / rescored.name)
+    folder = save_run(rescored, folder_named(output or run.parent, rescored.name))
     if json_to:
         write_json(summary(rescored), json_to)
     if json_to != "-":
         print_results(rescored)
-    print(f"{folder}: saved", file=sys.stderr)
+    say(f"{folder}: saved")
 
 
 def import_(
@@ -66,10 +67,10 @@ def import_(
 
     from mingmoe_eval.cli.console import print_results
     from mingmoe_eval.harness.files import read_output
-    from mingmoe_eval.run_store import save_run
+    from mingmoe_eval.run_store import folder_named, save_run
 
     run = read_output(directory)
     run = dataclasses.replace(run, name=name or run.name)
-    folder = save_run(run, output / run.name)
+    folder = save_run(run, folder_named(output, run.name))
     print_results(run)
-    print(f"{folder}: saved", file=sys.stderr)
+    say(f"{folder}: saved")

@@ -4,7 +4,6 @@ A number is never shortened: a table that does not fit the terminal folds its wo
 row by row, each number beside its heading.
 """
 
-import json
 import os
 import sys
 import textwrap
@@ -16,8 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mingmoe_eval.cli.exits import printable
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.exams.robustness import METRICS as ROBUSTNESS
+from mingmoe_eval.json_files import dumps
 from mingmoe_eval.metrics.showing import LESS_IS_BETTER, with_interval
 from mingmoe_eval.records import JsonDict, MetricValue, Run, TaskResult
 
@@ -115,7 +116,7 @@ def print_results(run: Run) -> None:
 
 def write_json(value: JsonDict, to: str) -> None:
     """Write JSON to a file, or to stdout for `-`."""
-    text = json.dumps(value, ensure_ascii=False, indent=1)
+    text = dumps(value, indent=1)
     if to == "-":
         print(text)
     else:
@@ -138,11 +139,6 @@ def refuse_unwritable(to: str) -> None:
     place = Path(to)
     if place.is_dir() or not os.access(place if place.exists() else place.parent, os.W_OK):
         raise RunStoreError(f"cannot write {to}: name a file in a folder that can be written")
-
-
-def printable(text: str) -> str:
-    """Text from outside, with control characters shown instead of obeyed by the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _score(value: MetricValue, alike: bool) -> str:

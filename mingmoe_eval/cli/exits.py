@@ -1,4 +1,4 @@
-"""How the command ends: its exit statuses, what is said of an error, and streams that break.
+"""How the command ends and talks: exit statuses, what is said of an error, streams that break.
 
 1 says that the regression gate failed, and nothing else may say it: Python would end with 1 after
 any exception, and a pipeline could not tell a worse model from a full disk.
@@ -8,6 +8,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
@@ -46,6 +47,31 @@ _OF_THE_MACHINE = {
 }
 """What a disk or its owner refuses; other errors of the operating system are oversights of ours."""
 
+_LOGIN = re.compile(
+    r"""(https?:/{1,2})               # one slash is left of two where it was taken for a path
+    (?:[^\s/]*@                      # user:password@, or a token alone
+    |(?!\[?[\w.:-]+\]?:\d+/)         # no HOST:PORT/, whose path may well hold an "@" ...
+    [^\s/:@]+:\S*@)                 # ... but a password with an unescaped "/", "#" or "@"
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def say(text: str) -> None:
+    """A line to the user, on stderr, whatever the text came from."""
+    print(printable(text), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Text from outside as it may be printed: it commands no terminal, and gives no login away.
+
+    Control characters are shown instead of obeyed. Of an address with a user name and a password,
+    or what may be one, only the rest is left: the address may stand in the message about a slip,
+    where nobody knows any more that it is one.
+    """
+    text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return _LOGIN.sub(r"\1***@", text) if "@" in text else text
+
 
 def explain(error: BaseException) -> int:
     """Say on stderr what ended the command; returns the exit status."""
@@ -53,16 +79,15 @@ def explain(error: BaseException) -> int:
         print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     if (mistake := _mistake(error)) is not None:
-        print(f"error: {mistake}", file=sys.stderr)
+        say(f"error: {mistake}")
         return EXIT_USER_MISTAKE
     import traceback
 
-    traceback.print_exception(error)
-    print(
+    say("".join(traceback.format_exception(error)).rstrip())
+    say(
         f"error: this is a bug in mingmoe-eval {__version__}, and no mistake of yours: "
         f"{headline(error)}. Please report it, with the lines above and the command. What was "
-        "saved before it is whole; a run goes on with `mingmoe-eval run --resume RUN`.",
-        file=sys.stderr,
+        "saved before it is whole; a run goes on with `mingmoe-eval run --resume RUN`."
     )
     return EXIT_BUG
 

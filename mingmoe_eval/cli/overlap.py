@@ -1,7 +1,6 @@
 """`mingmoe-eval overlap`: which test questions stand in training data."""
 
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -145,6 +144,6 @@ def _print(found: "Overlap", scores: Scores) -> None:
 
 
 def _say(text: str) -> None:
-    from mingmoe_eval.cli.console import printable
+    from mingmoe_eval.cli.exits import say
 
-    print(f"note: {printable(text)}", file=sys.stderr)
+    say(f"note: {text}")

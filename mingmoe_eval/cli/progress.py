@@ -11,7 +11,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mingmoe_eval.cli.console import printable
+from mingmoe_eval.cli.exits import printable
 from mingmoe_eval.evaluation import Watch
 from mingmoe_eval.metrics.showing import with_interval
 from mingmoe_eval.records import TaskResult

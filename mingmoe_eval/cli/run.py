@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import shlex
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_INTERRUPTED
+from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_INTERRUPTED, say
 from mingmoe_eval.engine.served_address import is_served, model_in_words, without_credentials
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.records import Run, RunSpec
@@ -174,11 +175,12 @@ def _run_as_asked(
 ) -> None:
     """One run, or one for each model or adapter of a list."""
     from mingmoe_eval.cli.several_runs import plan_runs, run_each, split_models, with_models
+    from mingmoe_eval.run_store import folder_named
 
     models = [spec.model] if adapters is not None else split_models(spec.model)
     _refuse_idle_workers(models, open_model)
     if adapters is None and len(models) == 1:
-        folder = output / (name or _default_name(spec.model))
+        folder = folder_named(output, name or _default_name(spec.model))
         if not _run(spec, folder, json_to=json_to, open_model=open_model):
             raise typer.Exit(EXIT_INCOMPLETE)
         return
@@ -260,10 +262,7 @@ def _run(
     except KeyboardInterrupt:
         if not (folder / UNFINISHED_FILE).exists():
             raise  # before there was anything to go on with
-        print(
-            f"\ninterrupted; every answer so far is kept. Go on with:\n  {_resume_command(folder)}",
-            file=sys.stderr,
-        )
+        say(f"\ninterrupted; every answer so far is kept. Go on with:\n  {_resume_command(folder)}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     seconds = time.perf_counter() - started
     try:
@@ -275,13 +274,12 @@ def _run(
         # Whatever keeps the results from stdout: the run is saved, and its page with it.
         # There is an overlap already where an incomplete run was resumed.
         render_report([run], folder / "report.html", overlaps=[load_overlap(folder)])
-        print(f"{folder}: saved after {seconds:.1f} s", file=sys.stderr)
+        say(f"{folder}: saved after {seconds:.1f} s")
     if run.incomplete:
-        print(
+        say(
             f"incomplete: {', '.join(_short(run))} (failed docs are listed in "
             f"{folder / 'samples'}); the regression gate and the table refuse this run. Ask the "
-            f"failed docs again with:\n  {_resume_command(folder)}",
-            file=sys.stderr,
+            f"failed docs again with:\n  {_resume_command(folder)}"
         )
     return not run.incomplete
 
@@ -335,4 +333,7 @@ def _dtype(text: str) -> str:
 
 def _default_name(model: str) -> str:
     last = model_in_words(model) or Path(model.rstrip("/")).name or Path(model).resolve().name
-    return f"{last}-{datetime.now():%Y%m%d-%H%M%S}"
+    words = "".join(c if c.isprintable() else "-" for c in last)
+    while len(os.fsencode(words)) > 150:
+        words = words[:-1]
+    return f"{words}-{datetime.now():%Y%m%d-%H%M%S}"

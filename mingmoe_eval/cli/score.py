@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mingmoe_eval.cli.console import print_line, print_table, printable, write_json
-from mingmoe_eval.cli.exits import EXIT_USER_MISTAKE
+from mingmoe_eval.cli.console import print_line, print_table, write_json
+from mingmoe_eval.cli.exits import EXIT_USER_MISTAKE, printable, say
 from mingmoe_eval.errors import RunStoreError, offence_list
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def promptcblue(
 
     card = score_files(gold, predictions, profile=profile_named(profile), partial=partial)
     for note in card.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     if json_to is not None:
         write_json(card.to_json(), json_to)
     if not card.success:
         faults = [printable(str(fault)).replace("\n", "\\n") for fault in card.faults]
         headline = f"the submission is refused, as officially; {len(faults)} faults"
-        print(f"error: {offence_list(headline, faults)}", file=sys.stderr)
+        say(f"error: {offence_list(headline, faults)}")
         raise typer.Exit(EXIT_USER_MISTAKE)
     if json_to != "-":
         _print_scores(card)
@@ -109,7 +109,7 @@ def exams(
     from mingmoe_eval.cli.console import print_results
     from mingmoe_eval.elsewhere import Elsewhere, score_elsewhere
     from mingmoe_eval.exams.exam_files import columns_said
-    from mingmoe_eval.run_store import save_run, summary
+    from mingmoe_eval.run_store import folder_named, save_run, summary
 
     wanted = Elsewhere(
         task=task,
@@ -123,14 +123,14 @@ def exams(
         columns=columns_said(columns),
     )
     run, notes = score_elsewhere(wanted)
-    folder = save_run(run, output / run.name)
+    folder = save_run(run, folder_named(output, run.name))
     if json_to is not None:
         write_json(summary(run), json_to)
     if json_to != "-":
         print_results(run)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"{folder}: saved", file=sys.stderr)
+        say(f"note: {note}")
+    say(f"{folder}: saved")
 
 
 def _print_scores(card: "Scorecard") -> None:
@@ -199,5 +199,5 @@ def cblue(
         note = f" ({lost} left out: the format cannot hold their gold)" if lost else ""
         print(f"{task:<14}{count:>6} records{note}")
     for note in done.notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(_WARNING, file=sys.stderr)
+        say(f"note: {note}")
+    say(_WARNING)

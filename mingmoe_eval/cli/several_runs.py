@@ -2,14 +2,13 @@
 
 import dataclasses
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
 
-from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_USER_MISTAKE, explain, headline
+from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_USER_MISTAKE, explain, headline, say
 from mingmoe_eval.engine.served_address import is_served, model_in_words
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.records import RunSpec
@@ -62,7 +61,7 @@ def run_each(plan: Plan, run_one: Callable[[RunSpec, Path], bool]) -> None:
     """
     whole, worst, failed = True, EXIT_USER_MISTAKE, []
     for number, (spec, folder) in enumerate(plan, start=1):
-        print(f"model {number} of {len(plan)}: {spec.model}", file=sys.stderr)
+        say(f"model {number} of {len(plan)}: {spec.model}")
         try:
             whole = run_one(spec, folder) and whole
         except typer.Exit:
@@ -74,7 +73,7 @@ def run_each(plan: Plan, run_one: Callable[[RunSpec, Path], bool]) -> None:
             failed.append(f"{spec.model}: {headline(error)}")
     if failed:
         summary = f"{len(failed)} of {len(plan)} models failed:"
-        print("\n  ".join([summary, *failed]), file=sys.stderr)
+        say("\n  ".join([summary, *failed]))
         raise typer.Exit(worst)
     if not whole:
         raise typer.Exit(EXIT_INCOMPLETE)
