@@ -266,10 +266,16 @@ def _refuse_finished(path: Path, *, resume: bool) -> None:
     if not (path / RUN_FILE).exists():
         return
     if not resume:
-        raise RunStoreError(f"{path} already holds a finished run; choose another --name")
+        raise RunStoreError(
+            f"{path} already holds a finished run; choose another --name (its "
+            f"page is made again by `mingmoe-eval report {path}`)"
+        )
     run = load_run(path, samples=False)
     if not run.incomplete:
-        raise RunStoreError(f"{path} is finished and complete; there is nothing to resume")
+        raise RunStoreError(
+            f"{path} is finished and complete; there is nothing to resume (its page is made again "
+            f"by `mingmoe-eval report {path}`)"
+        )
     if run.parent or "imported_from" in run.provenance:
         raise RunStoreError(f"{path} was made from other results; resume the run that gave them")
 

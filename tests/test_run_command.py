@@ -138,6 +138,33 @@ def test_a_mistake_gets_one_clear_message_and_status_2(
     assert not (tmp_path / "reports").exists() or not any((tmp_path / "reports").iterdir())
 
 
+def test_a_run_whose_page_fails_is_finished_and_says_how_to_make_it(
+    tmp_path, checkpoint, capsys, monkeypatch
+):
+    (tmp_path / "vl_convert.py").write_text(
+        "import os, signal; os.kill(os.getpid(), signal.SIGTRAP)"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert run_named(tmp_path, "r", checkpoint) == 0
+    folder = tmp_path / "r"
+    said = capsys.readouterr().err
+    assert "without its charts: the drawing library was ended by SIGTRAP" in said
+    assert f"make it again with:\n  mingmoe-eval report {folder}\n" in said
+    assert (folder / "report.html").exists()
+    assert main(["run", "--resume", str(folder)]) == run_named(tmp_path, "r", checkpoint) == 2
+    assert capsys.readouterr().err.count(f"by `mingmoe-eval report {folder}`") == 2
+    assert main(["report", str(folder)]) == 0
+
+
+def test_a_run_whose_page_cannot_be_written_is_finished(tmp_path, checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr("mingmoe_eval.report.page.data_tables_script", lambda: 1 / 0)
+    assert run_named(tmp_path, "r", checkpoint) == 0
+    assert "the run has no page (ZeroDivisionError" in capsys.readouterr().err
+    assert load_run(tmp_path / "r").results
+    monkeypatch.undo()
+    assert main(["report", str(tmp_path / "r")]) == 0
+
+
 def test_a_name_that_is_taken_is_refused_and_the_run_there_is_kept(tmp_path, checkpoint, capsys):
     assert run_named(tmp_path, "r", checkpoint) == 0
     before = (tmp_path / "r" / "run.json").read_bytes()

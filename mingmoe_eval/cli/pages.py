@@ -51,6 +51,7 @@ def report(
 
     Example: mingmoe-eval report reports/ming-7b reports/ours -o comparison.html
     """
+    from mingmoe_eval.cli.exits import say
     from mingmoe_eval.comparison import kinds_named
     from mingmoe_eval.report import render_report
     from mingmoe_eval.run_store import load_overlap, load_run
@@ -65,6 +66,7 @@ def report(
         figures=figures,
         allow=kinds_named(allow or ()),
         overlaps=[load_overlap(run) for run in runs],
+        told=lambda text: say(f"note: {text}"),
     )
     print(written)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_INTERRUPTED, say
+from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_INTERRUPTED, headline, say
 from mingmoe_eval.engine.served_address import is_served, model_in_words, without_credentials
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.records import Run, RunSpec
@@ -249,8 +249,7 @@ def _run(
     from mingmoe_eval.cli.console import print_results, refuse_unwritable, write_json
     from mingmoe_eval.cli.progress import RunProgress
     from mingmoe_eval.evaluation import evaluate
-    from mingmoe_eval.report import render_report
-    from mingmoe_eval.run_store import UNFINISHED_FILE, load_overlap, summary
+    from mingmoe_eval.run_store import UNFINISHED_FILE, summary
 
     if json_to:
         refuse_unwritable(json_to)
@@ -272,8 +271,7 @@ def _run(
             print_results(run)
     finally:
         # Whatever keeps the results from stdout: the run is saved, and its page with it.
-        # There is an overlap already where an incomplete run was resumed.
-        render_report([run], folder / "report.html", overlaps=[load_overlap(folder)])
+        _save_page(run, folder)
         say(f"{folder}: saved after {seconds:.1f} s")
     if run.incomplete:
         say(
@@ -282,6 +280,24 @@ def _run(
             f"failed docs again with:\n  {_resume_command(folder)}"
         )
     return not run.incomplete
+
+
+def _save_page(run: Run, folder: Path) -> None:
+    """Write the run's page; a page that fails is told of, and the run is finished all the same."""
+    from mingmoe_eval.report import render_report
+    from mingmoe_eval.run_store import load_overlap
+
+    again = f"make it again with:\n  mingmoe-eval report {shlex.quote(str(folder))}"
+    try:
+        render_report(
+            [run],
+            folder / "report.html",
+            # There is one already where an incomplete run was resumed.
+            overlaps=[load_overlap(folder)],
+            told=lambda text: say(f"note: {text}; {again}"),
+        )
+    except Exception as error:  # whatever it is: hours of work are saved, and must not look lost
+        say(f"note: the run has no page ({headline(error)}); {again}")
 
 
 def _short(run: Run) -> list[str]:

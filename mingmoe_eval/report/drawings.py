@@ -1,6 +1,8 @@
 """Which charts a report has: the runs' numbers turned into points and drawn."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
@@ -8,7 +10,7 @@ from markupsafe import Markup
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.report import charts
 from mingmoe_eval.report.charts import Palette, Point, Spread
-from mingmoe_eval.report.libraries import Chart, can_draw, svg, write_figure
+from mingmoe_eval.report.libraries import Chart, DrawingError, can_draw, draw
 from mingmoe_eval.report.view import Column, Compared, Row
 from mingmoe_eval.routing.view import Routing
 
@@ -67,15 +69,29 @@ def loads(column: Column, one: Routing) -> list[Spread]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The page's charts as SVG, or why there are none."""
+
+    charts: Mapping[str, Markup]
+    failure: str = ""
+
+
 def in_page(
     results: Sequence[Point], differences: Sequence[Point], routing: Sequence[OfRun]
-) -> dict[str, Markup]:
-    """The page's charts as SVG; without those that have no point or nothing to draw with."""
+) -> Drawn:
+    """The page's charts; without those that have no point, and none with nothing to draw with.
+
+    A page without charts says all that one with charts does: their failure fails nothing else.
+    """
     if not can_draw():
-        return {}
-    drawn = _charts(results, differences, routing, charts.IN_PAGE)
+        return Drawn({})
+    try:
+        drawn = draw(_charts(results, differences, routing, charts.IN_PAGE))
+    except DrawingError as error:
+        return Drawn({}, str(error))
     # Vega escapes every text that it puts into an SVG; a test plants markup to hold it to that.
-    return {name: Markup(svg(chart)) for name, chart in drawn.items()}
+    return Drawn({name: Markup(one.svg) for name, one in drawn.items()})
 
 
 def write_figures(
@@ -84,20 +100,25 @@ def write_figures(
     differences: Sequence[Point],
     routing: Sequence[OfRun],
 ) -> None:
-    """Write every chart as PDF, SVG and Vega-Lite.
+    """Write every chart as `<name>.pdf`, `.svg`, and `.vl.json`, the definition to restyle.
 
     Raises:
         RunStoreError: the folder cannot be written.
+        DrawingError: the charts cannot be drawn here.
     """
-    drawn = _charts(results, differences, routing, charts.ON_PAPER)
+    wanted = _charts(results, differences, routing, charts.ON_PAPER)
     for column, one in routing:
-        drawn[f"routing_{column.position}"] = charts.heat_map(
+        wanted[f"routing_{column.position}"] = charts.heat_map(
             one.tasks, charts.ON_PAPER, row_title="task", column_title="expert"
         )
+    drawn = draw(wanted, pdf=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, chart in drawn.items():
-            write_figure(chart, folder, name)
+        for name, picture in drawn.items():
+            definition = json.dumps(wanted[name], ensure_ascii=False, indent=1) + "\n"
+            folder.joinpath(f"{name}.svg").write_text(picture.svg, "utf-8")
+            folder.joinpath(f"{name}.pdf").write_bytes(picture.pdf)
+            folder.joinpath(f"{name}.vl.json").write_bytes(definition.encode("utf-8", "replace"))
     except OSError as error:
         raise RunStoreError(f"cannot write figures to {folder}: {error.strerror}") from error
 

@@ -1,7 +1,7 @@
 """The page itself: runs in, one HTML file out."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def render_report(
     figures: str | Path | None = None,
     allow: frozenset[str] = frozenset(),
     overlaps: Sequence[JsonDict | None] | None = None,
+    told: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write one self-contained page about one to eight runs.
 
@@ -59,6 +60,7 @@ def render_report(
         allow: Kinds of difference between runs (`comparison.KINDS`) that do not forbid comparing
             them; the page names those that it passed over.
         overlaps: Of each run what `run_store.load_overlap` gives; None: nobody has looked.
+        told: Told of what the page had to be made without.
 
     Returns:
         The path of the page.
@@ -66,6 +68,7 @@ def render_report(
     Raises:
         UsageError: no run, more than eight, no such baseline, or figures without the extra.
         RunStoreError: the page or a figure cannot be written, or an overlap is damaged.
+        DrawingError: figures were asked for and cannot be drawn.
     """
     _check(runs, baseline)
     if figures is not None:
@@ -80,15 +83,18 @@ def render_report(
         if (found := read_routing(run.routing))
     ]
     drawn = drawings.in_page(results, differences, routing)
+    if drawn.failure:
+        told(f"{path} is without its charts: {drawn.failure}")
     seen = seen_docs(runs, shown, overlaps or [None] * len(runs))
-    budget = PAGE_BYTES - _beside_samples(drawn, routing)
+    budget = PAGE_BYTES - _beside_samples(drawn.charts, routing)
     samples = _samples(runs, baseline, with_docs, budget, places_by_run(seen, len(runs)))
     context = {
         **_tables(runs, shown, compared),
         **_embedded(shown, samples.pack, baseline),
         "language": language,
         "baseline": baseline,
-        "charts": drawn,
+        "charts": drawn.charts,
+        "without_charts": drawn.failure,
         "routing": routing,
         "seen_docs": seen,
         "pack": samples.pack,
