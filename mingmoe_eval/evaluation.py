@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mingmoe_eval import run_store, scoring
 from mingmoe_eval.engine.served_address import is_served, without_credentials
 from mingmoe_eval.errors import MingMoeError, MissingDataError, UsageError
+from mingmoe_eval.generation_protocol import refuse_senseless
 from mingmoe_eval.harness import results as harness_results
 from mingmoe_eval.harness.files import remove_output, write_output
 from mingmoe_eval.harness.tasks import HarnessTask, load_tasks
@@ -24,6 +25,7 @@ from mingmoe_eval.language_model import (
     CountsRouting,
     LanguageModel,
     MayLackAbilities,
+    StatesGeneration,
     UsageKey,
     refuse_incomplete,
 )
@@ -90,6 +92,7 @@ def evaluate(
     """
     watch = watch or Watch()
     opening, spec = spec, dataclasses.replace(spec, model=without_credentials(spec.model))
+    refuse_senseless(spec.protocol)
     selection = load_catalog().select(spec.tasks, foreign=True, columns=spec.columns)
     # What can be refused at once comes before the first library that takes seconds to import.
     if folder:
@@ -111,6 +114,7 @@ def evaluate(
             lm = (open_model or open_named)(opening, path, watch)
             refuse_incomplete(lm)
             conditions = _Conditions(lm=lm, spec=spec, chat=_chat_template(spec, lm), watch=watch)
+            _refuse_template_words(conditions)
             if isinstance(lm, MayLackAbilities):
                 kinds = {task.name: task.output_type for task in tasks}
                 lm.refuse_unless_able(kinds, chat=conditions.chat)
@@ -153,11 +157,23 @@ def open_served(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageMod
         spec.model,
         patience=Patience() if auto else Patience(concurrency=int(spec.batch_size)),
         seed=spec.seed,
+        chat_arguments=_told_of_chats(spec),
         store=folder / run_store.STORE_FILE if folder else None,
         on_progress=watch.requests_done,
         on_note=watch.note,
     )
     return model
+
+
+def _told_of_chats(spec: RunSpec) -> JsonDict:
+    """What a server is told besides a chat; its template's switch cannot be looked up from here."""
+    template = dict(spec.chat_template_args)
+    if spec.thinking != "auto":
+        # Servers pass on what a template knows and drop the rest: these two are most families'.
+        on = spec.thinking == "on"
+        template = {"enable_thinking": on, "thinking": on, **template}
+    effort = {} if spec.reasoning_effort is None else {"reasoning_effort": spec.reasoning_effort}
+    return {**({"chat_template_kwargs": template} if template else {}), **effort}
 
 
 def open_checkpoint(
@@ -175,6 +191,7 @@ def open_checkpoint(
     """
     from mingmoe_eval.engine import CheckpointLM
     from mingmoe_eval.engine.backend import Checkpoint
+    from mingmoe_eval.engine.thinking import template_args
     from mingmoe_eval.locations import cache_dir
     from mingmoe_eval.molora import load_tokenizer
 
@@ -183,6 +200,7 @@ def open_checkpoint(
     if store is None and folder is not None:
         store = folder / run_store.STORE_FILE
     tokenizer = load_tokenizer(spec.model, spec.base)
+    told = template_args(tokenizer, spec.protocol)  # refused before the weights are read
     checkpoint = Checkpoint(
         model=spec.model,
         base=spec.base,
@@ -194,6 +212,7 @@ def open_checkpoint(
         start(checkpoint, watch.note) if start else checkpoint.backend(tokenizer, loaded),
         tokenizer,
         batch_size=spec.batch_size,
+        chat_template_args=told,
         store=store,
         seed=spec.seed,
         on_progress=watch.requests_done,
@@ -275,7 +294,9 @@ def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
     conditions.watch.task_started(task.name, docs)
     conditions.lm.take_usage()
     started = time.perf_counter()
-    results = task.ask(conditions.lm, limit=limit, chat=conditions.chat)
+    results = task.ask(
+        conditions.lm, limit=limit, chat=conditions.chat, system=spec.system_instruction
+    )
     usage = conditions.lm.take_usage()
     seconds = time.perf_counter() - started
     if not task.is_ours:
@@ -294,9 +315,19 @@ def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
     return _Done(
         result=result,
         samples=samples,
-        provenance=task_provenance(task.docs, samples, task.settings),
+        provenance={
+            **task_provenance(task.docs, samples, task.settings),
+            **_generation(conditions.lm, task),
+        },
         usage=usage,
     )
+
+
+def _generation(lm: LanguageModel, task: HarnessTask) -> JsonDict:
+    """What this model makes of the task's generation arguments, where it can say."""
+    if not task.generates or not isinstance(lm, StatesGeneration):
+        return {}
+    return {"generation": lm.generation_facts(task.generation_arguments)}
 
 
 def _fold(task: HarnessTask, samples: Sequence[Sample], seconds: float) -> TaskResult:
@@ -322,6 +353,21 @@ def _chat_template(spec: RunSpec, lm: LanguageModel) -> bool:
     return lm.has_chat_template if spec.chat_template is None else spec.chat_template
 
 
+def _refuse_template_words(conditions: _Conditions) -> None:
+    """What is said to a chat template, where none is applied."""
+    spec = conditions.spec
+    said = {
+        f"--thinking {spec.thinking}": spec.thinking != "auto",
+        "--chat-template-args": bool(spec.chat_template_args),
+        "--reasoning-effort": spec.reasoning_effort is not None,
+    }
+    if not conditions.chat and (idle := [option for option, given in said.items() if given]):
+        raise UsageError(
+            f"{', '.join(idle)}: told to a chat template, and this run applies none; leave it out, "
+            "or run with --chat-template"
+        )
+
+
 def _seed_everything(seed: int) -> None:
     """Before each task, so that a task's answers do not depend on those run before it."""
     import numpy as np
@@ -341,9 +387,20 @@ def _provenance(conditions: _Conditions, done: Mapping[str, _Done]) -> JsonDict:
             "applied": conditions.chat,
             "fingerprint": fingerprint(text) if text else None,
         },
+        "protocol": _protocol(conditions),
         "seed": conditions.spec.seed,
         "tasks": {name: one.provenance for name, one in done.items()},
     }
+
+
+def _protocol(conditions: _Conditions) -> JsonDict:
+    """How texts were asked for: what was said, and what the chat template was told of it."""
+    told: JsonDict = {}
+    if conditions.chat and isinstance(conditions.lm, StatesGeneration):
+        told = conditions.lm.template_facts()
+    said = conditions.spec.protocol.to_json()
+    # Of a served model the switch is known only as it was asked for.
+    return {**said, **told}
 
 
 def _timing(done: Mapping[str, _Done], seconds: float) -> dict[str, float]:

@@ -86,6 +86,17 @@ class MayLackAbilities(Protocol):
 
 
 @runtime_checkable
+class StatesGeneration(Protocol):
+    """A model that can say what a task's generation arguments come to, for provenance."""
+
+    def generation_facts(self, arguments: Mapping[str, Any]) -> JsonDict:
+        """Limit and choice of tokens, its own defaults taken in."""
+
+    def template_facts(self) -> JsonDict:
+        """What its chat template is told, and what that makes of `thinking`, where it is known."""
+
+
+@runtime_checkable
 class CountsRouting(Protocol):
     """A model that can say what its experts did."""
 

@@ -33,6 +33,9 @@ Unit = Literal["share", "number", "unknown"]
 Better = Literal["higher", "lower", "neither", "unknown"]
 """Which values of a metric are the better ones; `neither` and `unknown` are never marked best."""
 
+Thinking = Literal["auto", "on", "off"]
+"""What of a chat template's switch for thoughts: `auto` leaves it where the template has it."""
+
 JsonDict = dict[str, Any]
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -91,6 +94,39 @@ class TaskSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationProtocol:
+    """How a run asks for texts, as far as it says so; what is None or empty is left as it was.
+
+    Attributes:
+        max_new_tokens: Instead of each task's own limit; with `think`, of the answer alone.
+        think: Tokens of thought at most; what is not closed by then is closed, and the answer
+            forced.
+        thinking: Whether the chat template is told to have the model think.
+        gen_kwargs: How the next token is chosen, by name; `model`: as the checkpoint's own
+            generation_config.json recommends.
+        system_instruction: Stands before everything, in a chat as its system message.
+        chat_template_args: What else the chat template is told.
+        reasoning_effort: What a served model, or a template that has such a variable, is told.
+    """
+
+    max_new_tokens: Natural | None = None
+    think: Natural | None = None
+    thinking: Thinking = "auto"
+    gen_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)  # a dict has no hash
+    system_instruction: str | None = None
+    chat_template_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    reasoning_effort: str | None = None
+
+    def to_json(self) -> JsonDict:
+        """What is said, by name."""
+        said = {name: getattr(self, name) for name in _PROTOCOL_FIELDS}
+        return {name: value for name, value in said.items() if value not in (None, {}, "auto")}
+
+
+_PROTOCOL_FIELDS = tuple(field.name for field in dataclasses.fields(GenerationProtocol))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """What a user asked for: one model over some tasks. Names follow the command's flags.
 
@@ -115,11 +151,23 @@ class RunSpec:
     permute_options: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)  # a dict has no hash
     """Of exams that are files: which column holds what, where its name does not tell."""
+    max_new_tokens: Natural | None = None
+    think: Natural | None = None
+    thinking: Thinking = "auto"
+    gen_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    system_instruction: str | None = None
+    chat_template_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    reasoning_effort: str | None = None
 
     def __post_init__(self) -> None:
         # A lone name is a sequence too, of letters: as such it would be five tasks, "u" to "e".
         names = (self.tasks,) if isinstance(self.tasks, str) else tuple(self.tasks)
         object.__setattr__(self, "tasks", names)
+
+    @property
+    def protocol(self) -> GenerationProtocol:
+        """How texts are asked for; the fields of the same names, together."""
+        return GenerationProtocol(**{name: getattr(self, name) for name in _PROTOCOL_FIELDS})
 
     @property
     def marks(self) -> tuple[str, ...]:

@@ -305,9 +305,30 @@ def differing(kind):
             return tuple(ran(run, **half) for run, half in zip(two_runs(), halves, strict=True))
         case "engine" | "dtype" | "attention" | "device":
             return ran(baseline), ran(candidate, **{kind: "another"})
+        case "budget" | "sampling":
+            plain = {"max_new_tokens": 32, "greedy": True}
+            other = {**plain, "think": 512} if kind == "budget" else {**plain, "top_k": 2}
+            return asking(baseline, plain), asking(candidate, other)
+        case "thinking" | "template" | "system":
+            told = {
+                "thinking": ({"thinking": "on"}, {"thinking": "off"}),
+                "template": ({}, {"template": {"tone": "dry"}}),
+                "system": ({}, {"system_instruction": "Be brief."}),
+            }[kind]
+            return asking(baseline, told=told[0]), asking(candidate, told=told[1])
         case _:
             said[kind] = "another"
     return baseline, dataclasses.replace(candidate, provenance=provenance)
+
+
+def asking(run, generation=None, told=None):
+    """The run as one that records how it asked."""
+    task = {
+        **run.provenance["tasks"]["usmle"],
+        **({"generation": generation} if generation else {}),
+    }
+    said = {**run.provenance, "protocol": told or {}, "tasks": {"usmle": task}}
+    return dataclasses.replace(run, provenance=said)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,6 +18,7 @@ LAYERS = [
         "data_sources",
         "errors",
         "extras",
+        "generation_protocol",
         "hub",
         "json_files",
         "language_model",

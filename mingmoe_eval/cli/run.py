@@ -85,6 +85,37 @@ def run(
             help="Ask each question under several option orders: cyclic, all, or how many."
         ),
     ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Longest reply in tokens, in place of each task's own limit; with --think, "
+            "longest answer behind the thought.",
+        ),
+    ] = None,
+    gen_kwargs: Annotated[
+        str | None,
+        typer.Option(
+            help="How tokens are chosen: temperature=0.6,top_p=0.95,top_k,min_p, "
+            "repetition_penalty,presence_penalty,frequency_penalty,seed; or 'model' for what the "
+            "checkpoint recommends. Default: greedy."
+        ),
+    ] = None,
+    system_instruction: Annotated[
+        str | None,
+        typer.Option(help="TEXT, or @FILE: the system message of each chat."),
+    ] = None,
+    thinking: Annotated[
+        str,
+        typer.Option(help="on, off or auto: the chat template's switch, whatever it calls it."),
+    ] = "auto",
+    chat_template_args: Annotated[
+        str | None, typer.Option(help="More for the chat template: name=value,... or JSON.")
+    ] = None,
+    reasoning_effort: Annotated[
+        str | None,
+        typer.Option(help="For served models, and templates, that have it: low, medium, high."),
+    ] = None,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -128,6 +159,12 @@ def run(
     """
     from mingmoe_eval.cli.run_places import opener
     from mingmoe_eval.exams.exam_files import columns_said
+    from mingmoe_eval.generation_protocol import (
+        gen_kwargs_said,
+        instruction_said,
+        template_args_said,
+        thinking_said,
+    )
 
     with opener(workers, ray_address, gpus_per_worker) as open_model:
         if resume is not None:
@@ -161,6 +198,12 @@ def run(
             cache=cache,
             permute_options=permute_options,
             columns=columns_said(columns),
+            max_new_tokens=max_new_tokens,
+            gen_kwargs=gen_kwargs_said(gen_kwargs),
+            system_instruction=instruction_said(system_instruction),
+            thinking=thinking_said(thinking),
+            chat_template_args=template_args_said(chat_template_args),
+            reasoning_effort=reasoning_effort,
         )
         _run_as_asked(spec, adapters, output, name, json_to, open_model)
 

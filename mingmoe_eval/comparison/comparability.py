@@ -20,6 +20,11 @@ KINDS = {
     "version": "version of the task's definition",
     "data": "fingerprint of the data files",
     "metric": "main metric",
+    "budget": "how many tokens a reply, or a thought, may have",
+    "sampling": "how tokens are chosen: temperature, penalties and the like",
+    "thinking": "whether the chat template has the model think, or how hard",
+    "template": "what else the chat template is told",
+    "system": "system instruction",
     "engine": "what ran the model: this program, a server, lm-eval",
     "dtype": "precision of the weights, such as bfloat16 against float32",
     "attention": "implementation of attention",
@@ -97,6 +102,7 @@ def find_differences(baseline: Run, candidate: Run) -> Iterator[Difference]:
             owner = baseline if task in baseline.leaves else candidate
             yield Difference(kind="tasks", task=task, text=f"only {owner.name} has this task")
     yield from _engine_differences(baseline, candidate)
+    yield from _protocol_differences(baseline, candidate)
     for task in shared_tasks(baseline, candidate):
         yield from _setting_differences(task, baseline, candidate)
         yield from _doc_differences(
@@ -114,6 +120,57 @@ def _engine_differences(baseline: Run, candidate: Run) -> Iterator[Difference]:
         if None not in (value, theirs[kind]) and value != theirs[kind]:
             text = f"{_shown(value)} against {_shown(theirs[kind])}"
             yield Difference(kind=kind, task="every task", text=text)
+
+
+def _protocol_differences(baseline: Run, candidate: Run) -> Iterator[Difference]:
+    """In how texts were asked for; runs from before that was recorded say nothing of it."""
+    mine, theirs = _told(baseline), _told(candidate)
+    for kind in mine.keys() & theirs.keys():
+        if mine[kind] != theirs[kind]:
+            text = f"{_shown(mine[kind])} against {_shown(theirs[kind])}"
+            yield Difference(kind=kind, task="every task", text=text)
+    for task in shared_tasks(baseline, candidate):
+        pair = [_generation(run, task) for run in (baseline, candidate)]
+        for kind in pair[0].keys() & pair[1].keys():
+            if pair[0][kind] != pair[1][kind]:
+                text = f"{_in_words(pair[0][kind])} against {_in_words(pair[1][kind])}"
+                yield Difference(kind=kind, task=task, text=text)
+
+
+def _told(run: Run) -> dict[str, Any]:
+    """What a whole run was told of how to ask, by kind of difference."""
+    protocol = run.provenance.get("protocol")
+    if not isinstance(protocol, Mapping):
+        return {}
+    told = {
+        "system": protocol.get("system_instruction"),
+        "template": protocol.get("template") or {},
+    }
+    # A template without a switch, and a server's, leave the thinking to the model: that is no
+    # difference in how it was asked.
+    thinks = {"on": "on", "always": "on", "off": "off"}.get(str(protocol.get("thinking")))
+    if effort := protocol.get("reasoning_effort"):
+        thinks = f"{thinks or 'on'}, effort {effort}"
+    if thinks is not None:
+        told["thinking"] = thinks
+    return told
+
+
+def _generation(run: Run, task: str) -> dict[str, dict[str, Any]]:
+    """Budget and sampling of a task's texts; nothing where they are not known.
+
+    Seeds are left out: other draws are no other way to ask.
+    """
+    said = run.provenance.get("tasks", {}).get(task, {}).get("generation")
+    if not isinstance(said, Mapping):
+        return {}
+    budget = {name: said[name] for name in ("max_new_tokens", "think") if name in said}
+    others = {k: v for k, v in said.items() if k not in ("max_new_tokens", "think", "seed")}
+    return {"budget": budget, "sampling": others}
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def _how_it_ran(run: Run) -> dict[str, str | None]:

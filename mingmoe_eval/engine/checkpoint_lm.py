@@ -20,6 +20,7 @@ from mingmoe_eval.engine.backend import (
 )
 from mingmoe_eval.engine.prompts import PromptMaker
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
+from mingmoe_eval.engine.thinking import template_facts
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokenisation, Tokens
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.harness.lm_eval_door import LM
@@ -217,6 +218,14 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             cut = len(prompt.tokens) < len(tokens)
             self._record(request, one, len(prompt.tokens), truncated=cut)
         return [one.answer.text or "" for one in given]
+
+    def generation_facts(self, arguments: Mapping[str, Any]) -> JsonDict:
+        """What a task's generation arguments come to with this model."""
+        return self._prompt_maker.settings(arguments).described()
+
+    def template_facts(self) -> JsonDict:
+        """What the chat template is told, and what that makes of thinking."""
+        return template_facts(self.tokenizer, self._chat_template_args)
 
     def take_usage(self) -> dict[tuple[str, int, int], RequestUsage]:
         """What each request cost since the last call, by (task, doc, index); then forgets it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
     NoRepeatNGramLogitsProcessor,
@@ -32,7 +33,7 @@ class NextToken:
     def __init__(self, settings: GenerationSettings, prompt: Tokens, repeat: int = 0) -> None:
         self._settings = settings
         self._prompt = prompt.tolist()
-        self._processors = _processors(settings)
+        self._processors = _processors(settings, len(self._prompt))
         self._generator = torch.Generator()
         if settings.sample:
             self._generator.manual_seed(_seed(settings.seed, prompt, repeat))
@@ -89,13 +90,31 @@ class GeneratedText:
         return thoughts + before_stop(answer or "", self._stop)
 
 
-def _processors(settings: GenerationSettings) -> LogitsProcessorList:
+class _PenaltyOfNewTokens(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types
+    """OpenAI's two penalties, as its API states them: over what was generated, not the prompt.
+
+    Each token's logit falls by the presence penalty if it stands there, and by the frequency
+    penalty for every time.
+    """
+
+    def __init__(self, settings: GenerationSettings, prompt_tokens: int) -> None:
+        self._presence, self._frequency = settings.presence_penalty, settings.frequency_penalty
+        self._first = prompt_tokens
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        times = torch.bincount(input_ids[0, self._first :], minlength=scores.shape[-1])
+        return scores - self._frequency * times - self._presence * (times > 0)
+
+
+def _processors(settings: GenerationSettings, prompt_tokens: int) -> LogitsProcessorList:
     """In the order of `model.generate`: penalties first, then what shapes the draw."""
     chosen = LogitsProcessorList()
     if settings.repetition_penalty != 1.0:
         chosen.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
     if settings.no_repeat_ngram_size:
         chosen.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
+    if settings.presence_penalty or settings.frequency_penalty:
+        chosen.append(_PenaltyOfNewTokens(settings, prompt_tokens))
     if not settings.sample:
         return chosen
     if settings.temperature != 1.0:

@@ -13,7 +13,9 @@ DEFAULT_NEW_TOKENS = 256
 # The names by which lm-eval knows the limit, the first that is given counts.
 _LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
-_OF_EVERY_STEP = ("repetition_penalty", "no_repeat_ngram_size")
+_OF_EVERY_STEP = (
+    *("repetition_penalty", "no_repeat_ngram_size", "presence_penalty", "frequency_penalty"),
+)
 # Arguments that stock configurations carry with a value that changes nothing.
 _WITHOUT_EFFECT = {"num_beams": 1, "num_return_sequences": 1, "use_cache": True}
 THOUGHT_BEGINS = "<think>"
@@ -34,15 +36,41 @@ class GenerationSettings:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    of_server: bool = False
+    """What is not set is a server's own, which nobody here knows."""
 
     @property
     def is_plain_greedy(self) -> bool:
         """Whether the next token is the most likely one, and nothing else."""
-        return not self.sample and self.repetition_penalty == 1.0 and not self.no_repeat_ngram_size
+        return not self.sample and not any(
+            getattr(self, name) != _WITHOUT_CHANGE[name] for name in _OF_EVERY_STEP
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict, for the key under which an answer is stored."""
-        return dataclasses.asdict(self)
+        """A plain dict, for the key under which an answer is stored.
+
+        Settings that there were not always are left out where they change nothing: answers from
+        before are still found.
+        """
+        later = {n for n in _ADDED_LATER if getattr(self, n) == _WITHOUT_CHANGE[n]}
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in later}
+
+    def described(self) -> dict[str, Any]:
+        """What a run records: the limit, and how the next token is chosen."""
+        names = (*(_OF_SAMPLING if self.sample else ()), *_OF_EVERY_STEP)
+        changed = {n: getattr(self, n) for n in names if getattr(self, n) != _WITHOUT_CHANGE[n]}
+        how: dict[str, Any] = {"greedy": True}
+        if self.sample:
+            how = {"temperature": "the server's own" if self.of_server else self.temperature}
+        if self.sample:
+            changed["seed"] = self.seed
+        return {"max_new_tokens": self.max_new_tokens, **how, **changed}
+
+
+_WITHOUT_CHANGE = {field.name: field.default for field in dataclasses.fields(GenerationSettings)}
+_ADDED_LATER = ("presence_penalty", "frequency_penalty", "of_server")
 
 
 def generation_settings(
@@ -52,7 +80,8 @@ def generation_settings(
 
     As in `model.generate`, penalties of the generation config hold for greedy decoding too, while
     its temperature, top_k and top_p are for sampling only. Sampling must be asked for: by
-    `do_sample`, or by a temperature above 0.
+    `do_sample`, by a temperature above 0, or by `model`, which leaves it to the generation config.
+    Without such a config, `model` leaves it to the server.
 
     Raises:
         UsageError: naming every argument that this engine does not know.
@@ -62,10 +91,14 @@ def generation_settings(
     stop = given.pop("until", None) or ()
     temperature = given.pop("temperature", None)
     sample = given.pop("do_sample", None)
+    as_model = given.pop("model", False)
     if sample is None:
-        sample = bool(temperature)
+        recommended = as_model and (defaults is None or getattr(defaults, "do_sample", False))
+        sample = bool(temperature or recommended)
     seed = given.pop("seed", seed)
     chosen: dict[str, Any] = {"seed": seed} if sample else {}
+    if as_model and defaults is None and not temperature:
+        chosen["of_server"] = True
     if sample and temperature:
         chosen["temperature"] = float(temperature)
     for name in (*_OF_SAMPLING, *_OF_EVERY_STEP):
@@ -81,6 +114,14 @@ def generation_settings(
         sample=sample,
         **chosen,
     )
+
+
+def recommended_sampling(defaults: Any) -> dict[str, Any]:
+    """What a generation config says of sampling; nothing where it is for greedy decoding."""
+    if not getattr(defaults, "do_sample", False):
+        return {}
+    values = {name: getattr(defaults, name, None) for name in _OF_SAMPLING}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def before_stop(answer: str, stop: Sequence[str]) -> str:
@@ -123,7 +164,14 @@ class PromptMaker:
     ) -> None:
         self._tokenisation, self._defaults = tokenisation, defaults
         self._seed, self._note = seed, note
-        self._told_of_short_context = False
+        self._told_of_short_context = self._told_of_recommendation = False
+        self._end_ids = _end_ids(defaults, tokenisation.tokenizer)
+
+    def settings(self, arguments: Mapping[str, Any]) -> GenerationSettings:
+        """What a request's arguments come to, short of what the context leaves room for."""
+        return generation_settings(
+            arguments, self._defaults, end_ids=self._end_ids, seed=self._seed
+        )
 
     def prompts(
         self,
@@ -132,11 +180,11 @@ class PromptMaker:
         arguments: Sequence[Mapping[str, Any]],
     ) -> list[Prompt]:
         """One for each text, whose ids are given; too long ones lose their beginning."""
-        end_ids = _end_ids(self._defaults, self._tokenisation.tokenizer)
         seen: Counter[bytes] = Counter()
         prompts = []
         for text, tokens, given in zip(texts, encoded, arguments, strict=True):
-            asked = generation_settings(given, self._defaults, end_ids=end_ids, seed=self._seed)
+            asked = self.settings(given)
+            self._tell_of_recommendation(asked)
             settings = self._fitting(asked, len(tokens))
             room = self._tokenisation.max_length - settings.max_new_tokens
             repeat = seen[tokens.tobytes()] if settings.sample else 0
@@ -144,6 +192,19 @@ class PromptMaker:
             in_thought = text.rstrip().endswith(THOUGHT_BEGINS)
             prompts.append(Prompt(tokens[-room:], settings, in_thought, repeat))
         return prompts
+
+    def _tell_of_recommendation(self, settings: GenerationSettings) -> None:
+        """A checkpoint that recommends sampling, and is asked greedily: said, not obeyed."""
+        recommended = recommended_sampling(self._defaults)
+        if settings.sample or not recommended or self._told_of_recommendation:
+            return
+        self._told_of_recommendation = True
+        if self._note is not None:
+            words = ", ".join(f"{name} {value}" for name, value in recommended.items())
+            self._note(
+                f"the checkpoint's generation_config.json recommends {words}; this run is greedy, "
+                "as the tasks are defined: take it with --gen-kwargs model"
+            )
 
     def _fitting(self, settings: GenerationSettings, prompt_tokens: int) -> GenerationSettings:
         """Fewer new tokens where those asked for would crowd the prompt out of a short context.

@@ -13,6 +13,7 @@ Log-likelihoods come about in one of two ways, found out when they are first nee
   exact, the value of a letter that is not listed is an upper bound.
 """
 
+import dataclasses
 import json
 import math
 from collections import Counter
@@ -23,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mingmoe_eval.engine.prompts import before_stop, generation_settings
+from mingmoe_eval.engine.prompts import GenerationSettings, before_stop, generation_settings
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
 from mingmoe_eval.engine.served_address import ServedAddress, served_address
 from mingmoe_eval.engine.served_client import Failure, Patience, ServedClient
@@ -70,6 +71,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         model: `openai:http://host:port/v1#name`; without a name, the only model served there.
         patience: how many requests at once, and how long is waited.
         seed: of sampled generations whose arguments name none.
+        chat_arguments: more fields of each chat request, such as `chat_template_kwargs`.
         store: the file in which replies are kept and looked up; none: nothing is kept. Nobody can
             fingerprint a served model's weights: such a file belongs to one run.
         on_progress: told (answers so far, answers in all) of the present call.
@@ -88,6 +90,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         *,
         patience: Patience | None = None,
         seed: int = 1234,
+        chat_arguments: Mapping[str, Any] | None = None,
         store: str | Path | None = None,
         on_progress: Callable[[int, int], None] | None = None,
         on_note: Callable[[str], None] | None = None,
@@ -96,6 +99,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         super().__init__()
         self._client = client or ServedClient(served_address(model), patience)
         self._seed = seed
+        self._chat_arguments = dict(chat_arguments or {})
         self._progress = on_progress or (lambda done, total: None)
         self._note = on_note or (lambda text: None)
         self._usage: dict[tuple[str, int, int], RequestUsage] = {}
@@ -135,15 +139,13 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """Texts that continue the prompts, up to a stop string, an end token, or the limit."""
-        settings = [
-            generation_settings(request.args[1], None, end_ids=(), seed=self._seed)
-            for request in requests
-        ]
+        settings = [self._settings(request.args[1]) for request in requests]
         seen: Counter[str] = Counter()
         questions = []
         for request, wanted in zip(requests, settings, strict=True):
             prompt = request.args[0]
-            questions.append(text_question(self._name, prompt, wanted, repeat=seen[prompt]))
+            question = text_question(self._name, prompt, wanted, repeat=seen[prompt])
+            questions.append(self._told(question))
             seen[prompt] += 1
         texts = []
         for request, wanted, question, given in zip(
@@ -165,6 +167,15 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             texts.append(thoughts + before_stop(answer or "", wanted.stop))
         return texts
 
+    def generation_facts(self, arguments: Mapping[str, Any]) -> JsonDict:
+        """What a task's generation arguments come to; what is not set is the server's own."""
+        return self._settings(arguments).described()
+
+    def template_facts(self) -> JsonDict:
+        """What the server's template is told; what it makes of that cannot be seen from here."""
+        template = dict(self._chat_arguments.get("chat_template_kwargs", {}))
+        return {"template": template}
+
     def take_usage(self) -> dict[tuple[str, int, int], RequestUsage]:
         """What each request cost since the last call, by (task, doc, index); then forgets it."""
         usage, self._usage = self._usage, {}
@@ -181,7 +192,8 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             CheckpointError: it cannot be asked this way at all.
             UsageError: tasks need log-probabilities, and it gives none; names the way out.
         """
-        if isinstance(refusal := self._client.ask(trial_question(self._name, chat=chat)), Failure):
+        trial = self._told(trial_question(self._name, chat=chat))
+        if isinstance(refusal := self._client.ask(trial), Failure):
             raise CheckpointError(
                 f"{self.address.base_url}{path_of(chat=chat)} does not answer for {self._name!r}: "
                 f"{refusal.reason}; try {'--no-chat-template' if chat else '--chat-template'}, and "
@@ -285,6 +297,15 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             seen.add(key)
         return given
 
+    def _settings(self, arguments: Mapping[str, Any]) -> GenerationSettings:
+        return generation_settings(arguments, None, end_ids=(), seed=self._seed)
+
+    def _told(self, question: Question) -> Question:
+        """The same with what every chat tells the server's template."""
+        if question.path != CHAT or not self._chat_arguments:
+            return question
+        return dataclasses.replace(question, payload={**question.payload, **self._chat_arguments})
+
     def _key(self, question: Question) -> bytes:
         request = json.dumps([question.path, question.payload], sort_keys=True)
         # For a checkpoint these are token ids; here they are the request itself, as numbers.
@@ -306,7 +327,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         if not chat:
             trials.insert(0, ("echo", 1, echo_question(self._name, prompt, " A")))
         for way, most, question in trials:
-            if not isinstance(self._client.ask(question), Failure):
+            if not isinstance(self._client.ask(self._told(question)), Failure):
                 return way, most
         return None, 0
 
@@ -329,7 +350,9 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
     def _by_first_token(
         self, requests: Sequence[Any], most: int, *, chat: bool
     ) -> list[tuple[float, bool]]:
-        questions = [first_token_question(self._name, r.args[0], most=most) for r in requests]
+        questions = [
+            self._told(first_token_question(self._name, r.args[0], most=most)) for r in requests
+        ]
         letters: dict[tuple[str, int, str], list[str]] = {}
         for request in requests:
             letters.setdefault(_doc(request), []).append(request.args[1])

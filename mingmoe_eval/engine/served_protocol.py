@@ -23,7 +23,14 @@ _STOP_STRINGS_SENT = 4
 # Some servers refuse to generate no token at all.
 _LEAST_TOKENS = 1
 # What only vLLM, SGLang and their like understand is sent where it changes something.
-_WITHOUT_EFFECT = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+_WITHOUT_EFFECT = {
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
 _PART_OF_A_CHARACTER = "\ufffd"
 _MOST_TOKENS = 10**12  # no exchange has as many; a number without bounds fits no other program
 _ROUNDING = 1e-3
@@ -59,10 +66,9 @@ def text_question(
     """
     if settings.no_repeat_ngram_size:
         raise UsageError("no_repeat_ngram_size: endpoints do not know it; leave it out")
-    payload: JsonDict = {
-        "max_tokens": settings.max_new_tokens,
-        "temperature": settings.temperature if settings.sample else 0.0,
-    }
+    payload: JsonDict = {"max_tokens": settings.max_new_tokens}
+    if not settings.of_server:
+        payload["temperature"] = settings.temperature if settings.sample else 0.0
     if settings.stop:
         payload["stop"] = list(settings.stop[:_STOP_STRINGS_SENT])
     if settings.sample:

@@ -90,7 +90,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def ask(
-    lm: LanguageModel, name: str, task: Any, *, limit: int | None, chat: bool, log_samples: bool
+    lm: LanguageModel,
+    name: str,
+    task: Any,
+    *,
+    limit: int | None,
+    chat: bool,
+    system: str | None = None,
+    log_samples: bool,
 ) -> Mapping[str, Any]:
     """Put a task's questions to a model; its requests hold the answers afterwards.
 
@@ -100,6 +107,7 @@ def ask(
         task: The task, loaded.
         limit: Docs at most.
         chat: Put them as the turns of a chat.
+        system: An instruction that stands before everything, in a chat as its system message.
         log_samples: Score as lm-eval does, and keep what it logs of each doc.
 
     Returns:
@@ -115,5 +123,6 @@ def ask(
         log_samples=log_samples,
         apply_chat_template=chat,
         fewshot_as_multiturn=chat,
+        system_instruction=system,
     )
     return results

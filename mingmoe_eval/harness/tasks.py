@@ -23,12 +23,16 @@ from mingmoe_eval.errors import (
 from mingmoe_eval.exams import prompts
 from mingmoe_eval.exams.loading import load_exam_file
 from mingmoe_eval.exams.option_orders import OptionOrders
+from mingmoe_eval.generation_protocol import over_task
 from mingmoe_eval.harness import lm_eval_door
 from mingmoe_eval.language_model import LanguageModel
 from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.locations import tasks_dir
 from mingmoe_eval.records import RunSpec, TaskSettings
 from mingmoe_eval.task_catalog import Selection, TaskDefinition, load_catalog
+
+# What lm-eval's own tasks call the limit, besides `max_gen_toks`.
+_OTHER_LIMITS = ("max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +64,29 @@ class HarnessTask:
         return bool(self.settings.suite)
 
     @quiet_libraries()
-    def ask(self, lm: LanguageModel, *, limit: int | None, chat: bool) -> Mapping[str, Any]:
-        """Put its questions to a model; gives lm-eval's result dict."""
+    def ask(
+        self, lm: LanguageModel, *, limit: int | None, chat: bool, system: str | None = None
+    ) -> Mapping[str, Any]:
+        """Put its questions to a model, `system` before each; gives lm-eval's result dict."""
         return lm_eval_door.ask(
-            lm, self.name, self.task, limit=limit, chat=chat, log_samples=not self.is_ours
+            lm,
+            self.name,
+            self.task,
+            limit=limit,
+            chat=chat,
+            system=system,
+            log_samples=not self.is_ours,
         )
+
+    @property
+    def generates(self) -> bool:
+        """Whether it asks for texts, so that a generation protocol is about it."""
+        return self.output_type == "generate_until"
+
+    @property
+    def generation_arguments(self) -> dict[str, Any]:
+        """What its requests ask of a generation: its own arguments under those of the run."""
+        return dict(self.task.get_config("generation_kwargs") or {})
 
     @property
     def requests(self) -> list[Any]:
@@ -147,6 +169,7 @@ def _load(
         task.process_results = lambda doc, results: {}
     ready = HarnessTask(name=name, task=task, settings=settings)
     _set_shots(ready, spec)
+    _set_generation(ready, spec)
     return ready
 
 
@@ -211,6 +234,16 @@ def _set_shots(ready: HarnessTask, spec: RunSpec) -> None:
     task.set_fewshot_seed(seed=spec.seed)
 
 
+def _set_generation(ready: HarnessTask, spec: RunSpec) -> None:
+    """The run's protocol over the task's own generation arguments."""
+    if ready.generates and (changes := over_task(spec.protocol)):
+        # Not `update=True`: that would write into a dict that tasks of one YAML may share.
+        arguments = {**ready.generation_arguments, **changes}
+        if "max_gen_toks" in changes:
+            arguments = {k: v for k, v in arguments.items() if k not in _OTHER_LIMITS}
+        ready.task.set_config(key="generation_kwargs", value=arguments)
+
+
 def _count_examples(task: Any) -> int:
     """How many docs there are to draw shots from; those under test are none of them.
 
@@ -247,6 +280,7 @@ def _foreign_tasks(names: tuple[str, ...], spec: RunSpec) -> list[HarnessTask]:
     ready = [HarnessTask(name=name, task=task, settings=its_own) for name, task in tasks.items()]
     for task in ready:
         _set_shots(task, spec)
+        _set_generation(task, spec)
     return ready
 
 

@@ -84,6 +84,7 @@ _THINKING_TAG = re.compile(
     r"|<\|end_of_thought\|>|<unused95>|<\|channel\|>final<\|message\|>)",
     re.IGNORECASE,
 )
+_LONGEST_TAG = 40
 # HuatuoGPT-o1 separates its reasoning from its answer with two headings.
 _THINKING_HEADING = "## Thinking"
 _FINAL_HEADING = "## Final Response"
@@ -205,6 +206,19 @@ def split_thoughts(reply: str) -> tuple[str, str | None]:
     if end:
         end = len(reply) - len(reply[end:].lstrip())
     return reply[:end], reply[end:]
+
+
+def opened_thought(prompt: str) -> str:
+    """The tag with which a prompt opens the thought that its reply goes on with; "" if it does not.
+
+    Only the very end is looked at: a question may speak of such tags.
+    """
+    end = prompt.rstrip()
+    # No opening tag is longer; to search all of a long prompt would take as long as to read it.
+    for tag in _THINKING_TAG.finditer(end, max(0, len(end) - _LONGEST_TAG)):
+        if tag["opens"] and tag.end() == len(end):
+            return tag[0]
+    return ""
 
 
 def is_thinking_tag(token: str) -> bool:
