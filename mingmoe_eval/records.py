@@ -64,7 +64,7 @@ class TaskSettings:
         permute_options: Each question is asked under several option orders; a run decides on that.
     """
 
-    suite: Literal["", "choice", "promptcblue"] = ""
+    suite: Literal["", "choice", "number", "promptcblue"] = ""
     version: float | str = ""
     form: Literal["", "direct", "letters", "cot"] = ""
     reading: str | None = None

@@ -36,6 +36,7 @@ _WORDS_OF_THE_MODEL = frozenset({"response", "answered", "reading", "failure"})
 """Fields of a sample that may hold half a character: what a model or a server said is kept."""
 _DOC_TYPES = {
     "choice": ("mingmoe_eval.exams.records", "Doc"),
+    "number": ("mingmoe_eval.suites.number", "Doc"),
     "promptcblue": ("mingmoe_eval.promptcblue.catalogue", "Doc"),
 }
 """Imported when a run needs one: most verbs are about one suite."""

@@ -62,7 +62,11 @@ class Suite(Protocol):
 
 
 def suite_named(name: str) -> Suite:
-    """The scorer of a suite: `choice` (exams) or `promptcblue`."""
+    """The scorer of a suite: `choice` (exams), `number`, or `promptcblue`."""
+    if name == "number":
+        from mingmoe_eval.suites.number import SUITE
+
+        return SUITE
     if name == "choice":
         from mingmoe_eval.exams import scoring as choice
 
@@ -73,7 +77,7 @@ def suite_named(name: str) -> Suite:
         return cast(Suite, promptcblue)
     if not name:
         raise DataError("its tasks name no suite: each keeps lm-eval's score, and no mean is made")
-    raise DataError(f"no suite named {name!r}; the suites are 'choice' and 'promptcblue'")
+    raise DataError(f"no suite named {name!r}; the suites are choice, number and promptcblue")
 
 
 def metric_of(result: TaskResult) -> Metric:

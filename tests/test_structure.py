@@ -29,7 +29,7 @@ LAYERS = [
         "records",
     ],
     ["metrics", "molora.config", "molora.layers", "molora.router"],
-    ["molora", "promptcblue", "exams", "published", "routing"],
+    ["molora", "promptcblue", "exams", "published", "routing", "suites"],
     [
         "cblue_conversion",
         "comparison",

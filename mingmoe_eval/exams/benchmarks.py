@@ -1,4 +1,4 @@
-"""The facts of an exam data set, read from the `_data.yaml` beside its tasks.
+"""The facts of a data set, read from the `_data.yaml` beside its tasks.
 
 Where its files lie, how big its official parts are, what it tells a candidate: everything that a
 loader must know and that no file says of itself. A mistake in such a file is refused with its name
@@ -8,7 +8,7 @@ and the field, never passed over.
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import yaml
@@ -17,6 +17,7 @@ from mingmoe_eval.errors import DataError, UsageError
 from mingmoe_eval.exams.fields import Declares
 from mingmoe_eval.hub import HubSet
 from mingmoe_eval.locations import tasks_dir
+from mingmoe_eval.metrics.number_reading import Kind
 
 FACTS_FILE = "_data.yaml"
 """Its underscore tells lm-eval, and our own catalogue, that it defines no task."""
@@ -48,10 +49,18 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Benchmark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One exam as a leaf task sees it.
+    """One exam, or other set of records, as a leaf task sees it.
 
     Attributes:
         name: What messages call it; the name of its plain task.
+        suite: What is asked for, and by which scorer: an option, a number.
+        fields: Of suites other than `choice`: which field of a record holds what, where it is not
+            called so: `answer: Ground Truth Answer`.
+        kind: Of `number`: what is asked for; by default what a record's answer looks like.
+        unit: Of `number`: the unit of answers and limits, where the records do not say it.
+        tolerance: Of `number`: the share of the answer that a reply may miss, where records have no
+            limits.
+        day_first: Of `number`: 3/4/2024 is the third of April.
         folders: Its folder below --data-dir, then what third parties call it.
         parts: Its splits by name; the first is the one that is tested by default.
         shots: Where worked examples come from: a part's name, or a part that is never tested.
@@ -74,6 +83,12 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: str
     folders: tuple[str, ...]
     parts: dict[str, Part]
+    suite: Literal["choice", "number"] = "choice"
+    fields: dict[str, str] = {}
+    kind: Kind | None = None
+    unit: str = ""
+    tolerance: float = 0.0
+    day_first: bool = False
     shots: str | Part | None = None
     declares: Declares = "one right option"
     most_options: int | None = None

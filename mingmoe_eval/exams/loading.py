@@ -21,6 +21,7 @@ from mingmoe_eval.exams.option_orders import OptionOrders, can_be_reordered, wit
 from mingmoe_eval.exams.records import docs_of, stem_key
 from mingmoe_eval.record_files import Row
 from mingmoe_eval.records import Response, TaskSettings
+from mingmoe_eval.suites.conversion import docs_of_records
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +168,8 @@ def _read(chosen: Benchmark, files: Sequence[str], part: Part, place: Place) -> 
 
 
 def _docs(chosen: Benchmark, source: Source) -> Docs:
+    if chosen.suite != "choice":
+        return docs_of_records(chosen, source)
     converted = convert(source.rows, chosen, name=source.path)
     unusable = [UnusableRow(number, reason) for number, reason in converted.unusable]
     return Docs(docs_of(converted.questions), source=source, unusable=unusable)
@@ -186,7 +189,7 @@ def _notes(docs: Docs) -> list[str]:
 
 def _has_equal_options(doc: Mapping[str, Any]) -> bool:
     """A reader of texts cannot tell such options apart, and a letter beside one may be either."""
-    texts = [" ".join(text.split()) for text in doc["options"].values()]
+    texts = [" ".join(text.split()) for text in doc.get("options", {}).values()]
     return len(set(texts)) < len(texts)
 
 
@@ -200,7 +203,7 @@ def _marks(chosen: Benchmark, part: Part, source: Source, docs: Docs) -> list[st
     marks = []
     if part.rows is not None and len(source.rows) != part.rows:
         marks.append(f"{len(source.rows):,} rows, where the official part has {part.rows:,}")
-    most = max(len(doc["options"]) for doc in docs)
+    most = max(len(doc.get("options", ())) for doc in docs)
     if chosen.most_options is not None and most < chosen.most_options:
         marks.append(f"at most {most} options, where the exam has {chosen.most_options}")
     return marks
