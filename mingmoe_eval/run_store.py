@@ -12,10 +12,13 @@ ever removed but what was written here, by its exact name.
 import contextlib
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.json_files import dumps, read_object
@@ -32,6 +35,7 @@ from mingmoe_eval.run_loading import (
 __all__ = [
     "OVERLAP_FILE",
     "RUN_FILE",
+    "SETTINGS_FILE",
     "STORE_FILE",
     "UNFINISHED_FILE",
     "claim",
@@ -51,6 +55,8 @@ __all__ = [
     "write_json_lines",
 ]
 
+SETTINGS_FILE = "eval.yaml"
+"""What a run was asked for, as the command reads it again."""
 STORE_FILE = "responses.sqlite"
 """Answers so far, where they are kept beside the run; SQLite puts up to three files beside it."""
 _LOCK_FILE = ".mingmoe-eval.lock"
@@ -145,6 +151,7 @@ def discard_if_bare(folder: Path) -> None:
     answered = [*(folder / "samples").glob("*"), *folder.glob(f"{STORE_FILE}*")]
     if not answered and not (folder / RUN_FILE).exists():
         (folder / UNFINISHED_FILE).unlink(missing_ok=True)
+        (folder / SETTINGS_FILE).unlink(missing_ok=True)
         (folder / _LOCK_FILE).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something of the user's lies there
             (folder / "samples").rmdir()
@@ -168,8 +175,18 @@ def save_samples(folder: Path, task: str, samples: Iterable[Sample]) -> Path:
 
 
 def save_unfinished(folder: Path, spec: RunSpec) -> None:
-    """Leave word of what is being run, so that it can be resumed."""
+    """Leave word of what is being run, so that it can be resumed, and repeated."""
     write_json(folder / UNFINISHED_FILE, {"spec": spec.to_json()})
+    _write(folder / SETTINGS_FILE, _settings(folder, spec))
+
+
+def _settings(folder: Path, spec: RunSpec) -> Iterator[str]:
+    """What is not as it is by itself, under the names of the command's options."""
+    yield "# What this run was asked for. The same again, under another name:\n"
+    yield f"#   mingmoe-eval run --config {shlex.quote(str(folder / SETTINGS_FILE))}\n"
+    plain = RunSpec(model="", tasks=()).to_json()
+    asked = {name: value for name, value in spec.to_json().items() if value != plain[name]}
+    yield yaml.safe_dump(asked, allow_unicode=True, sort_keys=False, width=100)
 
 
 def finish(folder: Path, run: Run) -> Path:

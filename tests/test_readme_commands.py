@@ -68,8 +68,11 @@ def told(tmp_path_factory):
     shutil.copy(predictions, folder / "predictions.jsonl")
     runs = {"ours": "molora-adapter", "candidate": "molora-adapter", "base": "base"}
     made = [
-        f"mingmoe-eval --tasks usmle,usmle_ll --model demo/{model} --sample --limit 3 --name {name}"
-        for name, model in {**runs, "baselines/main": "base"}.items()
+        f"mingmoe-eval --tasks usmle,usmle_ll --model demo/{model} --sample --limit 3 {place}"
+        for place, model in {
+            **{f"--name {name}": model for name, model in runs.items()},
+            "--output reports/baselines --name main": "base",
+        }.items()
     ]
     commands = [*made, *COMMANDS]
     environment = {

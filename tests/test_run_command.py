@@ -50,7 +50,7 @@ def test_a_run_prints_its_table_and_leaves_its_folder(tmp_path, checkpoint, caps
     assert "invented sample, first 4 docs" in out
     assert "the adapter is live" in err
     names = {path.name for path in (tmp_path / "r").iterdir()}
-    assert names == {"run.json", "samples", "report.html", "lm_eval"}
+    assert names == {"run.json", "eval.yaml", "samples", "report.html", "lm_eval"}
     model = load_run(tmp_path / "r").provenance["model"]
     assert model["checkpoint"]["kind"] == "molora"
     assert model["weights_fingerprint"]

@@ -348,7 +348,8 @@ def test_a_folder_that_is_being_written_is_kept_for_its_writer(tmp_path):
             pass
     with run_store.claim(path, resume=True):
         pass
-    assert {entry.name for entry in path.iterdir()} == {"run.unfinished.json", "samples"}
+    left = {entry.name for entry in path.iterdir()}
+    assert left == {"run.unfinished.json", "eval.yaml", "samples"}
 
 
 def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):

@@ -82,10 +82,14 @@ def _run(words: list[str]) -> int:
     from mingmoe_eval.library_noise import quiet_command
 
     with quiet_command():
+        if words[0] == "run":
+            from mingmoe_eval.cli.run_file import run_as_said
+
+            return run_as_said(words[1:], functools.partial(_call, "run"))
         return _call(words[0], words[1:])
 
 
-def _call(name: str, arguments: list[str]) -> int:
+def _call(name: str, arguments: list[str], **context: Any) -> int:
     import typer
 
     verb = VERBS[name]
@@ -101,7 +105,7 @@ def _call(name: str, arguments: list[str]) -> int:
     option_mistake = cast(type[typer.BadParameter], typer.BadParameter.__base__)
     status = None
     try:
-        status = app(arguments, prog_name=f"mingmoe-eval {name}", standalone_mode=False)
+        status = app(arguments, prog_name=f"mingmoe-eval {name}", standalone_mode=False, **context)
     except option_mistake as mistake:
         said = io.StringIO()
         mistake.show(said)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import shlex
 import sys
@@ -151,6 +152,13 @@ def run(
     json_to: Annotated[
         str | None, typer.Option("--json", help="Write run.json's content to a file, or - .")
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="These options from a YAML file; what is typed beside it counts more. A run's "
+            "eval.yaml repeats that run."
+        ),
+    ] = None,
 ) -> None:
     """Evaluate a model on tasks and save the run.
 
@@ -166,6 +174,7 @@ def run(
         thinking_said,
     )
 
+    del config  # `run_file` has made options of it
     with opener(workers, ray_address, gpus_per_worker) as open_model:
         if resume is not None:
             spec = _spec_to_resume(resume, model, tasks)
@@ -223,7 +232,7 @@ def _run_as_asked(
     models = [spec.model] if adapters is not None else split_models(spec.model)
     _refuse_idle_workers(models, open_model)
     if adapters is None and len(models) == 1:
-        folder = folder_named(output, name or _default_name(spec.model))
+        folder = folder_named(output, name or _free_name(output, _default_name(spec.model)))
         if not _run(spec, folder, json_to=json_to, open_model=open_model):
             raise typer.Exit(EXIT_INCOMPLETE)
         return
@@ -232,7 +241,7 @@ def _run_as_asked(
         raise UsageError(f"--json holds one run, and {several} makes several: read their run.json")
 
     def name_of(model: str) -> str:
-        return f"{name}-{model}" if name else _default_name(model)
+        return f"{name}-{model}" if name else _free_name(output, _default_name(model))
 
     if adapters is None:
         plan = plan_runs(with_models(spec, models), output, name_of)
@@ -388,6 +397,12 @@ def _dtype(text: str) -> str:
     if name not in ("auto", *short.values()):
         raise UsageError(f"--dtype {text!r} is none of auto, float32, bfloat16, float16")
     return name
+
+
+def _free_name(output: Path, name: str) -> str:
+    """With a number where a run of the same second has the name."""
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(n for n in itertools.chain([name], numbered) if not (output / n).exists())
 
 
 def _default_name(model: str) -> str:
