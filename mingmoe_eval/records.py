@@ -55,6 +55,7 @@ class TaskSettings:
         reading: A compatibility mode by which exam replies are read; None reads by our own rules.
         profile: The official scorer's profile for PromptCBLUE; None is `official`.
         metric: The suite's metric that is the score; "" leaves the choice to the suite.
+        also: Further metrics of the suite that stand beside it.
         macro_over: A tag over whose values an exam's accuracy is averaged too.
         labels: The options are labels (yes, no, maybe), so that a macro-F1 belongs beside the
             accuracy.
@@ -70,6 +71,7 @@ class TaskSettings:
     reading: str | None = None
     profile: str | None = None
     metric: str = ""
+    also: tuple[str, ...] = ()
     macro_over: str | None = None
     labels: bool = False
     access: Literal["", "registered"] = ""

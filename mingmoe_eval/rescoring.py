@@ -74,7 +74,9 @@ def rescore(
 
 
 def _lacks_options(samples: Sequence[Sample]) -> bool:
-    return any(sample.doc.get("options") == {} for sample in samples)
+    """A calculation among questions with options is read by itself, and lacks nothing."""
+    docs = [sample.doc for sample in samples if "options" in sample.doc]
+    return bool(docs) and not any(doc["options"] for doc in docs)
 
 
 def _again(sample: Sample, settings: TaskSettings) -> Sample:

@@ -122,6 +122,27 @@ SHAPES = {
 }
 
 
+SHAPES |= {
+    "IgakuQA": (
+        "igakuqa_2018",
+        {"problem_id": "112A1", "problem_text": "?", "choices": ["w", "x", "y"], "answer": ["b"]},
+    ),
+    "JMLE2026-Bench": (
+        "jmle2026",
+        {
+            "question_id": "120A-1",
+            "question_text": "1\u3000?\n\na\u3000w\n\nb\u3000x\n\nc\u3000y",
+            "answer": ["b"],
+        },
+    ),
+    "KorMedMCQA": ("kormedmcqa_nurse", {"question": "?", **COLUMNS, "answer": 2, "cot": ""}),
+    "CareQA, hub": (
+        "careqa_es",
+        {"question": "?", "op1": "w", "op2": "x", "op3": "y", "op4": None, "cop": 2},
+    ),
+}
+
+
 @pytest.mark.parametrize(("benchmark", "record"), SHAPES.values(), ids=SHAPES)
 def test_every_shape_gives_the_same_question(benchmark, record):
     [question] = converted(benchmark, record).questions
@@ -378,3 +399,60 @@ def test_two_keys_that_speak_of_two_options_are_reported(benchmark, keys, reason
     good = {**row, "answer_index": 1} if "answer_index" in keys else {**row, "answer": "x"}
     [told] = reasons(benchmark, good, row).values()
     assert told.endswith(reason)
+
+
+GPQA = {
+    "Question": "?",
+    "Correct Answer": "w",
+    **{f"Incorrect Answer {n}": text for n, text in enumerate("xyz", 1)},
+    "High-level domain": "Biology",
+}
+
+
+def test_gpqa_s_options_stand_in_an_order_of_their_own_and_the_key_with_them():
+    [question] = converted("gpqa_biology", GPQA).questions
+    assert sorted(question.options.values()) == ["w", "x", "y", "z"]
+    assert question.options[question.answer] == "w"
+    turned = {**GPQA, "Incorrect Answer 1": "z", "Incorrect Answer 3": "x"}
+    assert converted("gpqa_biology", turned).questions == (question,)
+    stems = (converted("gpqa_biology", {**GPQA, "Question": f"{n}?"}) for n in range(40))
+    assert {one.questions[0].answer for one in stems} == set("ABCD")
+
+
+def test_a_gpqa_row_whose_right_option_is_a_wrong_one_too_is_unusable():
+    twice = {**GPQA, "Incorrect Answer 2": "w"}
+    found = converted("gpqa_biology", GPQA, twice)
+    assert found.unusable == ((2, "the right option's text is another option's too, or blank"),)
+
+
+JMLE = {
+    "question_text": "1\u3000どれか。2つ選べ。\na\u3000w\nb\u3000x\nc\u3000y",
+    "answer": ["c", "a"],
+}
+CASE = {"group_id": "120B-41-42", "context_text": "84歳の男性。"}
+
+
+def test_an_exam_that_says_how_many_options_are_right_hands_it_on():
+    [question] = converted("jmle2026", {**JMLE, "question_id": "120A-1"}).questions
+    assert (question.answer, question.choose, question.single) == ("AC", 2, False)
+    assert question.to_doc("1")["choose"] == 2
+    assert question.to_doc("1")["question_id"] == "120A-1"
+
+
+def test_questions_on_one_case_show_it_and_hang_together():
+    rows = [{**JMLE, "serial_group": CASE, "question_id": f"120B-{n}"} for n in (41, 42)]
+    both = converted("jmle2026", *rows).questions
+    assert {(one.context, one.cluster) for one in both} == {("84歳の男性。", "120B-41-42")}
+
+
+def test_a_calculation_is_a_question_without_options_where_the_exam_has_them():
+    asked = {"question_text": "求めよ。\n解答：①②", "answer": ["28"]}
+    [question, _] = converted("jmle2026", asked, JMLE).questions
+    assert (question.options, question.answer, question.single) == ({}, "28", True)
+    unreadable = converted("jmle2026", {**asked, "answer": ["a"]}, JMLE).unusable
+    assert unreadable == ((1, "no options, and the key ['a'] is no number"),)
+
+
+def test_docs_of_exams_without_these_facts_are_as_they_were():
+    [question] = converted("usmle", {"question": "?", "options": COLUMNS, "answer": "B"}).questions
+    assert not {"choose", "question_id"} & question.to_doc("1").keys()

@@ -324,7 +324,7 @@ def test_the_subject_sets_show_five_examples_for_likelihoods(loaded_tasks):
     assert five == {
         f"{benchmark}_ll"
         for benchmark in BENCHMARKS
-        if benchmark.startswith(("mmlu_med", "cmmlu_med", "ceval_med"))
+        if benchmark.startswith(("mmlu_med", "cmmlu_med", "ceval_med", "kormedmcqa"))
     }
 
 

@@ -37,6 +37,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         key_files: Files that hold the key apart from the questions, joined by `id`.
         key_field: Which field takes a key from such a file.
         key_selects: The part is made of the questions that its key names; the file holds others.
+        blocks: The files that make up the part together, where it is not one; `{block}` in `files`
+            stands for each of them.
     """
 
     files: tuple[str, ...]
@@ -46,6 +48,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     key_files: tuple[str, ...] = ()
     key_field: str = "answer"
     key_selects: bool = False
+    blocks: tuple[str, ...] = ()
 
 
 class Benchmark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +77,8 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         sources: What files that hold several exams call this one, in a row's `source`.
         rows_where: Only rows with these values in these fields are the benchmark's.
         key_counts_from: Which number as a key means the first option; None where the files say it.
+        id_field: Which field holds what the exam itself calls a question.
+        calculations: Questions without options are calculations; else they are unusable.
         needs_context: A question without its text is not this benchmark's question.
         transcribed: The papers were copied by hand: look for the faults that this brings.
         header: Column names of CSV files that come without any.
@@ -99,6 +104,8 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sources: tuple[str, ...] = ()
     rows_where: dict[str, Any] = {}
     key_counts_from: int | None = None
+    id_field: str = ""
+    calculations: bool = False
     needs_context: bool = False
     transcribed: bool = False
     header: tuple[str, ...] = ()

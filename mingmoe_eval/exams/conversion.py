@@ -29,6 +29,7 @@ from mingmoe_eval.exams.fields import (
     transcription_fault,
     usable_options,
 )
+from mingmoe_eval.exams.japanese_exams import number_asked_for, with_options_apart
 from mingmoe_eval.exams.records import Question
 from mingmoe_eval.record_files import Row
 from mingmoe_eval.records import fingerprint
@@ -45,6 +46,8 @@ class Shape:
     stem: str
     options: OptionReader
     key: KeyReader
+    fields: tuple[str, str] = ("", "")
+    """The fields of the options and of the key, where each is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ def convert(rows: Sequence[Row], benchmark: Benchmark, *, name: str) -> Converte
     Raises:
         DataError: no known shape fits, the file is another data set's, or no row can be used.
     """
+    if any("question_text" in row.fields for row in rows):
+        rows = [Row(row.number, with_options_apart(row.fields)) for row in rows]
     shape = shape_of(rows, benchmark, name=name)
     questions: list[Question] = []
     unusable: list[tuple[int, str]] = []
@@ -113,9 +118,9 @@ def _question(fields: Fields, shape: Shape, benchmark: Benchmark) -> Question:
     stem = _OPTIONS_IN_STEM.split(text_of(fields.get(shape.stem)), maxsplit=1)[0].rstrip()
     if not stem:
         raise RowFault("no question text")
-    options = shape.options(fields)
+    options, answer = _options_and_key(fields, shape, benchmark, stem)
     kind = question_type(fields, benchmark.declares)
-    answer = shape.key(fields, options)
+    choose = len(answer) if options and benchmark.declares == "how many are right" else 0
     context = _context(fields)
     if kind.single and len(answer) > 1:
         raise RowFault(f"the key is {answer}, but the question has one right option")
@@ -127,16 +132,40 @@ def _question(fields: Fields, shape: Shape, benchmark: Benchmark) -> Question:
         question=stem,
         options=options,
         answer=answer,
-        single=kind.single,
+        single=kind.single or choose == 1 or not options,
         question_type=kind.label,
         context=context,
         tags=_tags(fields, benchmark, kind),
-        cluster=fingerprint(dict(options)) if kind.shares_options else None,
+        cluster=fingerprint(dict(options)) if kind.shares_options else _case(fields),
+        choose=choose,
+        question_id=text_of(fields.get(benchmark.id_field)),
     )
 
 
+def _options_and_key(
+    fields: Fields, shape: Shape, benchmark: Benchmark, stem: str
+) -> tuple[dict[str, str], str]:
+    options_field, key_field = shape.fields
+    if benchmark.calculations and not fields.get(options_field):
+        key = fields.get(key_field)
+        [said] = key if isinstance(key, list) and len(key) == 1 else [key]
+        if number := number_asked_for(stem, text_of(said)):
+            return {}, number
+        raise RowFault(f"no options, and the key {key!r} is no number")
+    options = shape.options(fields)
+    return options, shape.key(fields, options)
+
+
+def _case(fields: Fields) -> str | None:
+    """What JMLE's questions on one case share: they stand or fall together."""
+    group = fields.get("serial_group")
+    return text_of(group.get("group_id")) if isinstance(group, Mapping) else None
+
+
 def _context(fields: Fields) -> str:
-    """PubMedQA's abstract without its conclusion; the hub has it one level down."""
+    """PubMedQA's abstract without its conclusion; the hub has it one level down. JMLE's case."""
+    if isinstance(group := fields.get("serial_group"), Mapping):
+        return text_of(group.get("context_text"))
     passages: Any = fields.get("CONTEXTS")
     if passages is None and isinstance(nested := fields.get("context"), Mapping):
         passages = nested.get("contexts")
@@ -144,7 +173,11 @@ def _context(fields: Fields) -> str:
 
 
 def _tags(fields: Fields, benchmark: Benchmark, kind: QuestionType) -> dict[str, str]:
-    read = {tag: text_of(fields.get(field)) for tag, field in benchmark.tag_fields.items()}
+    cells = {tag: fields.get(field) for tag, field in benchmark.tag_fields.items()}
+    read = {
+        tag: str(cell).lower() if isinstance(cell, bool) else text_of(cell)
+        for tag, cell in cells.items()
+    }
     # CMExam writes 不符合, "does not apply", where an annotation has no value.
     known = {tag: text for tag, text in read.items() if text not in ("", "nan", "不符合")}
     return {**benchmark.tags, **known, **({"question_type": kind.name} if kind.name else {})}
@@ -163,7 +196,10 @@ def _refuse_more_options(questions: Sequence[Question], benchmark: Benchmark, na
 # MedXpertQA repeats the options, which it also gives apart, at the end of the question.
 _OPTIONS_IN_STEM = re.compile(r"\n\s*Answer Choices:\s*(?=\(A\))")
 
-_STEMS = ("question", "Question", "QUESTION", "sent1", "qtext")
+_STEMS = (
+    *("question", "Question", "QUESTION", "sent1", "qtext"),
+    *("problem_text", "question_text"),  # IgakuQA; JMLE2026-Bench
+)
 # One field holds them all: MedQA, the reshaped sets and most others; CMExam; CMB; MMLU on the hub;
 # FrenchMedMCQA and HEAD-QA.
 _OPTION_FIELDS = ("options", "Options", "option", "choices", "answers")
@@ -216,6 +252,8 @@ def shape_of(rows: Sequence[Row], benchmark: Benchmark, *, name: str) -> Shape:
     pair = _LETTER_FIELDS.get(tuple(keys)) if len(keys) == 2 else None
     if keys == ["final_decision"] and not options:
         options = ["final_decision"]
+    if fields >= _GPQA and len(stems) == 1:
+        return Shape(stems[0], _options_by_chance, _correct_answer)
     if len(stems) != 1 or len(options) != 1 or (len(keys) > 1 and pair is None):
         raise DataError(_unknown(name, fields, stems, options, keys))
     if not keys:
@@ -227,7 +265,27 @@ def shape_of(rows: Sequence[Row], benchmark: Benchmark, *, name: str) -> Shape:
         read = _two_keys(pair, other)
     else:
         read = _key_reader(keys[0], options[0], rows, name, benchmark.key_counts_from)
-    return Shape(stems[0], _option_reader(options[0], rows), read)
+    places = (options[0], pair or keys[0])
+    return Shape(stems[0], _option_reader(options[0], rows), read, places)
+
+
+# GPQA gives the right option and three wrong ones, and no order.
+_CORRECT, _INCORRECT = "Correct Answer", tuple(f"Incorrect Answer {n}" for n in (1, 2, 3))
+_GPQA = {_CORRECT, *_INCORRECT}
+
+
+def _options_by_chance(fields: Fields) -> dict[str, str]:
+    """An order that the texts themselves decide: the same in every copy, and for every reader."""
+    texts = [text_of(fields.get(name)) for name in (_CORRECT, *_INCORRECT)]
+    stem = text_of(fields.get("Question"))
+    return options_in_order(sorted(texts, key=lambda text: fingerprint([stem, text])))
+
+
+def _correct_answer(fields: Fields, options: Mapping[str, str]) -> str:
+    letter = letter_of_text(text_of(fields.get(_CORRECT)), options)
+    if letter is None:
+        raise RowFault("the right option's text is another option's too, or blank")
+    return letter
 
 
 def _option_reader(field: str, rows: Sequence[Row]) -> OptionReader:

@@ -266,7 +266,7 @@ def _folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-Declares = Literal["one right option", "by question type", "nothing"]
+Declares = Literal["one right option", "by question type", "how many are right", "nothing"]
 """What an exam tells the candidate about the number of right options."""
 
 

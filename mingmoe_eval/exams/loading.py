@@ -118,7 +118,7 @@ def _in_several_orders(docs: Docs, orders: OptionOrders, limit: int | None) -> D
 
 
 def _source(chosen: Benchmark, part: Part, place: Place) -> Source:
-    source = _read(chosen, part.files, part, place)
+    source = _whole(chosen, part, place)
     source = source.with_rows(_rows_of(chosen, source))
     if chosen.subject is not None:
         source = _of_subject(chosen.subject, source)
@@ -153,6 +153,21 @@ def _of_subject(subject: str, source: Source) -> Source:
     if not kept.rows:
         raise DataError(f"{source.path} has no row whose subject is {subject}")
     return kept
+
+
+def _whole(chosen: Benchmark, part: Part, place: Place) -> Source:
+    """The records of a part: of one file, or of the files that make it up, numbered through."""
+    if not part.blocks or place.data_dir is None:
+        return _read(chosen, part.files, part, place)
+    first, *others = (
+        _read(chosen, [name.replace("{block}", block) for name in part.files], part, place)
+        for block in part.blocks
+    )
+    for other in others:
+        rows = [*first.rows, *other.rows]
+        numbered = (Row(number, row.fields) for number, row in enumerate(rows, 1))
+        first = first.joined_with(other, numbered)
+    return first
 
 
 def _read(chosen: Benchmark, files: Sequence[str], part: Part, place: Place) -> Source:

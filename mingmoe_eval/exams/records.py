@@ -20,6 +20,8 @@ class Doc(TypedDict):
     question_type: NotRequired[str | None]
     context: NotRequired[str]
     id: NotRequired[str]
+    choose: NotRequired[int]
+    question_id: NotRequired[str]
     variant: NotRequired[str]
     variant_of: NotRequired[str]
     orders: NotRequired[int]
@@ -32,13 +34,15 @@ class Question:
     Attributes:
         question: The stem.
         options: Text by letter, in the order of the letters; blank ones are left out, the others
-            keep their letters.
-        answer: The letters of the right options, sorted, such as "AC".
+            keep their letters. None at all where a number is asked for.
+        answer: The letters of the right options, sorted, such as "AC"; or the number.
         single: The exam says that exactly one option is right.
         question_type: What the exam calls this kind of question, or "".
         context: A text that the question is about, shown before it, or "".
         tags: What the results can be split by.
         cluster: What questions that hang together have in common, such as one block of options.
+        choose: How many options the exam tells the candidate to choose; 0: it does not say.
+        question_id: What the exam itself calls the question, such as "120A-13", or "".
     """
 
     question: str
@@ -49,6 +53,8 @@ class Question:
     context: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     cluster: str | None = None
+    choose: int = 0
+    question_id: str = ""
 
     @property
     def content_id(self) -> str:
@@ -57,6 +63,8 @@ class Question:
 
     def to_doc(self, doc_id: str) -> JsonDict:
         """The plain dict that lm-eval carries and the `choice` suite scores."""
+        # Only where an exam has them: a doc's fingerprint pairs it with the same doc of older runs.
+        rare = {"choose": self.choose, "question_id": self.question_id}
         return {
             "id": doc_id,
             "question": self.question,
@@ -67,6 +75,7 @@ class Question:
             "context": self.context,
             "tags": dict(self.tags),
             "cluster": self.cluster,
+            **{name: value for name, value in rare.items() if value},
         }
 
 

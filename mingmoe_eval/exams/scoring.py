@@ -11,6 +11,7 @@ from typing import Any
 
 from mingmoe_eval.errors import DataError
 from mingmoe_eval.exams import robustness
+from mingmoe_eval.exams.japanese_exams import read_number, same_number
 from mingmoe_eval.metrics.answer_reading import (
     DEFAULT,
     O1,
@@ -18,10 +19,12 @@ from mingmoe_eval.metrics.answer_reading import (
     head_and_tail,
     read_answer,
 )
+from mingmoe_eval.metrics.answer_reading.reply_text import visible_reply
 from mingmoe_eval.metrics.choice_accuracy import (
     ACCURACY,
     ANSWERED,
     ANY_OVERLAP,
+    HAMMING,
     LETTER_MASS,
     LOW_LETTER_MASS_SHARE,
     exact_match,
@@ -36,7 +39,7 @@ from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResul
 METRICS = {
     metric.name: metric
     for metric in (
-        *(ACCURACY, ANY_OVERLAP, ANSWERED, MACRO_F1),
+        *(ACCURACY, ANY_OVERLAP, HAMMING, ANSWERED, MACRO_F1),
         *(LETTER_MASS, LOW_LETTER_MASS_SHARE),
         *robustness.RECORDS,
     )
@@ -58,6 +61,8 @@ def score_doc(doc: Mapping[str, Any], response: Response, settings: TaskSettings
         return _score_likelihoods(doc, response)
     mode = _mode(settings)
     text = response.text or ""
+    if not doc["options"]:
+        return _score_number(doc, text)
     if mode == DEFAULT:
         cut_off = bool(response.usage) and response.usage[-1].finish == "length"
         reading = read_answer(text, doc["options"], single=doc["single"], cut_off=cut_off)
@@ -93,6 +98,8 @@ def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricV
     if len(kinds) > 1:
         metrics["acc_single"] = _accuracy([s for s in usable if s.doc["single"]])
         metrics["acc_multiple"] = _accuracy([s for s in usable if not s.doc["single"]])
+    for name in settings.also:
+        metrics[name] = _chosen(name, usable)
     metrics["answered"] = ANSWERED.fold(usable)
     if usable and all("letter_mass" in s.counts for s in usable):
         metrics["letter_mass"] = LETTER_MASS.fold(usable)
@@ -172,6 +179,18 @@ def _macro_over(samples: Sequence[Sample], tag: str) -> MetricValue:
         parts[str(sample.tags.get(tag) or _NOT_STATED)].append(sample)
     accuracies = [ACCURACY.fold(part) for part in parts.values()]
     return mean_of_parts(accuracies) if accuracies else ACCURACY.fold([])
+
+
+def _score_number(doc: Mapping[str, Any], text: str) -> Score:
+    """A calculation: right is the number, however many zeros end it."""
+    number = read_number(visible_reply(text).text)
+    rule = "no number" if number is None else "the number at the end"
+    return Score(
+        value=float(same_number(number, doc["answer"])),
+        answered=number,
+        reading=rule,
+        counts={"overlap": 0.0},
+    )
 
 
 def _score_likelihoods(doc: Mapping[str, Any], response: Response) -> Score:

@@ -47,19 +47,41 @@ def likeliest(log_likelihoods: Sequence[float], letters: Sequence[str]) -> list[
     return [letter for letter, value in both if value == best]
 
 
-def chance_of(options: int, *, single: bool) -> float:
-    """How often a uniform guess is right: one of n letters, or one of 2^n - 1 non-empty sets."""
+def jaccard(answered: str | None, key: str) -> float:
+    """Letters both answered and right, of all that are answered or right; no answer earns 0.
+
+    What FrenchMedMCQA's evaluation calls the Hamming score (qanastek/FrenchMedMCQA,
+    BART/ConvertPredictionsToHammingScore.py).
+    """
+    given, right = set(answered or ""), set(key)
+    return len(given & right) / len(given | right)
+
+
+def chance_of(options: int, *, single: bool, choose: int = 0) -> float:
+    """How often a uniform guess is right.
+
+    One of n letters; one of the sets of `choose` letters, where the exam says how many are right;
+    else one of 2^n - 1 non-empty sets. Without options a number is asked for, which nobody guesses.
+    """
+    if not options:
+        return 0.0
+    if choose:
+        return 1 / math.comb(options, choose)
     return 1 / options if single else 1 / (2**options - 1)
 
 
 def guessing_level(docs: Sequence[Mapping[str, Any]]) -> float | None:
     """What uniform guesses score over docs with `options`, of which one or several are right.
 
-    None where a doc does not say its options, as in answers that were scored elsewhere.
+    None where no doc says its options, as in answers that were scored elsewhere.
     """
-    if not docs or not all(doc["options"] for doc in docs):
+    if not any(doc["options"] for doc in docs):
         return None
-    return sum(chance_of(len(doc["options"]), single=doc["single"]) for doc in docs) / len(docs)
+    chances = (
+        chance_of(len(doc["options"]), single=doc["single"], choose=doc.get("choose", 0))
+        for doc in docs
+    )
+    return sum(chances) / len(docs)
 
 
 def _right(scored: Scored) -> Counted:
@@ -69,6 +91,10 @@ def _right(scored: Scored) -> Counted:
 
 def _overlapping(scored: Scored) -> Counted:
     return one_of(bool(scored.counts["overlap"]))
+
+
+def _jaccard(scored: Scored) -> Counted:
+    return {"": (jaccard(scored.answered, scored.expected), 1.0)}
 
 
 def _mass(scored: Scored) -> Counted:
@@ -103,6 +129,8 @@ ANY_OVERLAP = replace(
 )
 
 ANSWERED = replace(ACCURACY, name="answered", title="answered", count=_answered, chance=None)
+
+HAMMING = replace(ACCURACY, name="hamming", title="Hamming score", count=_jaccard, chance=None)
 
 LETTER_MASS = replace(
     ACCURACY,
