@@ -203,6 +203,10 @@ class RequestUsage:
     from_store: bool = False
     failure: str = ""
     """Why no answer could be had; the doc then fails and is left out."""
+    thought_tokens: int | None = None
+    """Of the generated ones, those before the answer; None where nobody counted."""
+    forced: bool = False
+    """A thought had its tokens, and was closed for it so that an answer followed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +261,8 @@ class Sample:
     prompt_tokens: Natural = 0
     generated_tokens: Natural = 0
     prompt_truncated: bool = False
+    thought_tokens: Natural | None = None
+    forced: bool = False
     variant: str = ""
     """How the doc was changed to test for robustness; "" is the benchmark's own doc."""
 
@@ -282,6 +288,10 @@ class Sample:
             raise RunStoreError(f"Sample.score: a finite number is expected, not {sample.score}")
         return sample
 
+
+_NEVER_MORE_THAN_DOCS = (
+    *("unanswered", "truncated", "prompt_truncated", "non_finite", "failed", "forced", "empty"),
+)
 
 # `asdict` would copy every doc, which takes longer than writing it.
 _SAMPLE_FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
@@ -338,6 +348,10 @@ class Counts:
     non_finite: Natural = 0
     failed: Natural = 0
     unusable: Natural = 0
+    forced: Natural = 0
+    """Replies whose thought was closed for them at its budget."""
+    empty: Natural = 0
+    """Replies that give nothing as their answer: no text, or a thought that never ends."""
     tied: Natural = 0
     """Docs whose most likely option is not one but several, so that they share its credit."""
 
@@ -350,7 +364,7 @@ class Counts:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The counts of a task's result; none can be larger than that of the docs."""
         counts = _record(cls, data)
-        for name in ("unanswered", "truncated", "prompt_truncated", "non_finite", "failed"):
+        for name in _NEVER_MORE_THAN_DOCS:
             if (some := getattr(counts, name)) > counts.docs:
                 raise RunStoreError(f"Counts.{name}: {some} of {counts.docs} docs")
         return counts

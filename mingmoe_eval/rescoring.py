@@ -85,6 +85,8 @@ def _again(sample: Sample, settings: TaskSettings) -> Sample:
         generated_tokens=sample.generated_tokens,
         finish=sample.finish,
         prompt_truncated=sample.prompt_truncated,
+        thought_tokens=sample.thought_tokens,
+        forced=sample.forced,
         # A doc that got no answer then has none now.
         failure=sample.failure,
     )

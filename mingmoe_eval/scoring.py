@@ -6,11 +6,13 @@ definition says. Tasks of lm-eval's own have the suite "" and keep lm-eval's met
 
 import dataclasses
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from mingmoe_eval.errors import DataError
+from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 from mingmoe_eval.metrics.choice_accuracy import letter_mass_warning
 from mingmoe_eval.metrics.metric import ClassMean, Counted, Metric, Scored, mean_of_sums
 from mingmoe_eval.metrics.of_lm_eval import foreign_metric
@@ -26,6 +28,8 @@ from mingmoe_eval.records import (
     fingerprint,
 )
 from mingmoe_eval.task_catalog import TaskCatalog, TaskDefinition
+
+_MAY_HOLD_A_TAG = re.compile(r"[<\[◁]")
 
 
 class Suite(Protocol):
@@ -175,6 +179,8 @@ def make_sample(
         "prompt_tokens": sum(u.prompt_tokens for u in usage),
         "generated_tokens": sum(u.generated_tokens for u in usage),
         "prompt_truncated": any(u.prompt_truncated for u in usage),
+        "thought_tokens": _known_sum(u.thought_tokens for u in usage),
+        "forced": any(u.forced for u in usage),
     }
     if failure := failure_of(response):
         return Sample(**facts, status="failed", failure=failure, reading="not read")
@@ -308,6 +314,8 @@ def count(samples: Sequence[Sample], *, unusable: int = 0) -> Counts:
         non_finite=sum(not _finite(s.log_likelihoods) for s in samples),
         failed=sum(s.status == "failed" for s in samples),
         unusable=unusable,
+        forced=sum(s.forced for s in samples),
+        empty=sum(_is_empty(s.response) for s in samples if s.status != "failed"),
         tied=sum(s.counts.get("tied", 0) > 1 for s in samples),
     )
 
@@ -337,6 +345,22 @@ def _question(doc: Mapping[str, Any], settings: TaskSettings) -> str | None:
     if not settings.permute_options:
         return None
     return str(doc.get("variant_of") or doc["id"])
+
+
+def _is_empty(response: str | None) -> bool:
+    """Whether a reply gives nothing as its answer; log-likelihoods are no reply."""
+    if response is None:
+        return False
+    if _MAY_HOLD_A_TAG.search(response) is None:  # most hold none, and looking closer takes longer
+        return not response.strip()
+    _, answer = split_thoughts(response)
+    return not (answer or "").strip()
+
+
+def _known_sum(values: Iterable[int | None]) -> int | None:
+    """The sum of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _finite(values: Sequence[float] | None) -> bool:

@@ -5,11 +5,11 @@ from mingmoe_eval.engine.growing_text import GeneratedText
 from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 
 
-def read(text, stop=(), *, in_thought=False, special=False):
+def read(text, stop=(), *, opened="", special=False):
     """Feed a text token by token; gives (tokens before it stopped, the final answer)."""
     tokenizer = make_tokenizer()
     ids = tokenizer(text, add_special_tokens=special)["input_ids"]
-    reader = GeneratedText(tokenizer, stop, in_thought=in_thought)
+    reader = GeneratedText(tokenizer, stop, opened=opened)
     for count in range(1, len(ids) + 1):
         if reader.stops(ids[:count]):
             return tokenizer.decode(ids[:count]), reader.final(ids[:count])
@@ -50,7 +50,7 @@ def test_a_stop_string_inside_a_thought_does_not_stop():
 
 
 def test_a_prompt_that_opens_a_thought_is_as_good_as_a_text_that_does():
-    stopped_at, answer = read("hm\n\nC?</think>D.\n\nmore", ["\n\n"], in_thought=True)
+    stopped_at, answer = read("hm\n\nC?</think>D.\n\nmore", ["\n\n"], opened="<think>")
     assert "more" not in stopped_at
     assert answer == "<think>hm\n\nC?</think>D."
     assert split_thoughts(answer)[1] == "D."

@@ -83,16 +83,18 @@ def test_packed_pairs_come_back_as_they_were(rows, data):
 def test_packed_prompts_come_back_as_they_were():
     settings = [GenerationSettings(max_new_tokens=n, stop=("x",), sample=True) for n in (3, 5)]
     prompts = [
-        Prompt(np.array([1, 2, n], np.int32), settings[n % 2], in_thought=n == 2, repeat=n)
+        Prompt(
+            np.array([1, 2, n], np.int32), settings[n % 2], opened="<think>" * (n == 2), repeat=n
+        )
         for n in range(5)
     ]
     packed = PackedQuestions.of_prompts(prompts)
     assert len(packed.settings) == 2
     for one, other in zip(packed.prompts(), prompts, strict=True):
         assert one.tokens.tolist() == other.tokens.tolist()
-        assert (one.settings, one.in_thought, one.repeat) == (
+        assert (one.settings, one.opened, one.repeat) == (
             other.settings,
-            other.in_thought,
+            other.opened,
             other.repeat,
         )
 

@@ -97,7 +97,7 @@ def print_results(run: Run) -> None:
                 str(result.counts.docs),
                 str(result.num_fewshot),
                 str(result.counts.unanswered or ""),
-                str(result.counts.truncated or ""),
+                _share_of(result.counts.truncated, result.counts.docs),
                 "; ".join(_remarks(run, result)),
             )
         )
@@ -141,6 +141,10 @@ def refuse_unwritable(to: str) -> None:
         raise RunStoreError(f"cannot write {to}: name a file in a folder that can be written")
 
 
+def _share_of(count: int, docs: int) -> str:
+    return f"{count} ({100 * count / docs:.1f} %)" if count else ""
+
+
 def _score(value: MetricValue, alike: bool) -> str:
     """A number with its interval, its unit where not all have the same, and its direction."""
     text = with_interval(value)
@@ -159,9 +163,12 @@ def _remarks(run: Run, result: TaskResult) -> list[str]:
         (result.counts.unusable, "rows unusable"),
         (result.counts.tied, "ties"),
     ]
+    docs = max(result.counts.docs, 1)
+    replies = ((result.counts.forced, "forced"), (result.counts.empty, "empty"))
     return [
         *run.marks_of(result.task),
         *(f"{n} {what}" for n, what in counts if n),
+        *(f"{100 * n / docs:.1f} % {what}" for n, what in replies if n),
         *_letter_mass(result),
     ]
 

@@ -94,6 +94,14 @@ def run(
             "longest answer behind the thought.",
         ),
     ] = None,
+    think: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="At most so many tokens of thought; what is not done by then is closed, and the "
+            "answer forced.",
+        ),
+    ] = None,
     gen_kwargs: Annotated[
         str | None,
         typer.Option(
@@ -208,6 +216,7 @@ def run(
             permute_options=permute_options,
             columns=columns_said(columns),
             max_new_tokens=max_new_tokens,
+            think=think,
             gen_kwargs=gen_kwargs_said(gen_kwargs),
             system_instruction=instruction_said(system_instruction),
             thinking=thinking_said(thinking),

@@ -265,7 +265,12 @@ def settings_fingerprint(model: Any) -> str:
 
 def _stored(one: Generation) -> StoredAnswer:
     return StoredAnswer(
-        text=one.text, generated_tokens=one.tokens, finish=one.finish, failure=one.failure
+        text=one.text,
+        generated_tokens=one.tokens,
+        finish=one.finish,
+        failure=one.failure,
+        thought_tokens=one.thought_tokens,
+        forced=one.forced,
     )
 
 

@@ -200,7 +200,7 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
                 prompt.tokens,
                 {
                     **prompt.settings.to_json(),
-                    "in_thought": prompt.in_thought,
+                    "in_thought": bool(prompt.opened),
                     "repeat": prompt.repeat,
                     # Answers from before thoughts were kept are other texts.
                     "thoughts": "kept",
@@ -382,6 +382,8 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             prompt_truncated=truncated,
             from_store=given.from_store,
             failure=failure or given.answer.failure,
+            thought_tokens=given.answer.thought_tokens,
+            forced=given.answer.forced,
         )
 
 

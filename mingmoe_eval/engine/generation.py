@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mingmoe_eval.engine.causal_model import CausalModel
-from mingmoe_eval.engine.growing_text import GeneratedText, NextToken
+from mingmoe_eval.engine.growing_text import GeneratedText, NextToken, ThoughtBudget
 from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
 from mingmoe_eval.engine.prefix_plan import Row, common_length
 from mingmoe_eval.engine.prompts import Prompt
@@ -45,27 +45,42 @@ class Generation:
     tokens: int
     finish: Finish
     failure: str = ""
+    thought_tokens: int = 0
+    forced: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One text under way."""
+    """One text under way; `thought` where a budget is set for thoughts."""
 
     index: int
     prompt: Prompt
     next_token: NextToken
     text: GeneratedText
+    thought: ThoughtBudget | None
     ids: list[int] = field(default_factory=list)
 
     def take(self, logits: torch.Tensor, likeliest: int) -> Generation | None:
         """Choose and add a token; gives the text if it has ended."""
-        settings = self.prompt.settings
-        token = self.next_token(logits, likeliest, self.ids)
-        if token in settings.end_ids:
-            return self._ended("stop")
+        settings, thought = self.prompt.settings, self.thought
+        token = thought.due() if thought is not None else None
+        if token is None:
+            token = self.next_token(logits, likeliest, self.ids)
+            if token in settings.end_ids:
+                if thought is None or not thought.ends_instead(self.ids):
+                    return self._ended("stop")
+                token = thought.due()
+                assert token is not None
         self.ids.append(token)
+        if thought is not None:
+            thought.take(self.ids)
         if self.text.stops(self.ids):
             return self._ended("stop")
+        if thought is not None:
+            if (excess := thought.excess(self.ids)) is None:
+                return None
+            del self.ids[len(self.ids) - excess :]
+            return self._ended("length")
         return self._ended("length") if len(self.ids) >= settings.max_new_tokens else None
 
     def fail(self) -> Generation:
@@ -74,7 +89,13 @@ class _Slot:
         return Generation("", count, "stop", f"logits not finite after {count} new tokens")
 
     def _ended(self, finish: Finish) -> Generation:
-        return Generation(self.text.final(self.ids), len(self.ids), finish)
+        return Generation(
+            self.text.final(self.ids),
+            len(self.ids),
+            finish,
+            thought_tokens=self.text.thought_tokens(self.ids),
+            forced=self.thought is not None and self.thought.forced,
+        )
 
 
 def generate(
@@ -109,8 +130,8 @@ def generate(
                 raise
             if decoding.width == 1:
                 raise UsageError(
-                    "not enough memory to generate even one text at a time; lower max_gen_toks, "
-                    "or give the model a smaller --dtype"
+                    "not enough memory to generate even one text at a time; lower "
+                    "--max-new-tokens or --think, or give the model a smaller --dtype"
                 ) from error
         if routing is not None:
             routing.close()
@@ -132,7 +153,7 @@ class _Decoding:
     ) -> None:
         self._model, self._tokenizer, self._prompts = model, tokenizer, dict(prompts)
         self._budget, self._routing = budget, routing
-        longest = max(len(p.tokens) + p.settings.max_new_tokens for p in prompts.values())
+        longest = max(len(p.tokens) + p.settings.most_new_tokens for p in prompts.values())
         # Longest first: a later prompt then fits into the columns that are there.
         self._waiting = deque(sorted(prompts, key=lambda index: -len(prompts[index].tokens)))
         self.width = min(budget.slots(longest), len(prompts))
@@ -201,11 +222,14 @@ class _Decoding:
 
     def _new_slot(self, index: int) -> _Slot:
         prompt = self._prompts[index]
+        settings, opened = prompt.settings, prompt.opened
+        budgeted = settings.think is not None
         return _Slot(
             index,
             prompt,
-            NextToken(prompt.settings, prompt.tokens, prompt.repeat),
-            GeneratedText(self._tokenizer, prompt.settings.stop, in_thought=prompt.in_thought),
+            NextToken(settings, prompt.tokens, prompt.repeat),
+            GeneratedText(self._tokenizer, settings.stop, opened=opened),
+            ThoughtBudget(self._tokenizer, settings, opened=opened) if budgeted else None,
         )
 
     def _step(self) -> torch.Tensor:

@@ -4,6 +4,8 @@ A greedy token is the most likely one; a drawn one comes from a seed of the text
 """
 
 import hashlib
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,10 +21,17 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from mingmoe_eval.engine.prompts import THOUGHT_BEGINS, GenerationSettings, before_stop
+from mingmoe_eval.engine.prompts import GenerationSettings, before_stop
 from mingmoe_eval.engine.tokenisation import Tokens
-from mingmoe_eval.metrics.answer_reading.reply_text import is_thinking_tag, split_thoughts
+from mingmoe_eval.metrics.answer_reading.reply_text import (
+    begins_thought,
+    closes_thought,
+    is_thinking_tag,
+    split_thoughts,
+)
 
+# No token is shorter than a byte, so that so many hold any tag that closes a thought.
+_TAIL_OF_A_TAG = 44
 # A stop string may begin inside a token and end inside another.
 _SPARE_TOKENS = 4
 
@@ -54,14 +63,14 @@ class GeneratedText:
     """Reads one growing text. The reply is kept whole; what of it is the answer, its reader says.
 
     Stop strings are looked for behind the thoughts only: a thought may hold any of them. Where the
-    prompt ends inside a thought (`in_thought`), the reply begins with the tag that opened it, as
-    nobody could tell from the rest alone that it was one.
+    prompt ends inside a thought, the reply begins with the tag that `opened` it, as nobody could
+    tell from the rest alone that it was one.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str], *, in_thought: bool = False) -> None:
+    def __init__(self, tokenizer: Any, stop: Sequence[str], *, opened: str = "") -> None:
         self._tokenizer = tokenizer
         self._stop = stop
-        self._opened = THOUGHT_BEGINS if in_thought else ""
+        self._opened = opened
         # No token is shorter than a byte, so this many surely hold the longest stop string.
         longest = max((len(text.encode()) for text in stop), default=0)
         self._tail = longest + _SPARE_TOKENS
@@ -88,6 +97,91 @@ class GeneratedText:
         else:
             answer = self._tokenizer.decode(ids, skip_special_tokens=True)
         return thoughts + before_stop(answer or "", self._stop)
+
+    def thought_tokens(self, ids: Sequence[int]) -> int:
+        """How many of the tokens are thoughts, the tag that closes them included."""
+        thoughts, answer = split_thoughts(self._opened + self._tokenizer.decode(ids))
+        if answer is None:
+            return len(ids)
+        if not thoughts:
+            return 0
+        # The fewest tokens that spell all of the thoughts; blanks behind them are the answer's.
+        length = len(thoughts.rstrip()) - len(self._opened)
+        return bisect_left(
+            range(len(ids)), length, key=lambda count: len(self._tokenizer.decode(ids[:count]))
+        )
+
+
+class ThoughtBudget:
+    """Ends a thought that has had its tokens: budget forcing (s1, arXiv 2501.19393).
+
+    A thought that is not closed after `settings.think` tokens, or whose model would end its reply
+    inside it, is closed by the tokens of `settings.thought_end`, and the answer follows. Which
+    tokens those are is no choice of the model: they are fed to it one a step, like any other.
+    """
+
+    def __init__(self, tokenizer: Any, settings: GenerationSettings, *, opened: str = "") -> None:
+        assert settings.think is not None
+        self._tokenizer, self._settings, self._think = tokenizer, settings, settings.think
+        self._due: deque[int] = deque()
+        self._in_thought: bool | None = True if opened else None
+        self._answer_begins: int | None = None
+        self.forced = False
+        self._look([])
+
+    def due(self) -> int | None:
+        """The next token of what closes the thought, if it is being closed."""
+        return self._due.popleft() if self._due else None
+
+    def take(self, ids: Sequence[int]) -> None:
+        """A token was added to the text, which is now `ids`."""
+        if self._due:
+            return
+        if self.forced and self._answer_begins is None:
+            self._answer_begins = len(ids)
+        self._look(ids)
+
+    def ends_instead(self, ids: Sequence[int]) -> bool:
+        """Whether a reply that its model would end now has its thought closed instead."""
+        if not self._in_thought or self.forced or self._answer_begins is not None:
+            return False
+        self._close(ids)
+        return True
+
+    def excess(self, ids: Sequence[int]) -> int | None:
+        """How many tokens the answer has beyond its own; None: it has some left.
+
+        More than none where it took a few tokens to see that a reply begins with no thought.
+        """
+        if self._answer_begins is None:
+            return None
+        beyond = len(ids) - self._answer_begins - self._settings.max_new_tokens
+        return beyond if beyond >= 0 else None
+
+    def _look(self, ids: Sequence[int]) -> None:
+        if self._answer_begins is not None:
+            return
+        if self._in_thought is None and ids:
+            self._in_thought = begins_thought(self._tokenizer.decode(ids))
+            if self._in_thought is None and len(ids) > _TAIL_OF_A_TAG:  # nothing but blanks
+                self._in_thought = False
+            if self._in_thought is False:
+                self._answer_begins = 0
+                return
+        if ids and self._in_thought:
+            tail = self._tokenizer.decode(ids[-_TAIL_OF_A_TAG:])
+            if closes_thought(tail):
+                self._answer_begins = len(ids)
+                return
+        if len(ids) >= self._think and self._in_thought:
+            self._close(ids)
+
+    def _close(self, ids: Sequence[int]) -> None:
+        end = self._settings.thought_end
+        if not ids or self._tokenizer.decode(ids[-1:]).endswith("\n"):
+            end = end.lstrip("\n")
+        self._due.extend(self._tokenizer(end, add_special_tokens=False)["input_ids"])
+        self.forced = True
 
 
 class _PenaltyOfNewTokens(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types

@@ -4,10 +4,13 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from mingmoe_eval.engine.thinking import thought_end
 from mingmoe_eval.engine.tokenisation import Tokenisation, Tokens
 from mingmoe_eval.errors import UsageError, offence_list
+from mingmoe_eval.metrics.answer_reading.reply_text import opened_thought
 
 DEFAULT_NEW_TOKENS = 256
 # The names by which lm-eval knows the limit, the first that is given counts.
@@ -18,7 +21,6 @@ _OF_EVERY_STEP = (
 )
 # Arguments that stock configurations carry with a value that changes nothing.
 _WITHOUT_EFFECT = {"num_beams": 1, "num_return_sequences": 1, "use_cache": True}
-THOUGHT_BEGINS = "<think>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,29 @@ class GenerationSettings:
     frequency_penalty: float = 0.0
     of_server: bool = False
     """What is not set is a server's own, which nobody here knows."""
+    think: int | None = None
+    """Tokens of thought at most; `max_new_tokens` are then the answer's behind it."""
+    thought_end: str = ""
+    """What closes a thought that has had them, as the model's template writes it."""
+
+    @property
+    def most_new_tokens(self) -> int:
+        """How long a text can become, with its thought and what closes it."""
+        if self.think is None:
+            return self.max_new_tokens
+        # No token is shorter than a byte.
+        return self.think + len(self.thought_end.encode()) + self.max_new_tokens
+
+    def within(self, tokens: int) -> "GenerationSettings":
+        """The same for so many tokens in all: a thought gives way before its answer does."""
+        excess = self.most_new_tokens - tokens
+        if excess <= 0:
+            return self
+        if self.think is None:
+            return dataclasses.replace(self, max_new_tokens=tokens)
+        think = max(0, self.think - excess)
+        left = excess - (self.think - think)
+        return dataclasses.replace(self, think=think, max_new_tokens=self.max_new_tokens - left)
 
     @property
     def is_plain_greedy(self) -> bool:
@@ -61,6 +86,8 @@ class GenerationSettings:
         """What a run records: the limit, and how the next token is chosen."""
         names = (*(_OF_SAMPLING if self.sample else ()), *_OF_EVERY_STEP)
         changed = {n: getattr(self, n) for n in names if getattr(self, n) != _WITHOUT_CHANGE[n]}
+        if self.think is not None:
+            changed["think"] = self.think
         how: dict[str, Any] = {"greedy": True}
         if self.sample:
             how = {"temperature": "the server's own" if self.of_server else self.temperature}
@@ -70,7 +97,7 @@ class GenerationSettings:
 
 
 _WITHOUT_CHANGE = {field.name: field.default for field in dataclasses.fields(GenerationSettings)}
-_ADDED_LATER = ("presence_penalty", "frequency_penalty", "of_server")
+_ADDED_LATER = (*("presence_penalty", "frequency_penalty", "of_server", "think", "thought_end"),)
 
 
 def generation_settings(
@@ -96,6 +123,7 @@ def generation_settings(
         recommended = as_model and (defaults is None or getattr(defaults, "do_sample", False))
         sample = bool(temperature or recommended)
     seed = given.pop("seed", seed)
+    think = given.pop("think", None)
     chosen: dict[str, Any] = {"seed": seed} if sample else {}
     if as_model and defaults is None and not temperature:
         chosen["of_server"] = True
@@ -112,6 +140,7 @@ def generation_settings(
         stop=tuple(text for text in ([stop] if isinstance(stop, str) else stop) if text),
         end_ids=end_ids,
         sample=sample,
+        think=None if think is None else int(think),
         **chosen,
     )
 
@@ -135,12 +164,12 @@ def before_stop(answer: str, stop: Sequence[str]) -> str:
 class Prompt:
     """What to continue; `repeat` tells the draws for equal sampled prompts apart.
 
-    `in_thought`: the prompt ends inside a thinking block.
+    `opened`: the tag of the thinking block that the prompt ends in; "": it ends in none.
     """
 
     tokens: Tokens
     settings: GenerationSettings
-    in_thought: bool = False
+    opened: str = ""
     repeat: int = 0
 
 
@@ -169,9 +198,16 @@ class PromptMaker:
 
     def settings(self, arguments: Mapping[str, Any]) -> GenerationSettings:
         """What a request's arguments come to, short of what the context leaves room for."""
-        return generation_settings(
+        settings = generation_settings(
             arguments, self._defaults, end_ids=self._end_ids, seed=self._seed
         )
+        if settings.think is None:
+            return settings
+        return dataclasses.replace(settings, thought_end=self._thought_end)
+
+    @cached_property
+    def _thought_end(self) -> str:
+        return thought_end(self._tokenisation.tokenizer)
 
     def prompts(
         self,
@@ -186,11 +222,10 @@ class PromptMaker:
             asked = self.settings(given)
             self._tell_of_recommendation(asked)
             settings = self._fitting(asked, len(tokens))
-            room = self._tokenisation.max_length - settings.max_new_tokens
+            room = self._tokenisation.max_length - settings.most_new_tokens
             repeat = seen[tokens.tobytes()] if settings.sample else 0
             seen[tokens.tobytes()] += 1
-            in_thought = text.rstrip().endswith(THOUGHT_BEGINS)
-            prompts.append(Prompt(tokens[-room:], settings, in_thought, repeat))
+            prompts.append(Prompt(tokens[-room:], settings, opened_thought(text), repeat))
         return prompts
 
     def _tell_of_recommendation(self, settings: GenerationSettings) -> None:
@@ -214,15 +249,15 @@ class PromptMaker:
         """
         longest = self._tokenisation.max_length
         most = max(longest - prompt_tokens, longest // 2)
-        if settings.max_new_tokens <= most:
+        if settings.most_new_tokens <= most:
             return settings
         if self._note is not None and not self._told_of_short_context:
             self._note(
-                f"{settings.max_new_tokens} new tokens are asked for, the model's context is "
+                f"{settings.most_new_tokens} new tokens are asked for, the model's context is "
                 f"{longest}: generations are cut where it ends"
             )
             self._told_of_short_context = True
-        return dataclasses.replace(settings, max_new_tokens=most)
+        return settings.within(most)
 
 
 def _refuse_unknown(given: Mapping[str, Any]) -> None:

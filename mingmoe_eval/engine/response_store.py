@@ -35,7 +35,8 @@ _Row = tuple[bytes, Any, bytes]
 class StoredAnswer:
     """A log-likelihood with its greedy flag, or a text with its length and its end.
 
-    `failure`: why a text means nothing.
+    `failure`: why a text means nothing; `thought_tokens`: of its tokens, None where nobody counted;
+    `forced`: its thought was closed for it.
     """
 
     log_likelihood: float | None = None
@@ -44,6 +45,8 @@ class StoredAnswer:
     generated_tokens: int = 0
     finish: Finish = "none"
     failure: str = ""
+    thought_tokens: int | None = None
+    forced: bool = False
 
     @property
     def is_sound(self) -> bool:
@@ -199,13 +202,24 @@ def _encode(answer: StoredAnswer) -> str:
     # JSON writes a float with all digits that tell it apart: it comes back bit for bit.
     if answer.text is None:
         return json.dumps([answer.log_likelihood, answer.greedy])
-    return json.dumps([answer.text, answer.generated_tokens, answer.finish])
+    row = [answer.text, answer.generated_tokens, answer.finish]
+    if answer.thought_tokens is not None:  # a reply of a server is stored whole, without
+        row += [answer.thought_tokens, answer.forced]
+    return json.dumps(row)
 
 
 def _decode(text: str) -> StoredAnswer:
     first, *rest = json.loads(text)
     if isinstance(first, str):
-        return StoredAnswer(text=first, generated_tokens=rest[0], finish=rest[1])
+        # Rows of version 0.1.0 end here.
+        thought_tokens, forced = rest[2:] or (None, False)
+        return StoredAnswer(
+            text=first,
+            generated_tokens=rest[0],
+            finish=rest[1],
+            thought_tokens=thought_tokens,
+            forced=forced,
+        )
     return StoredAnswer(log_likelihood=first, greedy=rest[0])
 
 

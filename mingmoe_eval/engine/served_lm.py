@@ -298,7 +298,10 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         return given
 
     def _settings(self, arguments: Mapping[str, Any]) -> GenerationSettings:
-        return generation_settings(arguments, None, end_ids=(), seed=self._seed)
+        settings = generation_settings(arguments, None, end_ids=(), seed=self._seed)
+        if settings.think is not None:
+            raise UsageError("--think: not over an endpoint yet; leave it out")
+        return settings
 
     def _told(self, question: Question) -> Question:
         """The same with what every chat tells the server's template."""

@@ -5,14 +5,14 @@ out differently with it on and off.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from jinja2 import Environment, TemplateError, meta
 
 from mingmoe_eval.errors import UsageError
-from mingmoe_eval.metrics.answer_reading.reply_text import opened_thought
+from mingmoe_eval.metrics.answer_reading.reply_text import closing_tag, opened_thought
 from mingmoe_eval.records import GenerationProtocol, JsonDict
 
 ThinkingState = Literal["on", "off", "always", "none"]
@@ -121,6 +121,33 @@ def template_args(tokenizer: Any, protocol: GenerationProtocol) -> JsonDict:
     return {**args, **chosen}
 
 
+def thought_end(tokenizer: Any) -> str:
+    """What a model of this template writes between a thought and its answer, blanks and all.
+
+    Read off a chat whose last reply has a thought; where the template shows none, the closing tag
+    that it names, or that its vocabulary has, on a line of its own.
+
+    Raises:
+        UsageError: nothing in template or vocabulary closes a thought.
+    """
+    thought, answer = "a thought 7", "an answer 7"
+    fields = dict.fromkeys(("reasoning_content", "reasoning", "thinking"), thought)
+    shown = [*_PROBE, {"role": "assistant", "content": answer, **fields}]
+    rendered = _rendered(tokenizer, {}, shown, add_generation_prompt=False) or ""
+    between = rendered.partition(thought)[2].partition(answer)[0]
+    if closing_tag(between):
+        return between
+    template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+    words = (template, *tokenizer.get_added_vocab())
+    tag = next(filter(None, map(closing_tag, words)), "")
+    if not tag:
+        raise UsageError(
+            f"--think: nothing in the chat template or the vocabulary of {tokenizer.name_or_path} "
+            "closes a thought, so that none can be closed for it; leave --think out"
+        )
+    return f"\n{tag}\n\n"
+
+
 def template_variables(tokenizer: Any) -> set[str]:
     """The names that the template reads and does not make itself."""
     text = tokenizer.get_chat_template() if getattr(tokenizer, "chat_template", None) else ""
@@ -134,11 +161,17 @@ def template_variables(tokenizer: Any) -> set[str]:
         return set()  # it will be refused, with its reason, when a chat is put into it
 
 
-def _rendered(tokenizer: Any, args: Mapping[str, Any]) -> str | None:
-    """The probe as a prompt; None where the template refuses it."""
+def _rendered(
+    tokenizer: Any,
+    args: Mapping[str, Any],
+    chat: Sequence[Mapping[str, str]] = _PROBE,
+    *,
+    add_generation_prompt: bool = True,
+) -> str | None:
+    """A chat, the probe unless another is given, as text; None where the template refuses it."""
     try:
         prompt: str = tokenizer.apply_chat_template(
-            _PROBE, tokenize=False, add_generation_prompt=True, **args
+            chat, tokenize=False, add_generation_prompt=add_generation_prompt, **args
         )
     except (TemplateError, ValueError, TypeError):
         return None

@@ -171,6 +171,8 @@ def _foreign_sample(
         prompt_tokens=sum(u.prompt_tokens for u in usage),
         generated_tokens=sum(u.generated_tokens for u in usage),
         finish=usage[-1].finish if usage else "none",
+        thought_tokens=usage[-1].thought_tokens if usage else None,
+        forced=any(u.forced for u in usage),
     )
 
 

@@ -138,7 +138,7 @@ class Crew:
         shards = cut_into_shards(
             [prompt.tokens for prompt in prompts],
             len(self._pilots),
-            new_tokens=[prompt.settings.max_new_tokens for prompt in prompts],
+            new_tokens=[prompt.settings.most_new_tokens for prompt in prompts],
         )
 
         def pack(shard: list[int]) -> PackedQuestions:

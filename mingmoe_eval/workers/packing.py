@@ -15,7 +15,6 @@ from mingmoe_eval.engine.prefix_plan import common_length
 from mingmoe_eval.engine.prompts import GenerationSettings, Prompt
 from mingmoe_eval.engine.response_store import StoredAnswer
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokens
-from mingmoe_eval.records import Finish
 from mingmoe_eval.routing.counts import RoutingCounts, RoutingLayout
 
 Kind = Literal["score", "generate"]
@@ -63,7 +62,7 @@ class PackedQuestions:
     n_targets: npt.NDArray[np.int32]
     settings: tuple[GenerationSettings, ...] = ()
     settings_of: npt.NDArray[np.int32] | None = None
-    in_thought: tuple[bool, ...] = ()
+    opened: tuple[str, ...] = ()
     repeats: tuple[int, ...] = ()
 
     @classmethod
@@ -83,7 +82,7 @@ class PackedQuestions:
             np.empty(0, np.int32),
             tuple(numbers),
             np.array(of, np.int32),
-            tuple(prompt.in_thought for prompt in prompts),
+            tuple(prompt.opened for prompt in prompts),
             tuple(prompt.repeat for prompt in prompts),
         )
 
@@ -95,12 +94,10 @@ class PackedQuestions:
     def prompts(self) -> list[Prompt]:
         """The prompts again."""
         assert self.settings_of is not None
-        columns = (self.settings_of.tolist(), self.in_thought, self.repeats)
+        columns = (self.settings_of.tolist(), self.opened, self.repeats)
         return [
-            Prompt(tokens, self.settings[number], in_thought, repeat)
-            for tokens, number, in_thought, repeat in zip(
-                self.tokens.unpack(), *columns, strict=True
-            )
+            Prompt(tokens, self.settings[number], opened, repeat)
+            for tokens, number, opened, repeat in zip(self.tokens.unpack(), *columns, strict=True)
         ]
 
 
@@ -136,7 +133,7 @@ class Piece:
     places: npt.NDArray[np.int32]
     log_likelihoods: npt.NDArray[np.float64] | None
     greedy: npt.NDArray[np.bool_] | None
-    texts: tuple[tuple[str | None, int, Finish, str], ...] | None
+    texts: tuple[StoredAnswer, ...] | None
     routing: tuple[bytes | None, ...] | None
 
     @classmethod
@@ -147,8 +144,7 @@ class Piece:
         packed = routing if any(counts is not None for counts in routing) else None
         answers = [answer for _, answer, _ in answered]
         if answers and answers[0].log_likelihood is None:
-            texts = tuple((a.text, a.generated_tokens, a.finish, a.failure) for a in answers)
-            return cls(places, None, None, texts, packed)
+            return cls(places, None, None, tuple(answers), packed)
         values = np.array([answer.log_likelihood for answer in answers], np.float64)
         greedy = np.array([answer.greedy for answer in answers], np.bool_)
         return cls(places, values, greedy, None, packed)
@@ -161,10 +157,7 @@ class Piece:
 
     def _stored(self) -> list[StoredAnswer]:
         if self.texts is not None:
-            return [
-                StoredAnswer(text=text, generated_tokens=tokens, finish=finish, failure=failure)
-                for text, tokens, finish, failure in self.texts
-            ]
+            return list(self.texts)
         assert self.log_likelihoods is not None
         assert self.greedy is not None
         return [

@@ -85,6 +85,7 @@ _THINKING_TAG = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_TAG = 40
+_TAGS_BEGIN_WITH = "<[◁"
 # HuatuoGPT-o1 separates its reasoning from its answer with two headings.
 _THINKING_HEADING = "## Thinking"
 _FINAL_HEADING = "## Final Response"
@@ -206,6 +207,26 @@ def split_thoughts(reply: str) -> tuple[str, str | None]:
     if end:
         end = len(reply) - len(reply[end:].lstrip())
     return reply[:end], reply[end:]
+
+
+def begins_thought(reply: str) -> bool | None:
+    """Whether the beginning of a growing reply opens a thought; None: too short to tell."""
+    text = reply.lstrip()
+    tag = _THINKING_TAG.match(text)
+    if tag is not None:
+        return bool(tag["opens"])
+    may_become_one = not text or (text[0] in _TAGS_BEGIN_WITH and len(text) < _LONGEST_TAG)
+    return None if may_become_one else False
+
+
+def closes_thought(tail: str) -> bool:
+    """Whether a text of a thought's last tokens holds the tag that closes it."""
+    return any(tag["closes"] for tag in _THINKING_TAG.finditer(tail))
+
+
+def closing_tag(text: str) -> str:
+    """The first tag in a text that closes a thought; "" if there is none."""
+    return next((tag[0] for tag in _THINKING_TAG.finditer(text) if tag["closes"]), "")
 
 
 def opened_thought(prompt: str) -> str:

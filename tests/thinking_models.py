@@ -1,0 +1,90 @@
+"""A model whose thoughts and answers are known by heart: each token has one successor.
+
+The chat template opens a thought and ends in a blank of its own for each case that a question may
+speak of. From there the model counts down the alphabet, a letter a token: `case e` is thought about
+in d, c, b, a; then the thought is closed, and the answer is A. A thought that is closed for it ends
+in a line feed instead, behind which it answers B.
+"""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_language_models import make_model, make_tokenizer
+from tokenizers import AddedToken
+
+CLOSED, RIGHT, WRONG = "</think>", "A", "B"
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<think>\n{{ m.reasoning_content }}\n"
+    "</think>\n\n{{ m.content }}{% else %}<|user|>{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+    "{% else %}<think>{% for letter, blank in "
+    "{'b': '\t', 'e': '\x0b', 'j': '\x0c', 'p': '\x1c', 'z': ' '}.items() %}"
+    "{% if 'case ' + letter in messages[-1].content %}{{ blank }}{% endif %}{% endfor %}"
+    "{% endif %}{% endif %}"
+)
+BLANKS = {"b": "\t", "e": "\x0b", "j": "\x0c", "p": "\x1c", "z": " "}
+THOUGHT_TOKENS = {"b": 2, "e": 5, "j": 10, "p": 16, "z": 26}
+"""By a question's case: how long its thought is, the tag that closes it included."""
+
+
+def thinking_tokenizer() -> Any:
+    tokenizer = make_tokenizer(template=TEMPLATE)
+    tokenizer.add_tokens([AddedToken(word, special=False) for word in ("<think>", CLOSED)])
+    return tokenizer
+
+
+def thinking_model(tokenizer: Any) -> Any:
+    """Every layer adds nothing, so that what comes out is the newest token's own embedding."""
+    model = make_model(tie_word_embeddings=False, max_position_embeddings=2048)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.data.zero_()
+        layer.mlp.down_proj.weight.data.zero_()
+    torch.manual_seed(3)
+    embedding = model.get_input_embeddings().weight.data.normal_()
+    head = model.get_output_embeddings().weight.data.zero_()
+    for token, successor in _successors(tokenizer).items():
+        head[successor] += embedding[token]
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    return model
+
+
+def _successors(tokenizer: Any) -> dict[int, int]:
+    def one(text: str) -> int:
+        [token] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return token
+
+    letters = [one(letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    chain = {later: before for before, later in pairwise(letters)}
+    chain |= {one(blank): chain[one(letter)] for letter, blank in BLANKS.items()}
+    chain[letters[0]] = one(CLOSED)
+    chain[one(CLOSED)] = one(RIGHT)
+    chain[one("\n")] = one(WRONG)
+    for answer in (RIGHT, WRONG):
+        chain[one(answer)] = tokenizer.eos_token_id
+    return chain
+
+
+def save_thinker(folder: Path) -> Path:
+    tokenizer = thinking_tokenizer()
+    thinking_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def exam_of(folder: Path, letters: str) -> Path:
+    """A file of questions; question i is thought about in as many tokens as its letter counts."""
+    rows = [
+        {
+            "question": f"case {letter}, number {number}?",
+            "options": {"A": "one", "B": "two", "C": "three"},
+            "answer": RIGHT,
+        }
+        for number, letter in enumerate(letters)
+    ]
+    path = folder / "thoughts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
