@@ -10,19 +10,20 @@ import argparse
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from mingmoe_eval.comparison import TaskComparison
+from mingmoe_eval.comparison import Comparison, TaskComparison, decide
 from mingmoe_eval.metrics.metric import tabulate_sides
 from mingmoe_eval.metrics.paired import bonett_price, count_difference, right_wrong_difference
+from mingmoe_eval.metrics.pooling import Stratum
 from mingmoe_eval.metrics.resampling import paired_counts
 from mingmoe_eval.metrics.tuple_f1 import MICRO_F1
 from mingmoe_eval.records import Counts, MetricValue, Run, RunSpec, Sample, TaskResult
-from mingmoe_eval.regression_gate import Tolerances, decide, judge
+from mingmoe_eval.regression_gate import Tolerances, judge
 from mingmoe_eval.regression_gate.judgement import SIGNALS_SHARE
 from mingmoe_eval.regression_gate.signals import Rise, level_of_a_look
 
@@ -119,9 +120,9 @@ def verdicts_at_no_difference(rng: np.random.Generator, trials: int) -> str:
     rows = []
     for discordance, docs, drop in itertools.product((0.10, 0.20), SIZES, (0.0, MARGIN)):
         outcomes = [
-            decide([comparison(draw(rng, docs, drop, discordance))], margin=MARGIN, alpha=ALPHA)[
-                0
-            ].outcome
+            decide(comparison([draw(rng, docs, drop, discordance)]), margin=MARGIN, alpha=ALPHA)
+            .tasks[0]
+            .outcome
             for _ in range(trials)
         ]
         shares = [
@@ -220,8 +221,8 @@ def draw(rng: np.random.Generator, docs: int, drop: float, discordance: float) -
 
 
 def scores_fail(flips: Sequence[Flips]) -> bool:
-    verdicts = decide([comparison(task) for task in flips], margin=MARGIN, alpha=ALPHA)
-    return any(verdict.outcome == "regressed" for verdict in verdicts)
+    judgement = decide(comparison(flips), margin=MARGIN, alpha=ALPHA)
+    return any(one.outcome == "regressed" for one in (*judgement.tasks, judgement.together))
 
 
 def gate_fails(flips: Sequence[Flips]) -> bool:
@@ -238,8 +239,38 @@ def fixed_fails(flips: Sequence[Flips]) -> bool:
     return any((task.lost - task.gained) / task.docs > TOLERANCE for task in flips)
 
 
-def comparison(flips: Flips) -> TaskComparison:
-    return _comparison(flips.docs, flips.lost, flips.gained)
+def comparison(flips: Sequence[Flips]) -> Comparison:
+    """A comparison with these flips, of tasks that share no question."""
+    names = [f"task{number}" for number in range(len(flips))]
+    tasks = {
+        name: replace(_comparison(one.docs, one.lost, one.gained), task=name)
+        for name, one in zip(names, flips, strict=True)
+    }
+    first = np.cumsum([0, *(one.docs for one in flips)])
+    strata = {
+        name: Stratum(
+            paired=tasks[name].paired,
+            docs=one.docs,
+            moves=moves(one),
+            questions=np.arange(start, start + one.docs),
+        )
+        for name, one, start in zip(names, flips, first, strict=False)
+    }
+    return Comparison(
+        baseline="baseline",
+        candidate="candidate",
+        alpha=2 * ALPHA,
+        tasks=tasks,
+        groups={},
+        strata=strata,
+    )
+
+
+def moves(flips: Flips) -> np.ndarray:
+    moved = np.zeros(flips.docs)
+    moved[: flips.lost] = -1 / flips.docs
+    moved[flips.docs - flips.gained :] = 1 / flips.docs
+    return moved
 
 
 @cache

@@ -388,6 +388,8 @@ class TaskResult:
     suite: str = ""
     num_fewshot: Natural = 0
     members: tuple[str, ...] = ()
+    weight_by_size: bool | None = None
+    """Of a group: whether every doc weighs the same, or every member; None where unknown."""
     notes: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     """Why the data make these numbers not the benchmark's; what was asked for is in the spec."""

@@ -298,6 +298,7 @@ def fold_group(
         chance=_mean_chance(members, known, weight_by_size) if len(known) == len(chances) else None,
         suite=suite_name,
         members=tuple(members),
+        weight_by_size=weight_by_size,
         marks=tuple(marks),
         seconds=sum(m.seconds for m in members.values()),
         **facts,

@@ -73,6 +73,7 @@ def test_undecided_says_what_it_would_take():
     assert task.docs_to_settle == pytest.approx(needed, abs=1)
     assert task.reason == (
         "-0.50 points [-2.68, +1.68]: 1000 docs show a drop from 3.3 points up; "
+        "a loss of up to 2.7 points could be hiding; "
         f"about {task.docs_to_settle} would settle it"
     )
 
@@ -308,8 +309,16 @@ def test_junit_counts_what_it_holds():
     root = ET.fromstring(gate_junit(judge(*three_tasks())).encode())
     (suite,) = root
     cases = {case.get("name"): case for case in suite.iter("testcase")}
-    assert list(cases) == ["usmle", "mcmle", "cmexam"]
-    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "2", "1")
+    assert list(cases) == ["usmle", "mcmle", "all tasks together", "cmexam"]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "3", "1")
+    assert (
+        cases["all tasks together"]
+        .find("failure")
+        .get("message")
+        .startswith(
+            "regressed, -4.25 points"  # (40 + 85 - 120 - 90) / 2000
+        )
+    )
     assert cases["usmle"].find("failure").get("message").startswith("regressed, -8.00 points")
     assert cases["mcmle"].find("skipped").get("message").startswith("undecided, -0.50 points")
     assert cases["cmexam"].find("failure").text == "the candidate lacks this task"
@@ -330,6 +339,7 @@ def test_strict_makes_the_undecided_a_junit_failure():
     ] == [
         "usmle",
         "mcmle",
+        "all tasks together",
         "cmexam",
     ]
 

@@ -32,7 +32,7 @@ def compare(
     """
     from mingmoe_eval.cli.console import print_line, print_table, write_json, write_page
     from mingmoe_eval.comparison import compare as compare_runs
-    from mingmoe_eval.comparison import kinds_named, output
+    from mingmoe_eval.comparison import kinds_named, output, overall_verdict
     from mingmoe_eval.run_store import load_run
 
     comparison = compare_runs(
@@ -44,6 +44,7 @@ def compare(
         write_json(output.comparison_json(comparison), json_to)
     if json_to != "-":
         title = f"{comparison.candidate} against {comparison.baseline}"
+        print_line(f"{overall_verdict(comparison).sentence}.")
         print_table(title, output.headings(comparison), output.rows(comparison))
         for line in output.remarks(comparison):
             print_line(line)
@@ -56,10 +57,14 @@ def gate(
         float, typer.Option(help="Largest difference that counts as none; 0.02 is two points.")
     ] = 0.02,
     alpha: Annotated[
-        float, typer.Option(help="One-sided error rate over all leaf tasks together.")
+        float,
+        typer.Option(help="One-sided error rate over all leaf tasks and their pooled difference."),
     ] = 0.05,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 3 while a task is undecided.")
+        bool,
+        typer.Option(
+            "--strict", help="Exit with 3 until a loss of the margin over all docs is ruled out."
+        ),
     ] = False,
     largest_allowed_gain: Annotated[
         float | None, typer.Option(help="Fail on a significant gain beyond this fraction.")

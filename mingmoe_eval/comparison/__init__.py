@@ -2,6 +2,7 @@
 
 comparability   what must be equal, what may be overridden, which sample pairs with which
 pairwise        `compare`, and the records that it gives
+verdict         what they prove: better, worse, equivalent, undecided, of each task and of all
 output          the same as JSON, Markdown and rows
 """
 
@@ -14,6 +15,15 @@ from mingmoe_eval.comparison.pairwise import (
     TaskComparison,
     compare,
 )
+from mingmoe_eval.comparison.verdict import (
+    Judgement,
+    Outcome,
+    OverallVerdict,
+    TaskVerdict,
+    Together,
+    decide,
+    overall_verdict,
+)
 
 __all__ = [
     "KINDS",
@@ -22,7 +32,14 @@ __all__ = [
     "Difference",
     "Flip",
     "GroupComparison",
+    "Judgement",
+    "Outcome",
+    "OverallVerdict",
     "TaskComparison",
+    "TaskVerdict",
+    "Together",
     "compare",
+    "decide",
     "kinds_named",
+    "overall_verdict",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from mingmoe_eval.comparison.comparability import Difference
 from mingmoe_eval.comparison.pairwise import Comparison, Flip, GroupComparison, TaskComparison
+from mingmoe_eval.comparison.verdict import OverallVerdict, overall_verdict
 from mingmoe_eval.metrics.showing import LESS_IS_BETTER, shown
 from mingmoe_eval.records import Better, JsonDict, Unit
 
@@ -16,6 +17,8 @@ def comparison_json(comparison: Comparison) -> JsonDict:
         "alpha": comparison.alpha,
         "marks": list(comparison.marks),
         "allowed": allowed_json(comparison.allowed),
+        "verdict": verdict_json(overall_verdict(comparison)),
+        "left_out": dict(comparison.left_out),
         "tasks": {name: task_json(task) for name, task in comparison.tasks.items()},
         "groups": {
             name: {
@@ -26,9 +29,42 @@ def comparison_json(comparison: Comparison) -> JsonDict:
                 "candidate": group.candidate,
                 "difference": group.candidate - group.baseline,
                 "interval": group.interval and list(group.interval),
+                "p_value": group.paired and group.paired.tails.two_sided,
+                "p_adjusted": group.p_adjusted if group.paired else None,
+                "test": group.paired and group.paired.test,
             }
             for name, group in comparison.groups.items()
         },
+    }
+
+
+def verdict_json(verdict: OverallVerdict) -> JsonDict:
+    """What two runs prove, in one word, one sentence and their numbers."""
+    together, largest, hiding = verdict.together, verdict.largest, verdict.hiding
+    return {
+        "outcome": verdict.outcome,
+        "sentence": verdict.sentence,
+        "margin": verdict.margin,
+        "alpha": verdict.alpha,
+        "together": together
+        and {
+            "outcome": together.outcome,
+            "difference": together.paired.difference,
+            "interval": list(together.paired.interval),
+            "level": together.paired.level,
+            "p_worse_adjusted": together.p_worse,
+            "p_better_adjusted": together.p_better,
+            "test": together.paired.test,
+            "docs": together.docs,
+            "tasks": list(together.tasks),
+            "identical": together.identical,
+            "not_worse": together.not_worse,
+        },
+        "tasks": {name: one.outcome for name, one in verdict.tasks.items()},
+        "largest": largest
+        and {"task": largest.task, "difference": largest.comparison.paired.difference},
+        "hiding": hiding and {"task": hiding.task, "loss": hiding.hidden_loss},
+        "not_compared": dict(verdict.not_compared),
     }
 
 
@@ -71,6 +107,8 @@ def comparison_markdown(comparison: Comparison) -> str:
     lines = [
         f"## {plain(comparison.candidate)} against {plain(comparison.baseline)}",
         "",
+        f"{plain(overall_verdict(comparison).sentence)}.",
+        "",
         *markdown_table(headings(comparison), rows(comparison)),
         "",
         *(f"- {plain(remark)}" for remark in remarks(comparison)),
@@ -96,15 +134,16 @@ def headings(comparison: Comparison) -> tuple[str, ...]:
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """One row a task, then one a group; shares in points (hundredths), the rest as it is."""
     tasks = [_task_row(task, comparison.alpha) for task in comparison.tasks.values()]
-    return tasks + [_group_row(group) for group in comparison.groups.values()]
+    groups = [_group_row(group, comparison.alpha) for group in comparison.groups.values()]
+    return tasks + groups
 
 
 def remarks(comparison: Comparison) -> list[str]:
     """What the table must not be read without."""
     found = (
         f"Differences are in points, paired doc by doc; * marks those that Holm's procedure over "
-        f"the leaf tasks finds at {comparison.alpha:g}. Smallest visible: the difference that the "
-        "docs show with a power of 80 %."
+        f"the leaf tasks, and over the groups among themselves, finds at {comparison.alpha:g}. "
+        "Smallest visible: the difference that the docs show with a power of 80 %."
     )
     others = [task.task for task in comparison.tasks.values() if task.unit != "share"]
     if others:
@@ -113,6 +152,7 @@ def remarks(comparison: Comparison) -> list[str]:
         *mark_remarks(comparison.marks),
         found,
         *allowed_remarks(comparison.allowed),
+        *(f"{name}: not compared, {why}" for name, why in comparison.left_out.items()),
         *(f"{name}: {note}" for name, task in comparison.tasks.items() for note in task.notes),
     ]
 
@@ -134,16 +174,21 @@ def _task_row(task: TaskComparison, alpha: float) -> tuple[str, ...]:
         f"{task.docs}{clusters}",
         *sides_shown(task.paired.baseline, task.paired.candidate, task.unit, task.better),
         difference_shown(task.paired.difference, task.paired.interval, task.unit),
-        f"{task.p_adjusted:.3g}" + (" *" if task.p_adjusted <= alpha else ""),
+        _adjusted_shown(task.p_adjusted, alpha),
         shown(task.minimum_detectable, task.unit),
         f"{len(task.gained)} / {len(task.lost)}",
     )
 
 
-def _group_row(group: GroupComparison) -> tuple[str, ...]:
+def _group_row(group: GroupComparison, alpha: float) -> tuple[str, ...]:
     change = difference_shown(group.candidate - group.baseline, group.interval, group.unit)
     sides = sides_shown(group.baseline, group.candidate, group.unit, group.better)
-    return (f"{group.task} (group)", "", *sides, change, "", "", "")
+    p_value = _adjusted_shown(group.p_adjusted, alpha) if group.paired else ""
+    return (f"{group.task} (group)", "", *sides, change, p_value, "", "")
+
+
+def _adjusted_shown(p_adjusted: float, alpha: float) -> str:
+    return f"{p_adjusted:.3g}" + (" *" if p_adjusted <= alpha else "")
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -7,9 +7,11 @@ is better, the task's main metric says.
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import chain, pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mingmoe_eval.comparison.comparability import (
     Difference,
@@ -19,11 +21,13 @@ from mingmoe_eval.comparison.comparability import (
     shared_tasks,
 )
 from mingmoe_eval.errors import IncomparableRunsError, UsageError
-from mingmoe_eval.metrics.metric import Metric, tabulate_sides
-from mingmoe_eval.metrics.paired import PairedDifference
+from mingmoe_eval.exams.records import folded_stem
+from mingmoe_eval.metrics.metric import Metric, tabulate_sides, units_of
+from mingmoe_eval.metrics.paired import PairedDifference, too_few
+from mingmoe_eval.metrics.pooling import Stratum, moves_of, pooled_difference
+from mingmoe_eval.metrics.resampling import paired_counts
 from mingmoe_eval.metrics.significance import holm_adjusted, holm_levels, minimum_detectable
-from mingmoe_eval.metrics.uncertainty import two_sided_z
-from mingmoe_eval.records import Better, Run, Sample, TaskResult, Unit
+from mingmoe_eval.records import Better, Run, Sample, Unit
 from mingmoe_eval.scoring import metric_of
 
 SEED = 20_240_501
@@ -63,6 +67,7 @@ class TaskComparison:
         gained: Docs that the candidate answers better, the largest change first.
         lost: Docs that it answers worse, the largest change first.
         failed: Paired docs left out because one of the sides failed.
+        identical: Every doc has the same answer and the same score on both sides.
         notes: What the number must not be read without.
     """
 
@@ -78,6 +83,7 @@ class TaskComparison:
     gained: tuple[Flip, ...] = ()
     lost: tuple[Flip, ...] = ()
     failed: int = 0
+    identical: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -100,19 +106,31 @@ class TaskComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupComparison:
-    """A group's main metric in both runs; never tested, since its members are.
+    """A group's main metric in both runs.
 
-    The interval rests on the members' errors and holds where the group is a plain or a
-    size-weighted mean of them; else there is none.
+    Its test is that of the weighted sum of its leaf tasks' differences, stratified by task. It
+    holds where the group is a plain mean of its members or one over all docs; else there is none.
+    Groups are adjusted among themselves: their leaf tasks are another family.
+
+    Attributes:
+        members: Tasks and groups directly below it.
+        paired: The difference with interval and chances; None where the group is no such mean.
+        p_adjusted: Two-sided, after Holm's procedure over the groups; NaN without a test.
     """
 
     task: str
     members: tuple[str, ...]
     baseline: float
     candidate: float
-    interval: tuple[float, float] | None
+    paired: PairedDifference | None = None
+    p_adjusted: float = math.nan
     unit: Unit = "share"
     better: Better = "higher"
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Of the difference; None where there is no test."""
+        return None if self.paired is None else self.paired.interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +145,9 @@ class Comparison:
         groups: Group -> its two values.
         allowed: Differences besides the model that were overridden.
         marks: Why the numbers are not the benchmark's; empty when they are.
+        left_out: Shared leaf task -> why it cannot be compared doc by doc.
+        strata: Leaf task -> what it brings into a test of several tasks together.
+        seed: Of permutations and resamples.
     """
 
     baseline: str
@@ -136,6 +157,26 @@ class Comparison:
     groups: Mapping[str, GroupComparison]
     allowed: tuple[Difference, ...] = ()
     marks: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    strata: Mapping[str, Stratum] = field(default_factory=dict, compare=False, repr=False)
+    seed: int = SEED
+
+    def together(
+        self, weights: Mapping[str, float], *, level: float | None = None
+    ) -> PairedDifference:
+        """The weighted sum of some tasks' differences, for instance their mean.
+
+        Args:
+            weights: Of leaf tasks of this comparison; negative where less is better and the sum
+                is to say how much better the candidate is.
+            level: The confidence of the interval; the comparison's own if None.
+        """
+        return pooled_difference(
+            [self.strata[task] for task in weights],
+            list(weights.values()),
+            level=1 - self.alpha if level is None else level,
+            rng=_generator(self.seed, "\n".join(weights)),
+        )
 
 
 def compare(
@@ -158,25 +199,36 @@ def compare(
     Raises:
         UsageError: `alpha` is not between 0 and 1, or `allow` names no kind of difference.
         IncomparableRunsError: the runs differ in more than their model, or have no scored doc of
-            some task in common.
+            any task in common.
     """
     if not 0 < alpha < 1:
         raise UsageError(f"alpha {alpha} is no error rate: give a number between 0 and 1")
     allowed = check_comparable(baseline, candidate, allow)
-    untested = [
-        _compare_task(task, baseline, candidate, level=1 - alpha, seed=seed)
-        for task in shared_tasks(baseline, candidate)
-    ]
-    tasks = {comparison.task: comparison for comparison in _with_holm(untested, alpha)}
-    return Comparison(
+    untested, left_out = [], {}
+    for task in shared_tasks(baseline, candidate):
+        one = _compare_task(task, baseline, candidate, level=1 - alpha, seed=seed)
+        if one is None:
+            left_out[task] = "no doc has a number of its own on both sides"
+        else:
+            untested.append(one)
+    if not untested:
+        raise IncomparableRunsError(
+            f"{', '.join(left_out)}: {baseline.name} and {candidate.name} have no scored doc in "
+            "common"
+        )
+    comparison = Comparison(
         baseline=baseline.name,
         candidate=candidate.name,
         alpha=alpha,
-        tasks=tasks,
-        groups=_compare_groups(baseline, candidate, tasks, level=1 - alpha),
+        tasks={one.task: one for one in _with_holm(untested, alpha)},
+        groups={},
         allowed=allowed,
         marks=tuple(dict.fromkeys((*baseline.marks, *candidate.marks))),
+        left_out=left_out,
+        strata=_strata(untested),
+        seed=seed,
     )
+    return replace(comparison, groups=_compare_groups(baseline, candidate, comparison))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,43 +238,96 @@ class _Untested:
     task: str
     metric: Metric
     pairs: Sequence[Pair]
+    units: NDArray[np.int64]
     clusters: int | None
     paired: PairedDifference
+    moves: NDArray[np.float64]
     failed: int
     notes: tuple[str, ...]
 
 
 def _compare_task(
     task: str, baseline: Run, candidate: Run, *, level: float, seed: int
-) -> _Untested:
+) -> _Untested | None:
+    """One task; None where no doc has a number of its own on both sides."""
     metric = metric_of(baseline.leaves[task])
     all_pairs = pair_samples(baseline.samples.get(task, ()), candidate.samples.get(task, ()))
-    pairs = [p for p in all_pairs if _says(p.baseline, metric) and _says(p.candidate, metric)]
+    pairs = [p for p in all_pairs if says(p.baseline, metric) and says(p.candidate, metric)]
     if not pairs:
-        raise IncomparableRunsError(
-            f"{task}: {baseline.name} and {candidate.name} have no scored doc in common"
-        )
+        return None
+    clusters = [pair.baseline.cluster for pair in pairs]
     before, after = tabulate_sides(
         [
             [metric.count(pair.baseline) for pair in pairs],
             [metric.count(pair.candidate) for pair in pairs],
         ],
-        clusters=[pair.baseline.cluster for pair in pairs],
+        clusters=clusters,
     )
-    rng = np.random.default_rng([seed, zlib.crc32(task.encode("utf-8", "surrogatepass"))])
-    paired = metric.resampling.difference(before, after, metric, level=level, rng=rng)
+    least, most = metric.range
+    paired = too_few(
+        metric.resampling.difference(
+            before, after, metric, level=level, rng=_generator(seed, task)
+        ),
+        (least - most, most - least),
+    )
     return _Untested(
         task=task,
         metric=metric,
         pairs=pairs,
+        units=units_of(clusters, len(pairs)),
         clusters=before.units if before.clustered else None,
         paired=paired,
+        moves=moves_of(paired_counts(before, after, metric)),
         failed=len(all_pairs) - len(pairs),
         notes=tuple(_notes(task, baseline, candidate, len(pairs), paired)),
     )
 
 
-def _says(sample: Sample, metric: Metric) -> bool:
+def _generator(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(name.encode("utf-8", "surrogatepass"))])
+
+
+def _strata(untested: Sequence[_Untested]) -> dict[str, Stratum]:
+    return {
+        one.task: Stratum(
+            paired=one.paired, docs=len(one.pairs), moves=one.moves, questions=questions
+        )
+        for one, questions in zip(untested, _questions(untested), strict=True)
+    }
+
+
+def _questions(untested: Sequence[_Untested]) -> list[NDArray[np.int64]]:
+    """The number of the question that each unit of each task holds, equal where it is the same.
+
+    Two forms of an exam, or its files of four and of five options, hold the same questions, and a
+    model that loses one in the first will likely lose it in the second. Units that share a
+    question in any way, also by way of a third, are one.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names = [[_name_of(pair.baseline) for pair in one.pairs] for one in untested]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(chain(*names)))}
+    starts = np.cumsum([0, *(len(one.moves) for one in untested)])
+    units = np.concatenate([s + one.units for s, one in zip(starts, untested, strict=False)])
+    held = starts[-1] + np.array([numbers[name] for name in chain(*names)])
+    nodes = int(starts[-1]) + len(numbers)
+    links = coo_array((np.ones(len(units)), (units, held)), shape=(nodes, nodes))
+    labels = connected_components(links, directed=False)[1].astype(np.int64)
+    return [labels[start:end] for start, end in pairwise(starts)]
+
+
+_GENERIC = 20
+"""A shorter stem, such as "which of these is wrong?", says nothing of which question it is."""
+
+
+def _name_of(sample: Sample) -> str:
+    stem = sample.doc.get("question")
+    folded = folded_stem(stem) if isinstance(stem, str) else ""
+    return folded if len(folded) >= _GENERIC else sample.doc_id
+
+
+def says(sample: Sample, metric: Metric) -> bool:
     """Whether a sample says anything of a metric; a failed one says nothing about the model."""
     return sample.score is not None or (sample.status != "failed" and metric.name in sample.counts)
 
@@ -259,6 +364,7 @@ def _with_holm(untested: Sequence[_Untested], alpha: float) -> list[TaskComparis
             gained=_flips(one, sign=1),
             lost=_flips(one, sign=-1),
             failed=one.failed,
+            identical=all(_same_answer(pair, one.metric) for pair in one.pairs),
             notes=one.notes,
         )
         for one, p_adjusted, level in zip(untested, adjusted, levels, strict=True)
@@ -287,10 +393,19 @@ def _merit(sample: Sample, metric: Metric) -> float:
     return -sample.counts[metric.name] if metric.better == "lower" else sample.counts[metric.name]
 
 
+def _same_answer(pair: Pair, metric: Metric) -> bool:
+    """Whether a doc went the same way on both sides, and not only earned as much."""
+    mine, theirs = (
+        (one.score, one.answered or one.response, metric.count(one))
+        for one in (pair.baseline, pair.candidate)
+    )
+    return mine == theirs
+
+
 def _compare_groups(
-    baseline: Run, candidate: Run, tasks: Mapping[str, TaskComparison], *, level: float
+    baseline: Run, candidate: Run, comparison: Comparison
 ) -> dict[str, GroupComparison]:
-    return {
+    groups = {
         name: GroupComparison(
             task=name,
             members=result.members,
@@ -298,31 +413,68 @@ def _compare_groups(
             candidate=candidate.results[name].main.value,
             unit=result.main.unit,
             better=result.main.better,
-            interval=_group_interval(result, candidate.results[name], tasks, level=level),
+            paired=_group_difference(name, baseline, candidate, comparison),
         )
         for name, result in baseline.results.items()
         if result.is_group and name in candidate.results and candidate.results[name].is_group
     }
+    tested = {name: one.paired.tails.two_sided for name, one in groups.items() if one.paired}
+    adjusted = dict(zip(tested, holm_adjusted(list(tested.values())), strict=True))
+    return {
+        name: replace(group, p_adjusted=adjusted.get(name, math.nan))
+        for name, group in groups.items()
+    }
 
 
-def _group_interval(
-    baseline: TaskResult,
-    candidate: TaskResult,
-    tasks: Mapping[str, TaskComparison],
-    *,
-    level: float,
-) -> tuple[float, float] | None:
-    """From the members' errors, taken as independent: sqrt(sum of (weight * error)^2)."""
-    if baseline.members != candidate.members or any(m not in tasks for m in baseline.members):
+def _group_difference(
+    name: str, baseline: Run, candidate: Run, comparison: Comparison
+) -> PairedDifference | None:
+    """Of the leaf tasks below a group, weighted as the group weighs them.
+
+    Where both ways of weighing give what the runs report (members that score alike, or are of one
+    size) and neither run says which it is, the less certain one is taken.
+    """
+    reported = tuple(run.results[name].main.value for run in (baseline, candidate))
+    said = {run.results[name].weight_by_size for run in (baseline, candidate)} - {None}
+    fitting = []
+    for by_size in (False, True):
+        weights = _leaf_weights(name, baseline, candidate, comparison, by_size=by_size)
+        if weights is None or (said and by_size not in said):
+            continue
+        pooled = comparison.together(weights)
+        # Reported values are over all docs of a run, those here over the paired ones.
+        if np.allclose((pooled.baseline, pooled.candidate), reported, rtol=0, atol=_ROUNDING):
+            fitting.append(pooled)
+    return max(fitting, key=lambda pooled: pooled.standard_error, default=None)
+
+
+def _leaf_weights(
+    name: str, baseline: Run, candidate: Run, comparison: Comparison, *, by_size: bool
+) -> dict[str, float] | None:
+    """How much each leaf task below a group weighs in it; None where one cannot be compared.
+
+    A member that is a group itself counts once in a plain mean, weighed inside as it says, or
+    plainly; by size, every doc below counts the same.
+    """
+    members = baseline.results[name].members
+    if members != candidate.results[name].members:
         return None
-    members = [tasks[member] for member in baseline.members]
-    sides = np.array([(m.paired.baseline, m.paired.candidate) for m in members])
-    errors = np.array([m.paired.standard_error for m in members])
-    reported = (baseline.main.value, candidate.main.value)
-    for sizes in (np.ones(len(members)), np.array([float(m.docs) for m in members])):
-        weights = sizes / sizes.sum()
-        if np.allclose(weights @ sides, reported, rtol=0, atol=_ROUNDING):
-            reach = two_sided_z(level) * float(np.linalg.norm(weights * errors))
-            change = reported[1] - reported[0]
-            return change - reach, change + reach
-    return None
+    weights: dict[str, float] = {}
+    for member in members:
+        if member in comparison.tasks:
+            below: dict[str, float] | None = {member: 1.0}
+        elif member in baseline.results and member in candidate.results:
+            inside = bool(baseline.results[member].weight_by_size)
+            below = _leaf_weights(
+                member, baseline, candidate, comparison, by_size=inside and not by_size
+            )
+        else:
+            below = None
+        if not below:
+            return None
+        for leaf, weight in below.items():
+            weights[leaf] = weights.get(leaf, 0.0) + weight / len(members)
+    if by_size:
+        docs = {leaf: comparison.tasks[leaf].docs for leaf in weights}
+        return {leaf: count / sum(docs.values()) for leaf, count in docs.items()}
+    return weights

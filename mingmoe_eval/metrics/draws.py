@@ -61,11 +61,11 @@ class PairedCounts:
     @property
     def differing(self) -> int:
         """How many units the two sides differ in."""
-        return len(np.flatnonzero(_dense(abs(self.candidate - self.baseline).sum(axis=1))))
+        return len(np.flatnonzero(dense(abs(self.candidate - self.baseline).sum(axis=1))))
 
     def totals(self) -> tuple[Floats, Floats]:
         """The summed counts of either side, [columns] each."""
-        return _dense(self.baseline.sum(axis=0)), _dense(self.candidate.sum(axis=0))
+        return dense(self.baseline.sum(axis=0)), dense(self.candidate.sum(axis=0))
 
     def by_cluster(self, clusters: NDArray[np.int64]) -> "PairedCounts":
         """The same metric with clusters as units.
@@ -99,7 +99,7 @@ def swap_permutation(
     accurate tests for the statistical significance of result differences, COLING 2000.
     """
     change = counts.candidate - counts.baseline
-    change = change[np.flatnonzero(_dense(abs(change).sum(axis=1)))]
+    change = change[np.flatnonzero(dense(abs(change).sum(axis=1)))]
     baseline, candidate = counts.totals()
     observed = counts.value(candidate) - counts.value(baseline)
     swappable = change.shape[0]
@@ -107,7 +107,7 @@ def swap_permutation(
     low = high = 0 if exact else 1
     blocks = _all_subsets(swappable) if exact else _random_subsets(rng, permutations, swappable)
     for swaps in blocks:
-        moved = _dense(swaps @ change)
+        moved = dense(swaps @ change)
         difference = counts.value(candidate - moved) - counts.value(baseline + moved)
         # Equal sums reached in another order differ in the last bits; a tie counts as a tie.
         low += int(np.count_nonzero(difference <= observed + 1e-12))
@@ -136,7 +136,7 @@ def paired_bootstrap(
     both = _side_by_side(counts.baseline, counts.candidate)
     drawn = []
     for weights in draws(counts.units, rng, resamples=resamples):
-        baseline, candidate = np.split(_dense(weights.astype(np.float64) @ both), 2, axis=-1)
+        baseline, candidate = np.split(dense(weights.astype(np.float64) @ both), 2, axis=-1)
         drawn.append(counts.value(candidate) - counts.value(baseline))
     return np.concatenate(drawn)
 
@@ -201,6 +201,6 @@ def _side_by_side(left: Any, right: Any) -> Any:
     return hstack([left, right], format="csr")
 
 
-def _dense(values: Any) -> Floats:
+def dense(values: Any) -> Floats:
     """A plain array from what a product with a dense or a sparse one gives."""
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)

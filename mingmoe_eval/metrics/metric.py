@@ -291,7 +291,7 @@ def tabulate_sides(
     """The same docs as several models answered them, laid out over the same classes."""
     names = sorted({name for counted in sides for one in counted for name in one})
     places = {name: place for place, name in enumerate(names)}
-    units = _units(clusters, len(sides[0]))
+    units = units_of(clusters, len(sides[0]))
     return [_table(counted, places, units) for counted in sides]
 
 
@@ -311,7 +311,7 @@ def ratio(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-def _units(clusters: Clusters, docs: int) -> NDArray[np.int64]:
+def units_of(clusters: Clusters, docs: int) -> NDArray[np.int64]:
     """The number of each doc's unit, from 0 without gaps, in the order of their first docs."""
     if clusters is None:
         return np.arange(docs)

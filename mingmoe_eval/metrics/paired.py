@@ -14,7 +14,8 @@ Which test and which interval depends on how the metric is resampled:
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,10 @@ from mingmoe_eval.metrics.uncertainty import two_sided_z
 
 Clusters = NDArray[np.int64]
 SIGN_FLIP = "sign flip"
-_NO_SPREAD = 1e-12  # equal values, summed in another order, differ by less
+BONETT_PRICE = "Bonett-Price"
+_NO_SPREAD = 1e-12  # equal values, summed in another order, differ by less, relative to their size
+FEWEST = 5
+"""With fewer units, 2^-units is above 5 %: no test can call what they say more than chance."""
 FEW = 10
 """With fewer units that differ, their spread says too little of how far the next ones would go."""
 
@@ -50,6 +54,7 @@ class PairedDifference:
         units: How many docs, or clusters of docs, are exchangeable.
         test: What gave `tails`.
         interval_method: What gave `interval`.
+        ends: From a confidence to the interval of it, made in the same way as `interval`.
     """
 
     baseline: float
@@ -61,11 +66,37 @@ class PairedDifference:
     units: int
     test: str
     interval_method: str
+    ends: Callable[[float], tuple[float, float]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     @property
     def difference(self) -> float:
         """Candidate minus baseline."""
         return self.candidate - self.baseline
+
+    def interval_at(self, level: float) -> tuple[float, float]:
+        """The interval of another confidence, by the same method and from the same draws."""
+        if self.ends is None or level == self.level:
+            return self.interval
+        return self.ends(level)
+
+
+def too_few(paired: PairedDifference, widest: tuple[float, float]) -> PairedDifference:
+    """The same where hardly any units stand behind it: its interval then rules nothing out.
+
+    Of fewer than `FEWEST` units no sign flip can reach 5 %, and neither t with so few degrees of
+    freedom nor the spread of so few draws is worth its name. The closed interval of rights and
+    wrongs, which is honest for a single doc, stays.
+    """
+    if paired.units >= FEWEST or paired.interval_method == BONETT_PRICE:
+        return paired
+    return replace(
+        paired,
+        interval=widest,
+        ends=lambda level: widest,
+        interval_method=f"none: {paired.units} units are too few",
+    )
 
 
 def smallest_error(units: int) -> float:
@@ -77,14 +108,17 @@ def smallest_error(units: int) -> float:
     return math.sqrt(2) / (units + 2)
 
 
-def _least_error(units: PairedCounts, estimated: float) -> float:
+def _least_error(units: PairedCounts, estimated: float, baseline: float, candidate: float) -> float:
     """A floor under an error estimated from units of which hardly any differ; else none.
 
     Units that all differ in the same way, such as docs that one model has all right and the other
-    all wrong, show no spread either, and prove no certainty.
+    all wrong, show no spread either, and prove no certainty. What one unit can differ by is taken
+    for 1, as for a share, and for the change itself where that is larger, as for a perplexity.
     """
-    spread = estimated > _NO_SPREAD
-    return 0.0 if spread and units.differing >= FEW else smallest_error(units.units)
+    rounding = _NO_SPREAD * max(1.0, abs(baseline), abs(candidate))
+    if estimated > rounding and units.differing >= FEW:
+        return 0.0
+    return max(1.0, abs(candidate - baseline)) * smallest_error(units.units)
 
 
 def right_wrong_difference(
@@ -102,7 +136,8 @@ def right_wrong_difference(
         tails=mcnemar_exact(lost, gained),
         units=docs,
         test="exact McNemar",
-        interval_method="Bonett-Price",
+        interval_method=BONETT_PRICE,
+        ends=lambda level: bonett_price(lost, gained, docs, level=level),
     )
 
 
@@ -150,19 +185,23 @@ def count_difference(
     units = counts if clusters is None else counts.by_cluster(clusters)
     resampled = paired_bootstrap(units, rng=rng)
     estimated = float(resampled.std(ddof=1))
-    least_error = _least_error(units, estimated)
-    error = max(estimated, least_error)
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     baseline, candidate = (float(units.value(total)) for total in units.totals())
     change = candidate - baseline
-    if least_error:
-        reach = two_sided_z(level) * least_error
-        low, high = min(low, change - reach), max(high, change + reach)
+    least_error = _least_error(units, estimated, baseline, candidate)
+
+    def ends(level: float) -> tuple[float, float]:
+        low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+        if least_error:
+            reach = two_sided_z(level) * least_error
+            low, high = min(low, change - reach), max(high, change + reach)
+        return float(low), float(high)
+
     return PairedDifference(
         baseline=baseline,
         candidate=candidate,
-        standard_error=error,
-        interval=(float(low), float(high)),
+        standard_error=max(estimated, least_error),
+        interval=ends(level),
+        ends=ends,
         level=level,
         tails=swap_permutation(units, rng=rng),
         units=units.units,
@@ -183,15 +222,20 @@ def jackknifed_difference(
         rng: Draws the permutations.
     """
     estimated = jackknife_error(left_out)
-    error = max(estimated, _least_error(counts, estimated))
-    reach = two_sided_z(level) * error
     baseline, candidate = (float(counts.value(total)) for total in counts.totals())
     change = candidate - baseline
+    error = max(estimated, _least_error(counts, estimated, baseline, candidate))
+
+    def ends(level: float) -> tuple[float, float]:
+        reach = two_sided_z(level) * error
+        return max(-1.0, change - reach), min(1.0, change + reach)
+
     return PairedDifference(
         baseline=baseline,
         candidate=candidate,
         standard_error=error,
-        interval=(max(-1.0, change - reach), min(1.0, change + reach)),
+        interval=ends(level),
+        ends=ends,
         level=level,
         tails=swap_permutation(counts, rng=rng),
         units=counts.units,
@@ -236,15 +280,22 @@ def _clustered_mean(
 
     units = counts.by_cluster(clusters)
     estimated = cluster_robust_error(differences, clusters)
-    error = max(estimated, _least_error(units, estimated))
-    change = float(differences.mean())
-    reach = float(stdtrit(max(units.units - 1, 1), (1 + level) / 2)) * error
     baseline, candidate = (float(units.value(total)) for total in units.totals())
+    change = float(differences.mean())
+    error = max(estimated, _least_error(units, estimated, baseline, candidate))
+    # Shares cannot differ by more than 1; t with few degrees of freedom reaches beyond.
+    furthest = 1.0 if np.abs(differences).max() <= 1 else math.inf
+
+    def ends(level: float) -> tuple[float, float]:
+        reach = float(stdtrit(max(units.units - 1, 1), (1 + level) / 2)) * error
+        return max(-furthest, change - reach), min(furthest, change + reach)
+
     return PairedDifference(
         baseline=baseline,
         candidate=candidate,
         standard_error=error,
-        interval=(change - reach, change + reach),
+        interval=ends(level),
+        ends=ends,
         level=level,
         tails=swap_permutation(units, rng=rng),
         units=units.units,

@@ -54,6 +54,46 @@ def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:
     return levels
 
 
+POOLED_SHARE = 0.2
+"""Of alpha: what the test of all tasks together has to itself (benchmarks/regression_gate.md)."""
+
+
+def with_pooled(
+    pooled: float, p_values: Sequence[float], *, share: float = POOLED_SHARE
+) -> tuple[float, list[float]]:
+    """Adjusted p-values of a test of all tasks together, and of each task, inside one alpha.
+
+    The pooled test is made at share * alpha and Holm's procedure over the tasks at the rest; what
+    rejects hands its part of alpha on, so that tasks are tested at the whole of it where the pooled
+    test rejects, and the pooled one where all tasks do. At most alpha of any false rejection,
+    whatever depends on what. Source: F. Bretz, W. Maurer, W. Brannath, M. Posch, A graphical
+    approach to sequentially rejective multiple test procedures, Statistics in Medicine 28 (2009).
+
+    Returns:
+        The pooled p-value and those of the tasks; reject what is at most alpha.
+    """
+    if len(p_values) <= 1:  # one task is all tasks: there is nothing to share
+        return (p_values[0] if p_values else pooled), list(p_values)
+    holm = holm_adjusted(p_values)
+    each = [min(p / (1 - share), max(p, pooled / share)) for p in holm]
+    whole = min(pooled / share, max(pooled, max(holm) / (1 - share)))
+    return min(1.0, whole), [min(1.0, p) for p in each]
+
+
+def false_discovery_adjusted(p_values: Sequence[float]) -> list[float]:
+    """Benjamini and Hochberg's: of those at most q, a share of q is expected to be false.
+
+    Y. Benjamini, Y. Hochberg, Controlling the false discovery rate, Journal of the Royal
+    Statistical Society B 57 (1995). SciPy has it too (`false_discovery_control`).
+    """
+    adjusted = [1.0] * len(p_values)
+    smallest = 1.0
+    for rank, index in reversed(list(enumerate(_ascending(p_values), 1))):
+        smallest = min(smallest, p_values[index] * len(p_values) / rank)
+        adjusted[index] = smallest
+    return adjusted
+
+
 def minimum_detectable(standard_error: float, *, alpha: float, power: float = POWER) -> float:
     """The smallest true difference that a one-sided test at `alpha` finds with this power.
 

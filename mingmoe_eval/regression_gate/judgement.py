@@ -1,25 +1,27 @@
 """Run by run, task by task: the rules of the regression gate."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from mingmoe_eval.comparison import Comparison, Difference, TaskComparison, compare
 from mingmoe_eval.comparison.comparability import shared_tasks
-from mingmoe_eval.errors import IncomparableRunsError, UsageError, offence_list
-from mingmoe_eval.metrics.showing import interval_shown, shown
-from mingmoe_eval.metrics.significance import (
-    docs_to_settle,
-    holm_adjusted,
-    holm_levels,
-    minimum_detectable,
+from mingmoe_eval.comparison.verdict import (
+    ALPHA,
+    MARGIN,
+    OverallVerdict,
+    TaskVerdict,
+    Together,
+    overall_verdict,
 )
+from mingmoe_eval.errors import IncomparableRunsError, UsageError, offence_list
 from mingmoe_eval.records import Run
 from mingmoe_eval.regression_gate.signals import (
     Finding,
     Tolerances,
     bad_samples,
     missing_parts,
+    unjudged_tasks,
     unscored_tasks,
     unusable_tasks,
 )
@@ -33,55 +35,11 @@ SIGNALS_SHARE = 0.1
 The scores have the whole of alpha to themselves; the exact tests, and the tolerances on top of
 them, keep both together below alpha (benchmarks/regression_gate.md)."""
 
-Outcome = Literal["equivalent", "regressed", "improved", "undecided"]
+ALL_TASKS = "all tasks together"
+"""What findings, and the test case of a JUnit file, call the pooled difference."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskVerdict:
-    """What the gate says of one leaf task.
-
-    Attributes:
-        outcome: The verdict.
-        comparison: The numbers behind it; their interval is the 1 - 2 alpha one.
-        p_worse: One-sided, for "the candidate is worse", Holm-adjusted.
-        p_better: One-sided, for "the candidate is better", Holm-adjusted.
-        minimum_detectable: The smallest true drop that the docs show, with a power of 80 %, at the
-            level that Holm's procedure leaves this task.
-        docs_to_settle: About how many docs would decide the task either way, with that power; None
-            where the metric is no share, which the margin could be held against.
-    """
-
-    outcome: Outcome
-    comparison: TaskComparison
-    p_worse: float
-    p_better: float
-    minimum_detectable: float
-    docs_to_settle: int | None
-
-    @property
-    def task(self) -> str:
-        """The task's name."""
-        return self.comparison.task
-
-    @property
-    def reason(self) -> str:
-        """The verdict in words, with shares in points (hundredths)."""
-        paired = self.comparison.paired
-        unit = self.comparison.unit
-        points = " points" if unit == "share" else ""
-        difference = shown(paired.difference, unit, decimals=2, signed=True)
-        interval = interval_shown(paired.interval, unit, decimals=2, signed=True)
-        change = f"{difference}{points} {interval}"
-        if self.outcome == "undecided":
-            visible = f"{shown(self.minimum_detectable, unit)}{points}"
-            text = f"{change}: {self.comparison.docs} docs show a drop from {visible} up"
-            if self.docs_to_settle is None:
-                return text
-            return f"{text}; about {self.docs_to_settle} would settle it"
-        if self.outcome == "equivalent":
-            return f"{change} lies inside the margin"
-        p = self.p_worse if self.outcome == "regressed" else self.p_better
-        return f"{change}, adjusted one-sided p = {p:.2g} ({paired.test})"
+FALSE_DISCOVERIES = 0.1
+"""Of undecided tasks that a warning calls suspect, this share at most is expected to be well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +48,10 @@ class Verdict:
 
     Attributes:
         margin: The largest difference that counts as none, as a fraction.
-        alpha: The one-sided error rate over all leaf tasks.
-        strict: Whether a task that stays undecided keeps the gate from passing.
+        alpha: The one-sided error rate over all leaf tasks and their pooled difference.
+        strict: Whether the gate passes only where a loss of the margin over all docs is ruled out.
+        overall: What the two runs prove, as every output of them says it; None where no task could
+            be compared.
         tasks: One verdict a leaf task, in the baseline's order.
         failures: Everything that fails the gate, regressed tasks among it.
         warnings: What a person should look at.
@@ -104,6 +64,7 @@ class Verdict:
     margin: float
     alpha: float
     strict: bool
+    overall: OverallVerdict | None
     tasks: tuple[TaskVerdict, ...]
     failures: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
@@ -116,11 +77,26 @@ class Verdict:
         return tuple(verdict.task for verdict in self.tasks if verdict.outcome == "undecided")
 
     @property
+    def together(self) -> Together | None:
+        """All tasks taken together; None where none could be compared in points."""
+        return None if self.overall is None else self.overall.together
+
+    @property
+    def not_worse(self) -> bool:
+        """Whether a loss of the margin or more is ruled out, over all docs.
+
+        Of tasks that are no shares, and so no part of the pooled difference, none may be undecided.
+        """
+        pooled = self.together.tasks if self.together else ()
+        rest = [task for task in self.undecided if task not in pooled]
+        return not rest and (self.together is None or self.together.not_worse)
+
+    @property
     def outcome(self) -> Literal["passed", "failed", "undecided"]:
-        """The whole in a word; undecided tasks count only when strict."""
+        """The whole in a word; what is undecided counts only when strict."""
         if self.failures:
             return "failed"
-        return "undecided" if self.strict and self.undecided else "passed"
+        return "undecided" if self.strict and not self.not_worse else "passed"
 
     @property
     def exit_status(self) -> int:
@@ -132,8 +108,8 @@ def judge(
     baseline: Run,
     candidate: Run,
     *,
-    margin: float = 0.02,
-    alpha: float = 0.05,
+    margin: float = MARGIN,
+    alpha: float = ALPHA,
     strict: bool = False,
     largest_allowed_gain: float | None = None,
     tolerances: Tolerances | None = None,
@@ -146,8 +122,9 @@ def judge(
         baseline: The run to hold the candidate against; must be complete.
         candidate: The run in question.
         margin: The largest difference that counts as none, as a fraction.
-        alpha: The one-sided error rate over all leaf tasks together.
-        strict: Keep the gate from passing while a task is undecided.
+        alpha: The one-sided error rate over all leaf tasks and their pooled difference.
+        strict: Keep the gate from passing until a loss of the margin, over all docs of all tasks,
+            is ruled out.
         largest_allowed_gain: Fail on a significant gain beyond this; by default only warn.
         tolerances: How much worse the candidate's samples may be.
         allow: Kinds of difference between the runs to override, as for `compare`.
@@ -160,10 +137,13 @@ def judge(
     """
     _check_rules(margin, alpha)
     _check_runs(baseline, candidate, allow_marked=allow_marked)
-    unusable = unusable_tasks(candidate, shared_tasks(baseline, candidate))
+    unusable, unjudged = unusable_tasks(baseline, candidate, shared_tasks(baseline, candidate))
     comparison = _compare_usable(baseline, candidate, unusable, alpha=alpha, allow=allow)
-    compared = [] if comparison is None else list(comparison.tasks.values())
-    verdicts = decide(compared, margin=margin, alpha=alpha)
+    overall = None
+    if comparison is not None:
+        overall = overall_verdict(comparison, margin=margin, alpha=alpha)
+    verdicts = [] if overall is None else list(overall.tasks.values())
+    compared = [verdict.comparison for verdict in verdicts]
     bad, odd = bad_samples(
         baseline, candidate, tolerances or Tolerances(), alpha=SIGNALS_SHARE * alpha
     )
@@ -174,71 +154,25 @@ def judge(
         margin=margin,
         alpha=alpha,
         strict=strict,
+        overall=overall,
         tasks=tuple(verdicts),
         failures=(
-            *_regressions(verdicts),
+            *_regressions(verdicts, overall),
             *missing_parts(baseline, candidate),
             *unscored_tasks(candidate, unusable),
             *bad,
             *gains,
         ),
-        warnings=(*jumps, *odd, *_remarks(baseline, candidate, compared)),
+        warnings=(
+            *_suspects(verdicts),
+            *jumps,
+            *odd,
+            *unjudged_tasks(unjudged),
+            *_remarks(baseline, candidate, compared),
+        ),
         marks=tuple(dict.fromkeys((*baseline.marks, *candidate.marks))),
         allowed=() if comparison is None else _overridden(comparison, allow),
     )
-
-
-def decide(
-    comparisons: Sequence[TaskComparison], *, margin: float, alpha: float
-) -> list[TaskVerdict]:
-    """One verdict a task.
-
-    Args:
-        comparisons: All leaf tasks, with intervals at 1 - 2 alpha: they are Holm's family.
-        margin: The largest difference that counts as none.
-        alpha: The one-sided error rate over all of them.
-    """
-    worse = [comparison.p_worse for comparison in comparisons]
-    better = [comparison.p_better for comparison in comparisons]
-    return [
-        TaskVerdict(
-            outcome=_outcome(comparison, p_worse, p_better, margin=margin, alpha=alpha),
-            comparison=comparison,
-            p_worse=p_worse,
-            p_better=p_better,
-            minimum_detectable=minimum_detectable(comparison.paired.standard_error, alpha=level),
-            docs_to_settle=docs_to_settle(
-                comparison.paired.standard_error,
-                comparison.docs,
-                margin=margin,
-                alpha=alpha,
-                alpha_left=level,
-            )
-            if comparison.unit == "share"
-            else None,
-        )
-        for comparison, p_worse, p_better, level in zip(
-            comparisons,
-            holm_adjusted(worse),
-            holm_adjusted(better),
-            holm_levels(worse, alpha),
-            strict=True,
-        )
-    ]
-
-
-def _outcome(
-    comparison: TaskComparison, p_worse: float, p_better: float, *, margin: float, alpha: float
-) -> Outcome:
-    low, high = comparison.paired.interval
-    # Two points are a margin for shares; what they would be for a perplexity, nobody has said.
-    if comparison.unit == "share" and -margin < low and high < margin:
-        return "equivalent"
-    if p_worse < alpha:
-        return "regressed"
-    if p_better < alpha:
-        return "improved"
-    return "undecided"
 
 
 def _check_rules(margin: float, alpha: float) -> None:
@@ -284,10 +218,24 @@ def _overridden(comparison: Comparison, allow: frozenset[str]) -> tuple[Differen
     return tuple(difference for difference in comparison.allowed if difference.kind in allow)
 
 
-def _regressions(verdicts: Iterable[TaskVerdict]) -> Iterator[Finding]:
+def _regressions(
+    verdicts: Iterable[TaskVerdict], overall: OverallVerdict | None
+) -> Iterator[Finding]:
     for verdict in verdicts:
         if verdict.outcome == "regressed":
             yield Finding(kind="regressed", task=verdict.task, text=f"regressed, {verdict.reason}")
+    together = None if overall is None else overall.together
+    # A lone task is all tasks, and has said so itself.
+    if together is not None and together.outcome == "regressed" and len(together.tasks) > 1:
+        yield Finding(kind="regressed", task=ALL_TASKS, text=f"regressed, {together.reason}")
+
+
+def _suspects(verdicts: Iterable[TaskVerdict]) -> Iterator[Finding]:
+    """Undecided tasks that a laxer look, at false discoveries, takes for worse: a warning only."""
+    for verdict in verdicts:
+        if verdict.outcome == "undecided" and verdict.false_discovery <= FALSE_DISCOVERIES:
+            text = f"probably worse (Benjamini-Hochberg {verdict.false_discovery:.2g}), "
+            yield Finding(kind="suspect", task=verdict.task, text=text + verdict.reason)
 
 
 def _gains(

@@ -1,5 +1,6 @@
 """A verdict of the regression gate as JUnit XML, Markdown and JSON."""
 
+import math
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -13,10 +14,12 @@ from mingmoe_eval.comparison.output import (
     plain,
     sides_shown,
     task_json,
+    verdict_json,
 )
+from mingmoe_eval.comparison.verdict import TaskVerdict
 from mingmoe_eval.metrics.showing import shown
 from mingmoe_eval.records import JsonDict
-from mingmoe_eval.regression_gate.judgement import TaskVerdict, Verdict
+from mingmoe_eval.regression_gate.judgement import ALL_TASKS, Verdict
 from mingmoe_eval.regression_gate.signals import Finding
 
 _SUITE = "regression gate"
@@ -28,6 +31,7 @@ def gate_json(verdict: Verdict) -> JsonDict:
     return {
         "outcome": verdict.outcome,
         "exit_status": verdict.exit_status,
+        "verdict": None if verdict.overall is None else verdict_json(verdict.overall),
         "baseline": verdict.baseline,
         "candidate": verdict.candidate,
         "margin": verdict.margin,
@@ -46,6 +50,7 @@ def gate_markdown(verdict: Verdict) -> str:
     lines = [
         f"## {plain(headline(verdict))}",
         "",
+        *([f"{plain(verdict.overall.sentence)}.", ""] if verdict.overall else []),
         *markdown_table(headings(verdict), rows(verdict)),
         "",
         *(f"- {plain(remark)}" for remark in remarks(verdict)),
@@ -69,7 +74,7 @@ def headings(verdict: Verdict) -> tuple[str, ...]:
         "baseline",
         "candidate",
         f"difference ({level:g} % interval)",
-        "p worse (Holm)",
+        "p worse (adjusted)",
         "smallest visible drop",
         "docs to settle",
     )
@@ -84,11 +89,13 @@ def remarks(verdict: Verdict) -> list[str]:
     """Failures, warnings, and what the table must not be read without."""
     return [
         *mark_remarks(verdict.marks),
+        *([f"{verdict.overall.sentence}."] if verdict.overall else []),
         *(f"FAILED: {finding}" for finding in verdict.failures),
         *(f"warning: {finding}" for finding in verdict.warnings),
         *allowed_remarks(verdict.allowed),
         f"Margin {100 * verdict.margin:g} points, one-sided alpha {verdict.alpha:g} over "
-        f"{len(verdict.tasks)} tasks. Smallest visible: with a power of 80 %.",
+        f"{len(verdict.tasks)} tasks and all of them together. Smallest visible: with a power of "
+        f"80 %. Hidden losses: at {100 * (1 - verdict.alpha):g} %, of each task alone.",
         *_unusual(verdict),
     ]
 
@@ -134,6 +141,8 @@ def _task_json(verdict: TaskVerdict) -> JsonDict:
         # What the gate tests is one-sided: its own adjusted values replace the two-sided ones.
         "p_worse_adjusted": verdict.p_worse,
         "p_better_adjusted": verdict.p_better,
+        "false_discovery": verdict.false_discovery,
+        "hidden_loss": None if math.isnan(verdict.hidden_loss) else verdict.hidden_loss,
         "minimum_detectable": verdict.minimum_detectable,
         "docs_to_settle": verdict.docs_to_settle,
     }
@@ -160,22 +169,25 @@ def _row(verdict: TaskVerdict) -> tuple[str, ...]:
 
 def _task_cases(verdict: Verdict) -> Iterator[ET.Element]:
     failures = _by_task(verdict.failures)
-    for task in verdict.tasks:
-        case = _case(task.task)
-        said = failures.get(task.task, [])
-        if task.outcome == "undecided" and verdict.strict:
-            said = [*said, f"undecided, {task.reason}"]
+    judged = [(task.task, task.outcome, task.reason) for task in verdict.tasks]
+    if verdict.together is not None and len(verdict.together.tasks) > 1:
+        judged.append((ALL_TASKS, verdict.together.outcome, verdict.together.reason))
+    for name, outcome, reason in judged:
+        case = _case(name)
+        said = failures.get(name, [])
+        if outcome == "undecided" and verdict.strict and not verdict.not_worse:
+            said = [*said, f"undecided, {reason}"]
         if said:
             _fail(case, said)
-        elif task.outcome == "undecided":
-            ET.SubElement(case, "skipped", {"message": _xml_text(f"undecided, {task.reason}")})
+        elif outcome == "undecided":
+            ET.SubElement(case, "skipped", {"message": _xml_text(f"undecided, {reason}")})
         output = ET.SubElement(case, "system-out")
-        output.text = _xml_text(f"{task.outcome}: {task.reason}")
+        output.text = _xml_text(f"{outcome}: {reason}")
         yield case
 
 
 def _other_cases(verdict: Verdict) -> Iterator[ET.Element]:
-    judged = {task.task for task in verdict.tasks}
+    judged = {ALL_TASKS, *(task.task for task in verdict.tasks)}
     for task, texts in _by_task(verdict.failures).items():
         if task not in judged:
             case = _case(task)

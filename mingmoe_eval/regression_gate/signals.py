@@ -1,11 +1,13 @@
 """What the regression gate looks at besides scores: missing parts, and samples gone bad."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mingmoe_eval.comparison.comparability import Pair, pair_samples, shared_tasks
+from mingmoe_eval.comparison.pairwise import says
 from mingmoe_eval.metrics.paired import mcnemar_exact
 from mingmoe_eval.records import Run, Sample
+from mingmoe_eval.scoring import metric_of
 
 GROSS_SHARE, GROSS_DOCS = 0.1, 5
 """A rise of flagged docs that fails the gate without a test: small sets have no power for one."""
@@ -178,10 +180,29 @@ def _longer_replies(task: str, pairs: Iterable[Pair]) -> Iterator[Finding]:
         yield Finding(kind="length", task=task, text=text)
 
 
-def unusable_tasks(run: Run, tasks: Iterable[str]) -> Mapping[str, int]:
-    """Tasks of which not one doc earned a score, with their number of docs."""
-    return {
-        task: len(run.samples.get(task, ()))
-        for task in tasks
-        if all(sample.score is None for sample in run.samples.get(task, ()))
-    }
+def unjudged_tasks(tasks: Iterable[str]) -> Iterator[Finding]:
+    """Tasks that neither run has numbers of, doc by doc."""
+    for task in tasks:
+        text = "neither run has a number for each doc (a corpus metric of lm-eval): not judged"
+        yield Finding(kind="unjudged", task=task, text=text)
+
+
+def unusable_tasks(
+    baseline: Run, candidate: Run, tasks: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """Tasks that the candidate owes every score of, and those whose docs have none in either run.
+
+    A perplexity or a corpus F1 of lm-eval has a value for the whole and none for a doc. A run must
+    not fail against itself for that, nor pass where the baseline had scores.
+    """
+    owed: list[str] = []
+    unjudged: list[str] = []
+    for task in tasks:
+        if not _has_numbers(candidate, task):
+            (owed if _has_numbers(baseline, task) else unjudged).append(task)
+    return owed, unjudged
+
+
+def _has_numbers(run: Run, task: str) -> bool:
+    metric = metric_of(run.leaves[task])
+    return any(says(sample, metric) for sample in run.samples.get(task, ()))
