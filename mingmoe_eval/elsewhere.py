@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +63,7 @@ def score_elsewhere(wanted: Elsewhere) -> tuple[Run, tuple[str, ...]]:
             how many there are. Every offence is named.
         UsageError: an option does not fit the file or the task.
     """
+    wanted = replace(wanted, task=load_catalog().found(wanted.task) or wanted.task)
     answers = read_answers(wanted.answers, wanted.columns)
     refuse_doubles(answers, wanted.answers)
     with_data = wanted.data_dir is not None or wanted.sample
@@ -116,6 +117,8 @@ def _settings(task: str) -> TaskSettings:
 def _docs(wanted: Elsewhere) -> Docs:
     name = wanted.task.removesuffix("_cot")
     if name not in benchmarks():
+        if load_catalog().meant_by(wanted.task):
+            raise load_catalog().unknown(wanted.task)
         raise UsageError(
             f"--task {wanted.task}: not an exam of ours, so there are no questions to look up; "
             "leave --data-dir and --sample out and let the file bring its key"

@@ -26,10 +26,16 @@ class UsageError(MingMoeError):
 
 
 class UnknownTaskError(UsageError):
-    """A task name that does not exist; suggests the nearest known ones."""
+    """A task name that does not exist; suggests the nearest known ones.
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    Args:
+        name: The name.
+        known: Those that there are.
+        meant: What people mean by it, if that is known: then nothing is guessed from the letters.
+    """
+
+    def __init__(self, name: str, known: Iterable[str], *, meant: Sequence[str] = ()) -> None:
+        close = meant or difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         super().__init__(f"no task named {name!r}{hint} (list them with `mingmoe-eval tasks`)")
         self.name = name

@@ -62,6 +62,7 @@ class TaskSettings:
         access: `registered` data may not be passed on: reports leave the docs out.
         language: Of the questions.
         description: One line for those who choose among tasks.
+        also_called: Names by which people know the benchmark, for who asks for it by one of them.
         permute_options: Each question is asked under several option orders; a run decides on that.
     """
 
@@ -77,6 +78,7 @@ class TaskSettings:
     access: Literal["", "registered"] = ""
     language: str = ""
     description: str = ""
+    also_called: tuple[str, ...] = ()
     permute_options: str | None = None
 
     def in_run(

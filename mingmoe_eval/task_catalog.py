@@ -65,6 +65,43 @@ class TaskCatalog:
         """All names, sorted."""
         return sorted(self.definitions)
 
+    @cached_property
+    def _by_folded_name(self) -> dict[str, str]:
+        return {name.casefold(): name for name in self.definitions}
+
+    def found(self, name: str) -> str | None:
+        """The task of that name, whatever its case; None where there is none."""
+        return name if name in self.definitions else self._by_folded_name.get(name.casefold())
+
+    def meant_by(self, name: str) -> list[str]:
+        """The tasks that people know by another name, in its form: `MedQA_ll` is `usmle_ll`."""
+        plain, ending = name.casefold(), ""
+        for form in ("_ll", "_cot"):
+            if plain.endswith(form):
+                plain, ending = plain.removesuffix(form), form
+        plain = _letters_and_digits(plain)
+        called = [
+            (
+                names.index(plain),
+                f"{task}{ending}" if f"{task}{ending}" in self.definitions else task,
+            )
+            for task, definition in self.definitions.items()
+            if plain in (names := [*map(_letters_and_digits, definition.settings.also_called)])
+        ]
+        if called:  # a benchmark's own name stands first in the task that most people mean
+            return [task for _, task in sorted(called)]
+        # CMeEE, CMeEE-V2: a part of a name is enough where it is no common word.
+        parts = [
+            task
+            for task in self.names
+            if len(plain) > 3 and plain in _letters_and_digits(task) and task.endswith(ending)
+        ]
+        return [task for task in parts if ending or not task.endswith(("_ll", "_cot"))][:3]
+
+    def unknown(self, name: str, others: Iterable[str] = ()) -> UnknownTaskError:
+        """That there is no such task, with those that may be meant; `others` are known as well."""
+        return UnknownTaskError(name, [*self.names, *others], meant=self.meant_by(name))
+
     def scores(self, name: str) -> bool:
         """Whether a suite of ours scores the task of that name; else its scores are lm-eval's."""
         return name in self.definitions and bool(self.definitions[name].settings.suite)
@@ -109,7 +146,7 @@ class TaskCatalog:
                 continue
             matched = self._matching(pattern)
             if not matched and (not foreign or _is_glob(pattern)):
-                raise UnknownTaskError(pattern, self.names)
+                raise self.unknown(pattern)
             chosen += matched
             outside += [] if matched else [pattern]
         leaves = dict.fromkeys(leaf for name in chosen for leaf in self.leaves_of(name))
@@ -161,9 +198,11 @@ class TaskCatalog:
         )
 
     def _matching(self, pattern: str) -> list[str]:
-        if pattern in self.definitions:
-            return [pattern]
-        return fnmatch.filter(self.names, pattern) if _is_glob(pattern) else []
+        if (name := self.found(pattern)) is not None:
+            return [name]
+        if not _is_glob(pattern):
+            return []
+        return [n for n in self.names if fnmatch.fnmatchcase(n.casefold(), pattern.casefold())]
 
     def _groups_below(self, name: str) -> Iterator[str]:
         """The groups at and below a name, children first."""
@@ -270,6 +309,10 @@ class _Loader(_SafeLoader):  # type: ignore[misc]  # chosen at run time
 
 
 _Loader.add_constructor("!function", lambda loader, node: f"!function {node.value}")
+
+
+def _letters_and_digits(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def _is_glob(pattern: str) -> bool:

@@ -52,6 +52,47 @@ def test_a_mistyped_name_is_answered_with_the_nearest(folder):
         load_catalog(folder).select(["exam_aa"])
 
 
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("medqa", ["usmle", "usmle_5opt", "mcmle"]),
+        ("MedQA_ll", ["usmle_ll", "usmle_5opt_ll", "mcmle_ll"]),
+        ("PLE", ["pharmacist2023"]),
+        ("C-Eval", ["ceval_med", "ceval_ming"]),
+        ("CMMLU_cot", ["cmmlu_med_cot", "cmmlu_ming_cot"]),
+        ("MMLU medical", ["mmlu_med"]),
+        ("MMLU-Pro", ["mmlu_pro_health"]),
+        ("MedMCQA", ["medmcqa_val"]),
+        ("CMB_ll", ["cmb_exam"]),  # several answers: no letters to compare
+        ("CMeEE-V2", ["promptcblue_cmeee_v2"]),
+        ("med", []),
+        ("hellaswag", []),
+    ],
+)
+def test_names_that_people_use_are_answered_with_ours(asked, meant):
+    catalog = load_catalog()
+    assert catalog.meant_by(asked) == meant
+    if meant:
+        hint = " or ".join(map(repr, meant))
+        assert str(catalog.unknown(asked)).startswith(
+            f"no task named {asked!r}; did you mean {hint}?"
+        )
+
+
+def test_names_and_globs_are_found_whatever_their_case(folder):
+    (folder / "big.yaml").write_text("task: Big\n")
+    catalog = load_catalog.__wrapped__(folder)
+    selected = catalog.select(["EXAM_A", "bIG", "Exam_B*"])
+    assert names(selected.leaves) == ["exam_a", "Big", "exam_b"]
+
+
+def test_every_other_name_of_a_task_is_no_task_itself():
+    catalog = load_catalog()
+    others = {n.casefold() for d in catalog.definitions.values() for n in d.settings.also_called}
+    assert others
+    assert not others & set(catalog.names)
+
+
 def test_a_name_of_lm_evals_own_passes_on_only_where_that_is_allowed(folder):
     assert load_catalog(folder).select(["hellaswag"], foreign=True).foreign == ("hellaswag",)
     with pytest.raises(UnknownTaskError):

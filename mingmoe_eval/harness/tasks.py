@@ -16,7 +16,6 @@ from mingmoe_eval.errors import (
     DataError,
     MingMoeError,
     MissingDataError,
-    UnknownTaskError,
     UsageError,
     offence_list,
 )
@@ -262,19 +261,18 @@ def _foreign_tasks(names: tuple[str, ...], spec: RunSpec) -> list[HarnessTask]:
     if not names:
         return []
     if spec.sample or spec.data_dir or spec.split:
-        known = load_catalog().names
+        catalog = load_catalog()
         for name in names:
-            if difflib.get_close_matches(name, known, n=1):
-                raise UnknownTaskError(name, known)
+            if catalog.meant_by(name) or difflib.get_close_matches(name, catalog.names, n=1):
+                raise catalog.unknown(name)
         raise UsageError(
             f"{', '.join(names)}: not a task of ours, and lm-eval's own take no --sample, "
             "--data-dir or --split (list ours with `mingmoe-eval tasks`)"
         )
     manager = lm_eval_door.index_of_its_own()
-    known = [*load_catalog().names, *manager.all_tasks]
     for name in names:
         if name not in manager.all_tasks:
-            raise UnknownTaskError(name, known)
+            raise load_catalog().unknown(name, manager.all_tasks)
     tasks = {key: task for name in names for key, task in _loaded(manager, name).items()}
     its_own = TaskSettings()  # no suite: its own scoring stays in force
     ready = [HarnessTask(name=name, task=task, settings=its_own) for name, task in tasks.items()]
@@ -298,9 +296,11 @@ def _loaded(manager: Any, name: str) -> dict[str, Any]:
             raise
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            ours = load_catalog().meant_by(name)
+            instead = f"; a task of ours is {' or '.join(ours)}" if ours else ""
             raise DataError(
                 f"{name}, a task of lm-eval's own, cannot be loaded: {reason} (its data come from "
-                "the hub: a network is needed, or a copy in the local cache)"
+                f"the hub: a network is needed, or a copy in the local cache){instead}"
             ) from error
 
 
