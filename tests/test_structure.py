@@ -52,6 +52,7 @@ LAYERS = [
         "elsewhere",
         "rescoring",
         "training",
+        "vllm",
     ],
     ["cli", "demo", "__init__", "__main__"],
 ]
@@ -113,7 +114,7 @@ def test_imports_run_one_way(path):
 
 
 # Beside the core: an evaluation never needs them, so that nothing but the command line knows them.
-BESIDE = ("overlap", "training", "workers")
+BESIDE = ("overlap", "training", "vllm", "workers")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

@@ -150,7 +150,7 @@ class LocalBackend:
         budget = self._budget()
         try:
             for ended in generate(self._model, self._tokenizer, prompts, budget, on_routing):
-                yield [(place, _stored(one)) for place, one in ended]
+                yield [(place, stored(one)) for place, one in ended]
         finally:
             # Whoever needs no more texts leaves some unfinished, and what is known of them.
             if self._model.routing is not None:
@@ -263,7 +263,8 @@ def settings_fingerprint(model: Any) -> str:
     return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
 
 
-def _stored(one: Generation) -> StoredAnswer:
+def stored(one: Generation) -> StoredAnswer:
+    """A generation as the store keeps it."""
     return StoredAnswer(
         text=one.text,
         generated_tokens=one.tokens,

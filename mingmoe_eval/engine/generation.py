@@ -5,7 +5,7 @@ tokens equal those of `model.generate` with each prompt alone.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,13 +49,17 @@ class Generation:
     forced: bool = False
 
 
+ChooseToken = Callable[[torch.Tensor, int, Sequence[int]], int]
+"""The token after some: logits [vocabulary], their argmax, the tokens so far."""
+
+
 @dataclass(slots=True, eq=False)
-class _Slot:
+class TextUnderWay:
     """One text under way; `thought` where a budget is set for thoughts."""
 
     index: int
     prompt: Prompt
-    next_token: NextToken
+    next_token: ChooseToken
     text: GeneratedText
     thought: ThoughtBudget | None
     ids: list[int] = field(default_factory=list)
@@ -157,7 +161,7 @@ class _Decoding:
         # Longest first: a later prompt then fits into the columns that are there.
         self._waiting = deque(sorted(prompts, key=lambda index: -len(prompts[index].tokens)))
         self.width = min(budget.slots(longest), len(prompts))
-        self._slots: list[_Slot | None] = [None] * self.width
+        self._slots: list[TextUnderWay | None] = [None] * self.width
         self._cache = CacheSlots(self.width)
         self._trunk = self._common_beginning(longest)
 
@@ -220,11 +224,11 @@ class _Decoding:
         lasts = torch.tensor([len(row.tokens) - 1 for row in rows], device=hidden.device)
         return self._model.logits(hidden[torch.arange(len(rows), device=hidden.device), lasts])
 
-    def _new_slot(self, index: int) -> _Slot:
+    def _new_slot(self, index: int) -> TextUnderWay:
         prompt = self._prompts[index]
         settings, opened = prompt.settings, prompt.opened
         budgeted = settings.think is not None
-        return _Slot(
+        return TextUnderWay(
             index,
             prompt,
             NextToken(settings, prompt.tokens, prompt.repeat),

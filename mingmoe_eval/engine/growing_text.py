@@ -45,7 +45,7 @@ class NextToken:
         self._processors = _processors(settings, len(self._prompt))
         self._generator = torch.Generator()
         if settings.sample:
-            self._generator.manual_seed(_seed(settings.seed, prompt, repeat))
+            self._generator.manual_seed(seed_of(settings.seed, prompt, repeat))
 
     def __call__(self, logits: torch.Tensor, likeliest: int, ids: Sequence[int]) -> int:
         """The token after `ids`; `logits`: [vocabulary], whose argmax is `likeliest`."""
@@ -128,6 +128,11 @@ class ThoughtBudget:
         self._answer_begins: int | None = None
         self.forced = False
         self._look([])
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether some of what closes the thought is still to come."""
+        return bool(self._due)
 
     def due(self) -> int | None:
         """The next token of what closes the thought, if it is being closed."""
@@ -222,7 +227,8 @@ def _processors(settings: GenerationSettings, prompt_tokens: int) -> LogitsProce
     return chosen
 
 
-def _seed(seed: int, prompt: Tokens, repeat: int) -> int:
+def seed_of(seed: int, prompt: Tokens, repeat: int) -> int:
+    """The seed of one text: of the run's, the prompt, and which draw for that prompt it is."""
     digest = hashlib.blake2b(prompt.tobytes(), digest_size=8)
     digest.update(f"{seed}/{repeat}".encode())
     return int.from_bytes(digest.digest(), "big") >> 1

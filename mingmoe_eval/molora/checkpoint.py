@@ -109,7 +109,7 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
         model, report = AutoModelForCausalLM.from_pretrained(
             opened.weights,
             config=config,
-            dtype=_dtype(dtype, own, on_cpu=places is None),
+            dtype=dtype_of(dtype, own, on_cpu=places is None),
             device_map=places,
             trust_remote_code=False,
             output_loading_info=True,
@@ -143,7 +143,12 @@ def _refuse_holes(opened: OpenCheckpoint, report: dict[str, Any]) -> None:
         raise CheckpointError(offence_list(headline, offences))
 
 
-def _dtype(asked: str | torch.dtype, own: PretrainedConfig, *, on_cpu: bool) -> str | torch.dtype:
+def dtype_of(asked: str | torch.dtype, own: PretrainedConfig, *, on_cpu: bool) -> str | torch.dtype:
+    """The dtype that weights get; "auto" only where their config names none.
+
+    Raises:
+        UsageError: there is no such dtype.
+    """
     if asked == "auto":
         # A CPU multiplies fp16 slowly, and fp16 overflows where the weights' own fp32 does not.
         return torch.float32 if on_cpu and own.dtype == torch.float16 else own.dtype or "auto"

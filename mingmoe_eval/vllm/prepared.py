@@ -1,0 +1,225 @@
+"""A small folder that vLLM takes for a model: a config, links to weights, a tokenizer.
+
+vLLM reads one directory. An adapter names its base elsewhere and its own config.json describes the
+base, so the folder says both: the config has our class for its architecture and holds the places of
+adapter and base, from which `models` reads them. Weights are linked, never copied; only an adapter
+that PEFT alone can compute is merged into a full copy.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import xxhash
+from transformers import AutoTokenizer
+
+from mingmoe_eval.errors import CheckpointError, offence_list
+from mingmoe_eval.hub import fetch
+from mingmoe_eval.library_noise import quiet_libraries
+from mingmoe_eval.locations import cache_dir
+from mingmoe_eval.molora import load_model, load_tokenizer, probe
+from mingmoe_eval.molora.checkpoint import dtype_of
+from mingmoe_eval.molora.description import CheckpointDescription, describe
+from mingmoe_eval.molora.formats.tensor_files import TensorFiles, weight_files
+from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
+from mingmoe_eval.molora.sources import WEIGHT_FILES, transformers_config
+from mingmoe_eval.molora.tokenizer import keep_to_file
+from mingmoe_eval.vllm import ARCHITECTURES, CONFIG_KEY
+from mingmoe_eval.vllm.merging import plain_pairs, weight_offences
+
+_NOT_OF_THE_BASE = ("num_experts", "num_experts_per_token")
+"""Fields of a mixture's config.json that vLLM would take for those of a mixture of whole blocks."""
+
+_ALWAYS_TIED, _TIED = ("Gemma2ForCausalLM",), "tie_word_embeddings"
+"""Bases of which vLLM's class has no head apart from the embeddings."""
+
+_BESIDE = (
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
+"""What is linked beside weights, where it is there."""
+
+_BLOCK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A folder for vLLM, and what is in it.
+
+    `opened`: the checkpoint, or the full model that it was merged into; `description`: of what was
+    asked for; `effect`: what the probe of a merged copy gave; `notes`: what the user should know.
+    """
+
+    folder: Path
+    opened: OpenCheckpoint
+    description: CheckpointDescription
+    dtype: torch.dtype
+    effect: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def routes(self) -> bool:
+        """Whether there are routers."""
+        mixture = self.opened.mixture
+        return mixture is not None and (
+            mixture.config.num_experts > 1 or mixture.family.block_router
+        )
+
+    def weights_fingerprint(self) -> str:
+        """A hash of all that is in the files of weights; vLLM packs them, so not of its memory."""
+        digest = xxhash.xxh3_128()
+        for path in dict.fromkeys((*weight_files(self.folder), *self.opened.files.paths)):
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    digest.update(block)
+        return digest.hexdigest()
+
+
+@quiet_libraries()
+def prepare(
+    model: str | Path,
+    base: str | Path | None = None,
+    *,
+    dtype: str = "auto",
+    on_cpu: bool = False,
+    folder: Path | None = None,
+) -> Prepared:
+    """Checks a checkpoint, the names and shapes of all its weights too, and makes its folder.
+
+    Args:
+        model: as `load_model` takes it.
+        base: likewise.
+        dtype: likewise; vLLM's own "auto" would make half precision of fp32.
+        on_cpu: whether vLLM computes on a CPU.
+        folder: where; default: this checkpoint's place in the cache.
+
+    Raises:
+        CheckpointError: the checkpoint is not whole, does not fit its base, or has experts on a
+            base that vLLM has no class of ours for; lists every offence.
+    """
+    opened = open_checkpoint(model, base)
+    description, notes = describe(opened), list(opened.notes)
+    architecture = type(opened.skeleton).__name__
+    known = architecture in ARCHITECTURES
+    if opened.mixture is not None and not known:
+        raise CheckpointError(
+            f"{opened.source} has experts on {architecture}, and vLLM has a class of ours for "
+            f"{', '.join(ARCHITECTURES)} alone: use the local backend"
+        )
+    if architecture in _ALWAYS_TIED and not getattr(opened.model_config, _TIED, True):
+        raise CheckpointError(
+            f"{opened.source} has a head of its own, and vLLM's {architecture} takes the "
+            "embeddings for it: use the local backend"
+        )
+    own = transformers_config(opened.weights)
+    chosen = dtype_of(dtype, own, on_cpu=on_cpu)
+    chosen = chosen if isinstance(chosen, torch.dtype) else torch.float32
+    folder = folder or _place_of(model, base)
+    folder.mkdir(parents=True, exist_ok=True)
+    effect = None
+    if opened.kind == "peft-lora" and not (known and plain_pairs(opened)):
+        notes.append("what PEFT computes is merged into a copy of the base in the cache")
+        opened, effect = _merged_copy(opened, chosen, folder / "merged")
+    quantised = getattr(own, "quantization_config", None)
+    files = _weights_of(opened)
+    if known and not quantised and (offences := weight_offences(opened, TensorFiles(files))):
+        headline = f"the weights of {opened.weights} do not fit the config of {opened.source}:"
+        raise CheckpointError(offence_list(headline, offences))
+    config = _config_json(opened, chosen)
+    if quantised is not None:
+        config["quantization_config"] = quantised
+    _write(folder / "config.json", json.dumps(config, indent=2, sort_keys=True, default=str))
+    _link(folder, [*files, *(files[0].with_name(name) for name in _BESIDE)])
+    _save_tokenizer(folder, model, base)
+    return Prepared(
+        folder=folder,
+        opened=opened,
+        description=description,
+        dtype=chosen,
+        effect=effect,
+        notes=tuple(notes),
+    )
+
+
+def _config_json(opened: OpenCheckpoint, dtype: torch.dtype) -> dict[str, object]:
+    config = {k: v for k, v in opened.model_config.to_dict().items() if k not in _NOT_OF_THE_BASE}
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    architecture = type(opened.skeleton).__name__
+    config["architectures"] = [architecture]
+    # As our own loader has it: a head in bf16 rounds logits until letters tie.
+    config["head_dtype"] = "float32"
+    if opened.mixture is None and opened.kind != "peft-lora":
+        return config
+    config["architectures"] = [ARCHITECTURES[architecture]]
+    config[CONFIG_KEY] = {
+        "checkpoint": _absolute(opened.source),
+        "base": _absolute(opened.weights),
+        # vLLM keeps compiled graphs by what the config says: these are constants in them.
+        "settings": str(opened.mixture.config) if opened.mixture else None,
+    }
+    return config
+
+
+def _absolute(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def _place_of(model: str | Path, base: str | Path | None) -> Path:
+    named = f"{_absolute(str(model))}\n{_absolute(str(base)) if base else ''}"
+    return cache_dir() / "vllm" / xxhash.xxh3_64_hexdigest(named.encode())
+
+
+def _weights_of(opened: OpenCheckpoint) -> tuple[Path, ...]:
+    folder = Path(opened.weights)
+    if not folder.is_dir():
+        folder = fetch(opened.weights, WEIGHT_FILES)
+    if files := weight_files(folder):
+        return files
+    raise CheckpointError(f"{folder} holds no weights: neither model.safetensors nor .bin")
+
+
+def _merged_copy(
+    opened: OpenCheckpoint, dtype: torch.dtype, folder: Path
+) -> tuple[OpenCheckpoint, float | None]:
+    """A PEFT adapter in a full copy of its base, as our own loader merges it; what it moves."""
+    model = load_model(opened.folder, opened.weights, dtype=dtype, device="cpu")
+    effect = probe(model)
+    model.save_pretrained(folder)
+    return open_checkpoint(folder), effect
+
+
+def _link(folder: Path, files: Iterable[Path]) -> None:
+    """Link what is there, and take away links of what stood under this name before."""
+    targets = {file.name: file.resolve() for file in files if file.is_file()}
+    for path in folder.iterdir():
+        if path.is_symlink() and path.name not in targets:
+            path.unlink()
+    for name, target in targets.items():
+        passing = folder / f".{name}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            passing.unlink()
+        passing.symlink_to(target)
+        passing.replace(folder / name)
+
+
+def _save_tokenizer(folder: Path, model: str | Path, base: str | Path | None) -> None:
+    """The tokenizer as our own loader has it, so that vLLM's server splits texts alike."""
+    tokenizer = load_tokenizer(model, base)
+    tokenizer.save_pretrained(folder)
+    again = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    if keep_to_file(again, folder):
+        # transformers would take parts of it from the class, and not from the file.
+        path = folder / "tokenizer_config.json"
+        settings = {**json.loads(path.read_text("utf-8")), "tokenizer_class": "TokenizersBackend"}
+        _write(path, json.dumps(settings, indent=2))
+
+
+def _write(path: Path, text: str) -> None:
+    passing = path.with_name(f".{path.name}.{os.getpid()}")
+    passing.write_text(text + "\n", encoding="utf-8")
+    passing.replace(path)
