@@ -279,6 +279,7 @@ def _run(
         unusable=len(docs.unusable),
         notes=docs.notes,
         marks=(*docs.marks, *left_out),
+        seconds=sum(answer.seconds for answer in answers),
     )
     spec = RunSpec(
         model=wanted.name,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mingmoe_eval import run_store, scoring
+from mingmoe_eval.cost import price_said
 from mingmoe_eval.engine.served_address import is_served, without_credentials
 from mingmoe_eval.errors import MingMoeError, MissingDataError, UsageError
 from mingmoe_eval.generation_protocol import refuse_senseless
@@ -93,6 +94,12 @@ def evaluate(
     watch = watch or Watch()
     opening, spec = spec, dataclasses.replace(spec, model=without_credentials(spec.model))
     refuse_senseless(spec.protocol)
+    if spec.price is not None:
+        price = price_said(spec.price, Path(spec.model).name, spec.model)
+        if price is None:
+            watch.note(f"{spec.price} has no price for {spec.model}: the run has no cost in money")
+        # The file may change or go; the run keeps what it said.
+        spec = dataclasses.replace(spec, price=price.said if price else None)
     selection = load_catalog().select(spec.tasks, foreign=True, columns=spec.columns)
     # What can be refused at once comes before the first library that takes seconds to import.
     if folder:

@@ -162,6 +162,8 @@ class RunSpec:
     system_instruction: str | None = None
     chat_template_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
     reasoning_effort: str | None = None
+    price: str | None = None
+    """What tokens and time cost, in the words of `--price`; it changes no answer and no score."""
 
     def __post_init__(self) -> None:
         # A lone name is a sequence too, of letters: as such it would be five tasks, "u" to "e".

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from mingmoe_eval.cost import price_of, task_costs, total_cost
 from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.json_files import dumps, read_object
 from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample
@@ -209,10 +210,22 @@ def summary(run: Run) -> JsonDict:
         "counts": {name: result.pop("counts") for name, result in results.items()},
         "tasks": results,
         "timing": dict(run.timing),
+        "cost": _cost(run),
         "routing": run.routing,
         "provenance": run.provenance,
         "parent": run.parent,
         "missing_tasks": list(run.missing_tasks),
+    }
+
+
+def _cost(run: Run) -> JsonDict:
+    """What the answers of all tasks, and of each, cost; it is read off the samples again."""
+    costs = task_costs(run, price_of(run))
+    total = total_cost(costs.values())
+    return {
+        "price": run.spec.price,
+        "total": total and total.to_json(),
+        "tasks": {task: cost.to_json() for task, cost in costs.items()},
     }
 
 

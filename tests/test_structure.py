@@ -33,6 +33,7 @@ LAYERS = [
     [
         "cblue_conversion",
         "comparison",
+        "cost",
         "engine",
         "harness",
         "provenance",

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mingmoe_eval.cli.exits import printable
+from mingmoe_eval.cost import Cost, price_of, task_costs, total_cost
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.exams.robustness import METRICS as ROBUSTNESS
 from mingmoe_eval.json_files import dumps
@@ -112,6 +113,49 @@ def print_results(run: Run) -> None:
     for result in run.results.values():
         for note in result.notes:
             print_line(f"{result.task}: {note}")
+    print_costs(run)
+
+
+def print_costs(run: Run) -> None:
+    """What the answers cost, task by task and for each right answer; nothing if nobody counted."""
+    costs = task_costs(run, price_of(run))
+    total = total_cost(costs.values())
+    if total is None or not total.has_tokens:
+        return
+    headings = (
+        *("task", "prompt tokens", "thought", "answer", "seconds"),
+        f"cost {total.currency}".rstrip(),
+        *(f"{what} a right answer" for what in ("tokens", "seconds", "cost")),
+    )
+    rows = [_cost_row(task, cost) for task, cost in costs.items()]
+    if len(rows) > 1:
+        rows += [RULE, _cost_row("all", total)]
+    print_table("what the answers cost", *_without_empty_columns(headings, rows))
+    if not total.timed:
+        print_line(
+            f"{run.timing['requests_from_store']:,.0f} of {run.timing['requests']:,.0f} requests "
+            "were answered out of the store: the seconds are those of the others"
+        )
+
+
+def _cost_row(task: str, cost: Cost) -> Sequence[str]:
+    each = cost.a_right_answer()
+    thought = cost.thought_tokens
+    # Where nobody counted the thoughts apart, all that was generated stands as the answer.
+    answer = cost.generated_tokens if cost.answer_tokens is None else cost.answer_tokens
+    return (
+        task,
+        f"{cost.prompt_tokens:,}",
+        "" if not thought else f"{thought:,}",
+        f"{answer:,}{'' if thought is not None or not answer else ' with thoughts'}",
+        "" if cost.seconds is None else f"{cost.seconds:,.1f}",
+        _amount(cost.money),
+        *(_amount(each[name]) for name in ("tokens", "seconds", "money")),
+    )
+
+
+def _amount(value: float | None) -> str:
+    return "" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
 
 
 def write_json(value: JsonDict, to: str) -> None:

@@ -132,6 +132,13 @@ def run(
             "sheet=NAME, first=0 or 1 (what a number as an answer counts from)."
         ),
     ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(
+            help="What a million tokens of prompt and of reply cost, 0.5,1.5; or "
+            "in=,out=,hour=,currency=; or a JSON file with one for each model."
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("reports"),
     name: Annotated[
         str | None, typer.Option(help="The run folder's name; default: the model's and the time.")
@@ -222,6 +229,7 @@ def run(
             thinking=thinking_said(thinking),
             chat_template_args=template_args_said(chat_template_args),
             reasoning_effort=reasoning_effort,
+            price=price,
         )
         _run_as_asked(spec, adapters, output, name, json_to, open_model)
 

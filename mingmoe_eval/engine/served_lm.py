@@ -161,6 +161,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
                 given,
                 read.prompt_tokens,
                 generated_tokens=0 if given.shared else read.generated_tokens,
+                thought_tokens=0 if given.shared else read.thought_tokens,
                 finish=read.finish,
             )
             thoughts, answer = split_thoughts(read.text)

@@ -15,6 +15,7 @@ from typing import Any
 
 from mingmoe_eval.engine.prompts import GenerationSettings
 from mingmoe_eval.errors import UsageError
+from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 from mingmoe_eval.records import Finish, JsonDict
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
@@ -124,6 +125,8 @@ class TextReply:
     finish: Finish
     prompt_tokens: int
     generated_tokens: int
+    thought_tokens: int | None
+    """Of the generated ones, as the server counts them; None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +232,7 @@ def text_reply(data: Any, *, chat: bool) -> TextReply:
         finish=finish,
         prompt_tokens=_usage(data, "prompt_tokens"),
         generated_tokens=_usage(data, "completion_tokens"),
+        thought_tokens=_thought_tokens(data, text),
     )
 
 
@@ -320,9 +324,25 @@ def _finish(reason: Any) -> Finish:
 
 
 def _usage(data: Mapping[str, Any], name: str) -> int:
-    usage = data.get("usage")
-    number = usage.get(name) if isinstance(usage, Mapping) else None
+    return _count(data.get("usage"), name)
+
+
+def _count(counts: Any, name: str) -> int:
+    number = counts.get(name) if isinstance(counts, Mapping) else None
     return number if type(number) is int and 0 <= number <= _MOST_TOKENS else 0
+
+
+def _thought_tokens(data: Mapping[str, Any], text: str) -> int | None:
+    """The server's own count of the thought; 0 where no thought is to be seen and none is counted.
+
+    OpenAI, OpenRouter and DeepSeek say it (`reasoning_tokens`). vLLM and SGLang often do not: then
+    nobody counted, for their tokenizer is not known here.
+    """
+    usage = data.get("usage")
+    details = usage.get("completion_tokens_details") if isinstance(usage, Mapping) else None
+    # Never more than all that was generated, whatever a server says.
+    said = min(_count(details, "reasoning_tokens"), _usage(data, "completion_tokens"))
+    return said or (None if split_thoughts(text)[0] else 0)
 
 
 def _is_top(value: float | None, top: Any) -> bool:
