@@ -2,7 +2,8 @@ r"""Read the answer to a multiple-choice item out of a free-text reply.
 
 A reply answers with what it asserts. In order:
 
-1. what is no part of the answer is stripped (`reply_text`): thinking, Markdown, a next question
+1. what is no part of the answer is stripped (`reply_text`): thinking, Markdown, a next question;
+   announcements in Spanish, French, Korean and Japanese are put into English (`translation`)
 2. a reply that is nothing but letters, or one option's text, is that answer
 3. references to options are marked (`mentions`), sentences read for what they state (`statements`)
 4. the firmest kind of statement decides, and of that kind the last: a final answer, an announced
@@ -48,6 +49,7 @@ from mingmoe_eval.metrics.answer_reading.statements import (
     set_off,
     stated,
 )
+from mingmoe_eval.metrics.answer_reading.translation import in_english
 
 DEFAULT = "default"
 
@@ -108,7 +110,7 @@ def read_answer(
     if not visible.text:
         return _unanswered("the reasoning was cut off" if visible.cut_off else "the reply is empty")
     item = Item.of(options, single=single)
-    head, whole = statement_text(visible.text)
+    head, whole = statement_text(in_english(visible.text, options))
     cut_off = cut_off or _breaks_off(visible.text)
     reading = _read(head, item, cut_off=cut_off and head == whole)
     if reading.letters is None and head != whole and len(head) <= _SHORT_REPLY:
@@ -477,7 +479,8 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _REJECTED_BEFORE = re.compile(
-    r"(?:不是|并非|不属于|不包括|不考虑|而非|除了?|(?:排|剔)除了?|(?:不|别|勿|莫)(?:应该?|应当|能"
+    # "les propositions fausses sont B et E", "la incorrecta es la B"
+    r"(?:\b(?:fausses?|inexactes?|incorrectes?|falsas?|incorrectas?)\b|不是|并非|不属于|不包括|不考虑|而非|除了?|(?:排|剔)除了?|(?:不|别|勿|莫)(?:应该?|应当|能"
     r"|可以?|要|宜|会|该)?选?择?"
     r"|\b(?:not|cannot|except|rul\w+ out|rather than|unlike|exclud\w+|eliminat\w+|against|no|so is"
     r"|so are|one of)\b"
@@ -504,7 +507,8 @@ def _only_mention(text: str, marked: str, item: Item, verdicts: Sequence[Verdict
         and not (g.start() and marked[g.start() - 1] == "\n" and item.single)
         and not called_wrong & set(letters_of(g.group()))
         and not re.match(
-            r"[^.。,;\n]{0,12}(?:不|错|排除|除外|ruled out|excluded|unlikely|\bnot\b)",
+            r"[^.。,;\n]{0,12}(?:不|错|排除|除外|ruled out|excluded|unlikely|\bnot\b"
+            r"|아니|아닙|아닌|틀[린렸]|では?な|じゃな|误|\bpas\b|\bno (?:es|son)\b)",
             marked[g.end() : g.end() + 24],
         )
     ]

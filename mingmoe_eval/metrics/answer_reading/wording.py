@@ -72,6 +72,7 @@ HYPOTHETICAL = re.compile(
 REJECTED_AFTER = re.compile(
     r"\s?(?:的?说法|的?描述|的?叙述)?(?:都|均|也)?(?:是|为)?\s?(?:错|不正确|不对|不符|不是|不选)"
     r"|\s(?:is|was)\s(?:\w+ly\s)?(?:not|incorrect|wrong|false|true|inaccurate|ruled)\b"
+    r"|\s?(?:では|じゃ)\s?な[いく]"
     r"|\s?(?:吗|么|\?)|\s(?:through|to)\s(?=" + MARK + ")|等?(?:选项)?(?:中|之中|里)"
 )
 OTHERWISE = re.compile(
