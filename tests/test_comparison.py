@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import random
+import re
 import time
 
 import numpy as np
@@ -394,6 +395,21 @@ def test_markdown_keeps_hostile_names_in_their_cells():
     hostile = dataclasses.replace(candidate, name="a|b\n<script>`x`")
     page = comparison_markdown(compare(baseline, hostile))
     assert page.startswith("## a\\|b &lt;script&gt;\\`x\\` against main\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["@everyone", "see #123", "owner/name#7", "!12", "GH-3", "https://a.example/b", "www.a.example",
+     "a@b.example", "~label", "$4", "mailto:x"],
+)  # fmt: skip
+def test_markdown_wakes_nobody(text):
+    baseline, candidate = two_runs()
+    page = comparison_markdown(compare(baseline, dataclasses.replace(candidate, name=text)))
+    assert text not in page
+    shown = page.replace("\u200b", "").replace("\\", "")
+    assert shown.startswith(f"## {text} against main\n")
+    # What makes them live is not followed by what they would name.
+    assert not re.search(r"(?i)[@#!$~]\w|://|www\.|GH-\d|mailto:", page)
 
 
 def test_marked_runs_say_so():

@@ -1,5 +1,6 @@
 """A comparison as JSON and as Markdown."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from mingmoe_eval.comparison.comparability import Difference
@@ -199,13 +200,20 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> li
 
 
 def plain(text: str) -> str:
-    """Text from outside, so that Markdown shows it as it is and a table keeps its cells."""
+    """Text from outside, so that Markdown shows it as it is, keeps its cells, and tells nobody.
+
+    In a comment GitHub and GitLab turn @names into mentions, #1, !1, GH-1 and their like into
+    references that show up elsewhere, and addresses into links, entities and backslashes
+    notwithstanding: they look at the rendered text. A zero-width space between the sign and its
+    name is what keeps them from it.
+    """
     one_line = "".join(char if char.isprintable() else " " for char in text)
-    return one_line.translate(_ESCAPED)
+    return _ALIVE.sub("\\g<0>\u200b", one_line).translate(_ESCAPED)
 
 
+_ALIVE = re.compile(r"[@#!%$&~](?=\w)|:(?=//)|\bwww(?=\.)|\bGH-(?=\d)|\bmailto(?=:)", re.IGNORECASE)
 _ESCAPED = str.maketrans(
-    {"<": "&lt;", ">": "&gt;", "&": "&amp;", **{char: f"\\{char}" for char in "\\`*[]|"}}
+    {"<": "&lt;", ">": "&gt;", "&": "&amp;", **{char: f"\\{char}" for char in "\\`*[]|~"}}
 )
 
 

@@ -21,6 +21,7 @@ from mingmoe_eval.comparison.comparability import (
     shared_tasks,
 )
 from mingmoe_eval.errors import IncomparableRunsError, UsageError
+from mingmoe_eval.exams.cases import clusters_of
 from mingmoe_eval.exams.records import folded_stem
 from mingmoe_eval.metrics.metric import Metric, tabulate_sides, units_of
 from mingmoe_eval.metrics.paired import PairedDifference, too_few
@@ -255,7 +256,7 @@ def _compare_task(
     pairs = [p for p in all_pairs if says(p.baseline, metric) and says(p.candidate, metric)]
     if not pairs:
         return None
-    clusters = [pair.baseline.cluster for pair in pairs]
+    clusters = clusters_of([pair.baseline for pair in pairs])
     before, after = tabulate_sides(
         [
             [metric.count(pair.baseline) for pair in pairs],

@@ -11,6 +11,7 @@ from typing import Any
 
 from mingmoe_eval.errors import DataError
 from mingmoe_eval.exams import robustness
+from mingmoe_eval.exams.cases import clusters_of
 from mingmoe_eval.exams.japanese_exams import read_number, same_number
 from mingmoe_eval.metrics.answer_reading import (
     DEFAULT,
@@ -107,7 +108,7 @@ def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricV
     if tag := settings.macro_over:
         metrics[f"macro_{tag}"] = _macro_over(usable, tag)
     if settings.labels and usable:
-        metrics["macro_f1"] = MACRO_F1.fold(usable, [s.cluster for s in usable])
+        metrics["macro_f1"] = MACRO_F1.fold(usable, clusters_of(usable))
     return {**metrics, **robustness.metrics(samples)}
 
 
@@ -153,7 +154,7 @@ def _chosen(name: str, samples: Sequence[Sample]) -> MetricValue:
     """The metric that the task's definition names for its score."""
     if name not in METRICS:
         raise DataError(f"no metric named {name!r}; the suite has {', '.join(METRICS)}")
-    return METRICS[name].fold(samples, [sample.cluster for sample in samples])
+    return METRICS[name].fold(samples, clusters_of(samples))
 
 
 def _usable(samples: Sequence[Sample]) -> list[Sample]:
@@ -222,4 +223,4 @@ def _score(
 
 
 def _accuracy(samples: Sequence[Sample]) -> MetricValue:
-    return ACCURACY.fold(samples, [s.cluster for s in samples])
+    return ACCURACY.fold(samples, clusters_of(samples))
