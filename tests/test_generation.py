@@ -118,6 +118,37 @@ def test_a_draw_depends_on_its_seed_and_prompt_but_not_on_its_neighbours():
     assert together != run(model, prompts(10, sample=True, temperature=1.5, seed=4, limit=30))
 
 
+@pytest.mark.parametrize("family", ["qwen2", "gemma2", "gemma3_text"])
+@pytest.mark.parametrize("rows", [2, 5, None])
+def test_kin_are_computed_together_and_come_out_as_if_alone(family, rows):
+    """One question cut at several lengths with an end of its own, and several times the same."""
+    model = make_model(family)
+    whole = np.array(make_tokenizer()(EXAMPLES * 2)["input_ids"], np.int32)
+    ends = [np.array([7, number], np.int32) for number in (9, 11)]
+    asked = [
+        Prompt(np.concatenate([whole[start:cut], end]), GenerationSettings(max_new_tokens=9))
+        for start in (0, 5)
+        for cut in (60, 90, 150)
+        for end in ends
+    ]
+    asked += [asked[0]] * 3
+    assert_as_stock(model, asked, run(model, asked, most_rows=rows))
+
+
+def test_what_kin_share_goes_through_the_model_once():
+    model = make_model()
+    seen = []
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    whole = np.array(make_tokenizer()(EXAMPLES)["input_ids"], np.int32)[:100]
+    drawn = GenerationSettings(max_new_tokens=1, sample=True, seed=1)
+    one = [Prompt(whole, drawn, repeat=n) for n in range(5)]
+    other = [Prompt(whole[::-1].copy(), drawn, repeat=n) for n in range(5)]
+    run(model, [*one, *other])
+    assert seen[-1] == (2, 100)
+
+
 def test_repeats_of_a_prompt_are_drawn_apart():
     settings = GenerationSettings(max_new_tokens=20, sample=True, temperature=2.0, seed=1)
     tokens = prompts(1)[0].tokens

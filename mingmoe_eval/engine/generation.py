@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mingmoe_eval.engine.causal_model import CausalModel
 from mingmoe_eval.engine.growing_text import GeneratedText, NextToken, ThoughtBudget
 from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
-from mingmoe_eval.engine.prefix_plan import Row, common_length
+from mingmoe_eval.engine.prefix_plan import Row, common_length, rows_on_trunk
 from mingmoe_eval.engine.prompts import Prompt
 from mingmoe_eval.engine.tokenisation import Tokens
 from mingmoe_eval.engine.transformers_door import (
@@ -158,12 +159,14 @@ class _Decoding:
         self._model, self._tokenizer, self._prompts = model, tokenizer, dict(prompts)
         self._budget, self._routing = budget, routing
         longest = max(len(p.tokens) + p.settings.most_new_tokens for p in prompts.values())
-        # Longest first: a later prompt then fits into the columns that are there.
-        self._waiting = deque(sorted(prompts, key=lambda index: -len(prompts[index].tokens)))
         self.width = min(budget.slots(longest), len(prompts))
         self._slots: list[TextUnderWay | None] = [None] * self.width
         self._cache = CacheSlots(self.width)
         self._trunk = self._common_beginning(longest)
+        families = self._families()
+        # Asked only where it matters: the model has to be tried for it.
+        self._shares = len(families) < len(prompts) and model.reuses_prefixes(longest)
+        self._waiting = deque(self._order(families))
 
     @torch.inference_mode()
     def run(self) -> Iterator[list[tuple[int, Generation]]]:
@@ -190,6 +193,32 @@ class _Decoding:
             self._routing.trunk_done(shared)
         return trunk
 
+    def _families(self) -> list[list[int]]:
+        """The prompts, those that can be computed in one row together."""
+        indices = list(self._prompts)
+        sequences = [self._prompts[index].tokens for index in indices]
+        return [[indices[i] for i in kin] for _, kin in rows_on_trunk(sequences, self._start)]
+
+    def _order(self, families: Sequence[Sequence[int]]) -> list[int]:
+        """Longest first: a later prompt then fits into the columns that are there.
+
+        Kin stand together, by the longest of them, so that they meet in one row.
+        """
+
+        def length(index: int) -> int:
+            return len(self._prompts[index].tokens)
+
+        if not self._shares:
+            return sorted(self._prompts, key=length, reverse=True)
+        by_length = [sorted(kin, key=length, reverse=True) for kin in families]
+        by_length.sort(key=lambda kin: length(kin[0]), reverse=True)
+        return [index for kin in by_length for index in kin]
+
+    @property
+    def _start(self) -> int:
+        """How many tokens the trunk has."""
+        return self._trunk.get_seq_length() if self._trunk else 0
+
     def _should_refill(self) -> bool:
         free = sum(slot is None for slot in self._slots)
         return bool(self._waiting) and free * _FREE_SHARE_BEFORE_REFILL >= len(self._slots)
@@ -198,31 +227,40 @@ class _Decoding:
         """Give each free slot a waiting prompt, as many at a time as the budget allows."""
         free = [row for row, slot in enumerate(self._slots) if slot is None]
         taken = [self._waiting.popleft() for _ in range(min(len(free), len(self._waiting)))]
-        start = self._trunk.get_seq_length() if self._trunk else 0
+        sequences = [self._prompts[index].tokens for index in taken]
+        if self._shares:
+            rows = rows_on_trunk(sequences, self._start)
+        else:
+            rows = [(_plain_row(s, self._start), [i]) for i, s in enumerate(sequences)]
         items = [
-            (len(self._prompts[index].tokens) - start, (row, index))
-            for row, index in zip(free, taken, strict=False)
+            (len(row.tokens), (row, [(free[place], taken[place]) for place in kin]))
+            for row, kin in rows
         ]
-        for batch in self._budget.batches(items, start):
-            logits = self._prefill(batch, start)
-            yield self._take(logits, [row for row, _ in batch])
+        for batch in self._budget.batches(items, self._start):
+            logits = self._prefill(batch)
+            yield self._take(logits, [slot for _, kin in batch for slot, _ in kin])
 
-    def _prefill(self, batch: Sequence[tuple[int, int]], start: int) -> torch.Tensor:
-        """Compute prompts into slots; returns the logits after each, [prompts, vocabulary]."""
-        rows = [_plain_row(self._prompts[index].tokens, start) for _, index in batch]
+    def _prefill(self, batch: Sequence[tuple[Row, list[tuple[int, int]]]]) -> torch.Tensor:
+        """Compute prompts into slots; returns the logits after each, [prompts, vocabulary].
+
+        `batch`: rows, each with (slot, index) of the prompts in it.
+        """
+        rows, start = [row for row, _ in batch], self._start
         cache = DynamicCache() if self._trunk is None else cache_on(self._trunk, KeptLayer)
         hidden = self._model.hidden_states(rows, self._trunk, cache)
         below = self._trunk.layers if self._trunk else []
         trunk = [[_of_row(layer, 0, start) for layer in below]] if below else []
-        for place, ((slot, index), row) in enumerate(zip(batch, rows, strict=True)):
-            own = [_of_row(layer, place, len(row.tokens)) for layer in cache.layers]
-            self._cache.put(slot, [*trunk, own])
-            self._slots[slot] = self._new_slot(index)
-            if self._routing is not None:
-                columns = place * hidden.shape[1] + np.arange(len(row.tokens))
-                self._routing.prompt_done(index, columns)
-        lasts = torch.tensor([len(row.tokens) - 1 for row in rows], device=hidden.device)
-        return self._model.logits(hidden[torch.arange(len(rows), device=hidden.device), lasts])
+        lasts = []
+        for place, (row, kin) in enumerate(batch):
+            for (slot, index), columns in zip(kin, row.columns, strict=True):
+                own = [_of_columns(layer, place, columns) for layer in cache.layers]
+                self._cache.put(slot, [*trunk, own])
+                self._slots[slot] = self._new_slot(index)
+                lasts.append((place, int(columns[-1])))
+                if self._routing is not None:
+                    self._routing.prompt_done(index, place * hidden.shape[1] + columns)
+        ends = torch.tensor(lasts, device=hidden.device)
+        return self._model.logits(hidden[ends[:, 0], ends[:, 1]])
 
     def _new_slot(self, index: int) -> TextUnderWay:
         prompt = self._prompts[index]
@@ -282,6 +320,15 @@ class _Decoding:
 
 def _of_row(layer: DynamicLayer, row: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     return layer.keys[row, :, :tokens], layer.values[row, :, :tokens]
+
+
+def _of_columns(
+    layer: DynamicLayer, row: int, columns: npt.NDArray[np.int64]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if columns[-1] + 1 == len(columns):  # nothing between them: no copy
+        return _of_row(layer, row, len(columns))
+    chosen = torch.from_numpy(columns).to(layer.keys.device)
+    return layer.keys[row, :, chosen], layer.values[row, :, chosen]
 
 
 def _plain_row(tokens: Tokens, start: int) -> Row:

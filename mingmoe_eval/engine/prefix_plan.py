@@ -155,6 +155,47 @@ class PrefixPlan:
         return width <= _LONGEST_BRANCHED_ROW and spared >= wasted
 
 
+def rows_on_trunk(sequences: Sequence[Tokens], start: int) -> list[tuple[Row, list[int]]]:
+    """Rows for all sequences past the `start` tokens that they share: kin side by side in one.
+
+    For generation, where a row's keys and values are taken apart again: the same question drawn
+    several times, or a thought that is cut at several lengths, is computed once.
+
+    Returns:
+        Each row with the indices of its sequences, in the order of its columns.
+    """
+    order, shared = in_prefix_order(sequences)
+    rows: list[tuple[Row, list[int]]] = []
+    kin: list[int] = []
+    width = spared = apart = 0
+    tokens: list[Tokens] = []
+    columns: list[Indices] = []
+    positions: list[Indices] = []
+
+    def finish() -> None:
+        if kin:
+            row = Row(np.concatenate(tokens), np.concatenate(positions), tuple(columns))
+            rows.append((row, list(kin)))
+
+    for place, index in enumerate(order):
+        length, kept = len(sequences[index]) - start, int(shared[place]) - start
+        joined = width + length - kept
+        waste = (joined**2 - apart - length**2) / _ATTENTION_PARITY
+        if not kin or kept < _SHORTEST_TRUNK or spared + kept < waste:
+            finish()
+            kin, tokens, columns, positions = [], [], [], []
+            width = spared = apart = kept = 0
+        before = columns[-1][:kept] if columns else np.empty(0, np.int64)
+        new = sequences[index][start + kept :]
+        columns.append(np.concatenate([before, np.arange(width, width + len(new))]))
+        positions.append(start + np.arange(kept, kept + len(new)))
+        tokens.append(new)
+        kin.append(index)
+        width, spared, apart = width + len(new), spared + kept, apart + length**2
+    finish()
+    return rows
+
+
 def in_prefix_order(sequences: Sequence[Tokens]) -> tuple[list[int], Indices]:
     """Indices in the sequences' lexicographic order, and what each shares with the one before it.
 
