@@ -31,11 +31,10 @@ def rescore(
     Raises:
         UsageError: the run holds tasks of lm-eval's own, whose scorers are not ours.
     """
-    catalog = load_catalog()
-    if foreign := sorted(task for task in run.samples if catalog.settings_in(run, task) is None):
-        raise UsageError(
-            f"cannot rescore {', '.join(foreign)}: lm-eval's own tasks keep its scores"
-        )
+    settings = {
+        task: own.in_run(reading=reading, profile=profile, permute_options=run.spec.permute_options)
+        for task, own in settings_of_all(run, "rescore").items()
+    }
     if without := [task for task, old in run.samples.items() if _lacks_options(old)]:
         raise UsageError(
             f"cannot rescore {', '.join(without)}: the run was made from letters alone, and its "
@@ -43,34 +42,54 @@ def rescore(
         )
     given = {"reading": reading, "profile": profile}
     changes = {key: value for key, value in given.items() if value is not None}
-    samples, results = {}, {}
-    for task, old in run.samples.items():
-        settings = catalog.settings_in(run, task)
-        assert settings is not None  # else refused above
-        own = settings.in_run(
-            reading=reading, profile=profile, permute_options=run.spec.permute_options
-        )
-        samples[task] = scoring.distinct_ids([_again(sample, own) for sample in old])
-        results[task] = _fold(run.results[task], samples[task], own)
-    grouped = [name for name, result in run.results.items() if result.is_group]
-    for name in grouped:
-        if name not in catalog.definitions:
-            refused(f"{name}: no group of ours, so that nobody knows how it is made")
-    groups = [catalog.definitions[name] for name in grouped if name in catalog.definitions]
+    samples = {
+        task: scoring.distinct_ids([_again(sample, settings[task]) for sample in old])
+        for task, old in run.samples.items()
+    }
     return Run(
         name=name or "-".join([run.name, "rescored", *changes.values()]),
         spec=run.spec,
         provenance=_provenance(run, changes),
-        results={
-            **results,
-            **scoring.fold_groups(catalog, groups, results, samples, refused=refused),
-        },
+        results=refold(run, samples, settings, refused=refused),
         samples=samples,
         timing=run.timing,
         routing=run.routing,
         parent=run.name,
         missing_tasks=run.missing_tasks,
     )
+
+
+def settings_of_all(run: Run, deed: str) -> dict[str, TaskSettings]:
+    """How each task of a run is scored.
+
+    Raises:
+        UsageError: it holds tasks of lm-eval's own; `deed` is what cannot be done to them.
+    """
+    catalog = load_catalog()
+    found = {task: catalog.settings_in(run, task) for task in run.samples}
+    if foreign := sorted(task for task, settings in found.items() if settings is None):
+        raise UsageError(f"cannot {deed} {', '.join(foreign)}: lm-eval's own tasks keep its scores")
+    return {task: settings for task, settings in found.items() if settings is not None}
+
+
+def refold(
+    run: Run,
+    samples: Mapping[str, list[Sample]],
+    settings: Mapping[str, TaskSettings],
+    *,
+    refused: Callable[[str], None],
+) -> dict[str, TaskResult]:
+    """The results of a run's tasks and groups again, from other samples of the same docs."""
+    catalog = load_catalog()
+    results = {
+        task: _fold(run.results[task], of_task, settings[task]) for task, of_task in samples.items()
+    }
+    grouped = [name for name, result in run.results.items() if result.is_group]
+    for name in grouped:
+        if name not in catalog.definitions:
+            refused(f"{name}: no group of ours, so that nobody knows how it is made")
+    groups = [catalog.definitions[name] for name in grouped if name in catalog.definitions]
+    return {**results, **scoring.fold_groups(catalog, groups, results, samples, refused=refused)}
 
 
 def _lacks_options(samples: Sequence[Sample]) -> bool:

@@ -52,6 +52,7 @@ LAYERS = [
         "report",
         "elsewhere",
         "rescoring",
+        "thought_budgets",
         "training",
         "vllm",
     ],

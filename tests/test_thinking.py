@@ -1,6 +1,7 @@
 """Thoughts on a budget: closed at it, answered behind it, counted, the same however they came."""
 
 import dataclasses
+import json
 import random
 
 import pytest
@@ -14,6 +15,7 @@ from thinking_models import (
 from tiny_language_models import instances, make_model, make_tokenizer
 
 from mingmoe_eval.cli import main
+from mingmoe_eval.comparison import compare
 from mingmoe_eval.engine import CheckpointLM
 from mingmoe_eval.engine.growing_text import GeneratedText
 from mingmoe_eval.engine.prompts import GenerationSettings
@@ -220,3 +222,60 @@ def test_switched_off_there_is_no_thought(exam, checkpoint):
     assert all(sample.thought_tokens == 0 for sample in run.samples["thoughts"])
     assert all("</think>" in sample.prompt for sample in run.samples["thoughts"])
     assert dataclasses.asdict(run.results["thoughts"].counts)["forced"] == 0
+
+
+# --- the curve of one run ----------------------------------------------------------------------
+
+
+def test_the_curve_of_one_run_is_that_of_runs_at_each_budget(exam, checkpoint, capsys):
+    """By hand: 2, 3, 5, 6 of 8 thoughts fit; and each reply is what a run at the budget gives."""
+    run_of(exam, checkpoint, "long", "--max-new-tokens", "60")
+    arguments = ["budget", str(exam.parent / "long"), "--budgets", "1,2,5,10,16,26"]
+    assert main([*arguments, "--max-new-tokens", "32", "--json", "curve.json"]) == 0
+    points = json.loads((exam.parent / "curve.json").read_text())["points"]
+    assert [(p["budget"], p["value"] * 8, p["forced"]) for p in points] == [
+        *((1, 0, 8), (2, 2, 6), (5, 3, 5), (10, 5, 3), (16, 6, 2), (26, 8, 0)),
+        (None, 8, 0),
+    ]
+    assert "score against budget" in capsys.readouterr().out
+    for think in (1, 2, 5, 10, 16, 26):
+        cut = load_run(exam.parent / f"long-think-{think}")
+        direct = run_of(exam, checkpoint, f"direct{think}", "--think", str(think))
+        assert cut.parent == "long"
+        for a, b in zip(cut.samples["thoughts"], direct.samples["thoughts"], strict=True):
+            assert (a.response, a.score, a.thought_tokens, a.forced, a.generated_tokens) == (
+                *(b.response, b.score, b.thought_tokens, b.forced, b.generated_tokens),
+            )
+        assert compare(direct, cut).tasks["thoughts"].paired.difference == 0
+
+
+def test_nobody_knows_how_a_thought_that_was_cut_would_have_gone_on(exam, checkpoint, capsys):
+    run_of(exam, checkpoint, "short", "--think", "7")
+    folder = str(exam.parent / "short")
+    assert main(["budget", folder, "--budgets", "2,9"]) == 2
+    assert "5 thoughts were cut, the shortest at 7" in capsys.readouterr().err
+    assert main(["budget", folder, "--budgets", "2,5,7"]) == 0
+    assert load_run(exam.parent / "short-think-7").results["thoughts"].main.value == 3 / 8
+    run_of(exam, checkpoint, "off", "--thinking", "off")
+    assert main(["budget", str(exam.parent / "off"), "--budgets", "2"]) == 2
+    assert "holds no thoughts" in capsys.readouterr().err
+
+
+def test_budgets_of_a_question_share_what_they_have_in_common():
+    """One pass over the longest; of the others only what closes them and the answers."""
+    tokenizer = thinking_tokenizer()
+    model = thinking_model(tokenizer)
+    widths = []
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    lm = CheckpointLM.from_loaded(model, tokenizer)
+    prompt = lm.apply_chat_template([{"role": "user", "content": "case z"}])
+    thought = "zyxwvutsrqponmlkjihgfedcba" * 8
+    contexts = [f"{prompt}{thought[:n]}\n</think>\n\n" for n in (50, 100, 150, 200)]
+    asked = [(context, {"until": [], "max_gen_toks": 1}) for context in contexts]
+    widths.clear()
+    assert lm.generate_until(instances("generate_until", asked)) == ["B"] * 4
+    longest = len(tokenizer(contexts[-1])["input_ids"])
+    # Two rows, the shortest beside all others, where four by themselves would be 540 tokens.
+    assert max(widths) < 1.7 * longest

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_language_models import make_model, make_tokenizer
-from tokenizers import AddedToken
+from tiny_language_models import SPECIAL, make_model
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 CLOSED, RIGHT, WRONG = "</think>", "A", "B"
 TEMPLATE = (
@@ -32,14 +33,22 @@ THOUGHT_TOKENS = {"b": 2, "e": 5, "j": 10, "p": 16, "z": 26}
 
 
 def thinking_tokenizer() -> Any:
-    tokenizer = make_tokenizer(template=TEMPLATE)
+    # Bytes alone: whatever is cut out of a text has the tokens that it had there.
+    letters = [*SPECIAL[:4], *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    backend = Tokenizer(models.BPE({letter: n for n, letter in enumerate(letters)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="</s>", chat_template=TEMPLATE
+    )
     tokenizer.add_tokens([AddedToken(word, special=False) for word in ("<think>", CLOSED)])
     return tokenizer
 
 
 def thinking_model(tokenizer: Any) -> Any:
     """Every layer adds nothing, so that what comes out is the newest token's own embedding."""
-    model = make_model(tie_word_embeddings=False, max_position_embeddings=2048)
+    # Wide enough for random embeddings to be nearly at right angles.
+    model = make_model(tie_word_embeddings=False, max_position_embeddings=2048, hidden_size=256)
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight.data.zero_()
         layer.mlp.down_proj.weight.data.zero_()

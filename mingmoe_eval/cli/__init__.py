@@ -34,6 +34,7 @@ VERBS: dict[str, Verb] = {
     "inspect": Verb("inspect", "say what a checkpoint holds, and whether its adapter is live"),
     "score": Verb("score", "score predictions made elsewhere", below=("exams", "promptcblue")),
     "rescore": Verb("answers", "all metrics of a run again from its responses, without the model"),
+    "budget": Verb("budget", "the score against the budget of thought, from one run's thoughts"),
     "report": Verb("pages", "one offline HTML page from one to eight runs"),
     "compare": Verb("compare", "two runs, doc by doc, with intervals and tests"),
     "gate": Verb("compare", "the regression gate: pass or fail a candidate against a baseline"),
