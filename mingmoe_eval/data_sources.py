@@ -99,6 +99,7 @@ def records_of(
     data_dir: str | None,
     sample: bool,
     sample_file: str | None = None,
+    file: str | None = None,
     hub: HubSet | None = None,
     header: Sequence[str] = (),
     hub_reader: HubReader = read_hub,
@@ -112,6 +113,7 @@ def records_of(
         data_dir: The user's local data, or None.
         sample: Read the bundled invented records instead.
         sample_file: The sample below `tasks/`; by default `<folder>/sample.jsonl`.
+        file: A file of its own, which has the records wherever the user's other data are.
         hub: Where the hub has the records; used only when neither of the above is asked for.
         header: Column names of the data set's CSV files that come without any.
         hub_reader: How the hub is read.
@@ -132,6 +134,8 @@ def records_of(
         if not path.is_file():
             raise MissingDataError(f"no sample is bundled for {folders[0]}: {path} is not there")
         return _read(path, "sample", header)
+    if file is not None:
+        return _read(Path(file), "data-dir", header)
     if data_dir is not None:
         return _read(_find(Path(data_dir), folders, stems, hub), "data-dir", header)
     return _from_hub(hub, folders[0], stems, hub_reader)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mingmoe_eval import scoring
 from mingmoe_eval.data_sources import Docs
 from mingmoe_eval.errors import DataError, UsageError, offence_list
-from mingmoe_eval.exams.benchmarks import benchmarks
+from mingmoe_eval.exams.facts_files import benchmarks
 from mingmoe_eval.exams.foreign_answers import ForeignAnswer, read_answers, refuse_doubles
 from mingmoe_eval.exams.loading import load
 from mingmoe_eval.exams.records import folded_stem

@@ -10,6 +10,9 @@ from mingmoe_eval.errors import DataError, offence_list
 from mingmoe_eval.json_files import JsonFault, lone_surrogate, parse, parse_lines
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
+EXAM_SUFFIXES = (*SPREADSHEETS, ".tsv", *SUFFIXES)
+"""What an exam may come as, whose columns are looked for; `exams.exam_files` reads these."""
 
 
 @dataclass(frozen=True, slots=True)

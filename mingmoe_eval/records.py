@@ -63,10 +63,11 @@ class TaskSettings:
         language: Of the questions.
         description: One line for those who choose among tasks.
         also_called: Names by which people know the benchmark, for who asks for it by one of them.
+        chance: What guessing would score, where it does not follow from options or labels.
         permute_options: Each question is asked under several option orders; a run decides on that.
     """
 
-    suite: Literal["", "choice", "number", "promptcblue"] = ""
+    suite: Literal["", "choice", "promptcblue", "number", "labels", "tuples", "text"] = ""
     version: float | str = ""
     form: Literal["", "direct", "letters", "cot"] = ""
     reading: str | None = None
@@ -79,6 +80,7 @@ class TaskSettings:
     language: str = ""
     description: str = ""
     also_called: tuple[str, ...] = ()
+    chance: float | None = None
     permute_options: str | None = None
 
     def in_run(
@@ -94,7 +96,9 @@ class TaskSettings:
 
     def to_json(self) -> JsonDict:
         """What is set, by name."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+        defaults = dataclasses.asdict(type(self)())
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

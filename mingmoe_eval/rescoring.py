@@ -142,4 +142,7 @@ def _provenance(run: Run, changes: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _read_by(run: Run, task: str) -> tuple[str, ...]:
-    return {"choice": ("reading",), "promptcblue": ("profile",)}.get(run.results[task].suite, ())
+    suite = run.results[task].suite
+    if suite in ("promptcblue", "labels", "tuples"):
+        return ("profile",)
+    return ("reading",) if suite == "choice" else ()

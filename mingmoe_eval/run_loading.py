@@ -37,6 +37,9 @@ _WORDS_OF_THE_MODEL = frozenset({"response", "answered", "reading", "failure"})
 _DOC_TYPES = {
     "choice": ("mingmoe_eval.exams.records", "Doc"),
     "number": ("mingmoe_eval.suites.number", "Doc"),
+    "labels": ("mingmoe_eval.suites.labels", "Doc"),
+    "tuples": ("mingmoe_eval.suites.tuples", "Doc"),
+    "text": ("mingmoe_eval.suites.text", "Doc"),
     "promptcblue": ("mingmoe_eval.promptcblue.catalogue", "Doc"),
 }
 """Imported when a run needs one: most verbs are about one suite."""

@@ -5,6 +5,7 @@ definition says. Tasks of lm-eval's own have the suite "" and keep lm-eval's met
 """
 
 import dataclasses
+import importlib
 import math
 import re
 from collections import Counter
@@ -66,22 +67,24 @@ class Suite(Protocol):
 
 
 def suite_named(name: str) -> Suite:
-    """The scorer of a suite: `choice` (exams), `number`, or `promptcblue`."""
-    if name == "number":
-        from mingmoe_eval.suites.number import SUITE
-
-        return SUITE
-    if name == "choice":
-        from mingmoe_eval.exams import scoring as choice
-
-        return cast(Suite, choice)
-    if name == "promptcblue":
-        from mingmoe_eval.promptcblue import scoring as promptcblue
-
-        return cast(Suite, promptcblue)
+    """The scorer of a suite; each is imported when it is needed."""
     if not name:
         raise DataError("its tasks name no suite: each keeps lm-eval's score, and no mean is made")
-    raise DataError(f"no suite named {name!r}; the suites are choice, number and promptcblue")
+    if name not in _SUITES:
+        raise DataError(f"no suite named {name!r}; the suites are {', '.join(_SUITES)}")
+    if name in ("choice", "promptcblue"):  # modules with the functions of a suite
+        return cast(Suite, importlib.import_module(_SUITES[name]))
+    return cast(Suite, importlib.import_module(_SUITES[name]).SUITE)
+
+
+_SUITES = {
+    "choice": "mingmoe_eval.exams.scoring",
+    "promptcblue": "mingmoe_eval.promptcblue.scoring",
+    "number": "mingmoe_eval.suites.number",
+    "labels": "mingmoe_eval.suites.labels",
+    "tuples": "mingmoe_eval.suites.tuples",
+    "text": "mingmoe_eval.suites.text",
+}
 
 
 def metric_of(result: TaskResult) -> Metric:
@@ -225,7 +228,7 @@ def fold_task(
         metrics=metrics,
         counts=count(samples, unusable=unusable),
         breakdowns=suite.breakdowns(usable, settings) if usable else {},
-        chance=main.chance([sample.doc for sample in samples]) if main and main.chance else None,
+        chance=_chance(main, samples, settings),
         version=str(settings.version),
         suite=settings.suite,
         notes=(*notes, *([warning] if warning else ())),
@@ -339,6 +342,13 @@ def failure_of(response: Response) -> str:
         if usage.failure:
             return usage.failure
     return "" if response.finite else "log-likelihoods are not finite"
+
+
+def _chance(main: Metric | None, samples: Sequence[Sample], settings: TaskSettings) -> float | None:
+    """What guessing would score: as the definition says, else as the docs' options or labels do."""
+    if settings.chance is not None or main is None or main.chance is None:
+        return settings.chance
+    return main.chance([sample.doc for sample in samples])
 
 
 def _question(doc: Mapping[str, Any], settings: TaskSettings) -> str | None:

@@ -12,7 +12,7 @@ import pytest
 
 from mingmoe_eval.errors import MissingDataError, UsageError
 from mingmoe_eval.exams import loading
-from mingmoe_eval.exams.benchmarks import benchmarks
+from mingmoe_eval.exams.facts_files import benchmarks
 from mingmoe_eval.exams.scoring import score_doc
 from mingmoe_eval.metrics.choice_accuracy import guessing_level
 from mingmoe_eval.records import Response, TaskSettings

@@ -1,8 +1,8 @@
 import pytest
 
 from mingmoe_eval.errors import DataError
-from mingmoe_eval.exams.benchmarks import benchmarks
 from mingmoe_eval.exams.conversion import join_key
+from mingmoe_eval.exams.facts_files import benchmarks
 from mingmoe_eval.record_files import Row
 
 BENCHMARKS = benchmarks()

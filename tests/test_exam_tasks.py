@@ -13,7 +13,7 @@ from lm_eval.tasks import TaskManager
 
 from mingmoe_eval.errors import DataError, MissingDataError, UsageError
 from mingmoe_eval.exams import loading
-from mingmoe_eval.exams.benchmarks import benchmarks
+from mingmoe_eval.exams.facts_files import benchmarks
 from mingmoe_eval.exams.records import stem_key
 from mingmoe_eval.task_catalog import load_catalog
 

@@ -27,6 +27,7 @@ LAYERS = [
         "locations",
         "record_files",
         "records",
+        "yaml_files",
     ],
     ["metrics", "molora.config", "molora.layers", "molora.router"],
     ["molora", "promptcblue", "exams", "published", "routing", "suites"],

@@ -13,7 +13,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from mingmoe_eval.errors import DataError, offence_list
-from mingmoe_eval.exams.benchmarks import Benchmark, Part, benchmarks
+from mingmoe_eval.exams.benchmarks import Benchmark, Part
+from mingmoe_eval.exams.facts_files import benchmarks
 from mingmoe_eval.exams.fields import (
     QuestionType,
     RowFault,

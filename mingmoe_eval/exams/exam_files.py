@@ -25,11 +25,8 @@ from mingmoe_eval.errors import DataError, MissingDataError, UsageError
 from mingmoe_eval.exams.benchmarks import Benchmark
 from mingmoe_eval.exams.conversion import Converted, convert
 from mingmoe_eval.exams.fields import QUESTION_TYPES
-from mingmoe_eval.record_files import SUFFIXES as RECORD_SUFFIXES
-from mingmoe_eval.record_files import Row, parse_rows
-
-SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
-SUFFIXES = (*SPREADSHEETS, ".tsv", *RECORD_SUFFIXES)
+from mingmoe_eval.record_files import EXAM_SUFFIXES as SUFFIXES
+from mingmoe_eval.record_files import SPREADSHEETS, Row, parse_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +83,16 @@ def columns_said(text: str | None) -> dict[str, str]:
     return said
 
 
-def read_exam_file(path: Path, columns: Mapping[str, str] | None = None) -> ExamFile:
+def read_exam_file(
+    path: Path, columns: Mapping[str, str] | None = None, *, keep: Sequence[str] = ()
+) -> ExamFile:
     """Read an exam.
 
     Args:
         path: A spreadsheet, CSV, TSV, JSON, JSON Lines or Parquet file.
         columns: Role (question, options, answer, type, subject, sheet, first) -> what the user says
             of it. `first` says which number as an answer means the first option.
+        keep: Further columns whose cells the rows are to have, under the columns' own names.
 
     Raises:
         MissingDataError: there is no such file.
@@ -115,6 +115,7 @@ def read_exam_file(path: Path, columns: Mapping[str, str] | None = None) -> Exam
     first = said.pop("first", None)
     layout = _layout(table, said, path)
     rows, remarks = _rows(table, layout, first, path)
+    rows = _with_columns(rows, table, keep, path)
     name = _task_name(path)
     typed = any("question_type" in row.fields for row in rows)
     benchmark = Benchmark(
@@ -374,6 +375,21 @@ def _rows(
     if not rows:
         raise DataError(f"{path} has a header and no questions")
     return rows, remarks
+
+
+def _with_columns(rows: Sequence[Row], table: _Table, keep: Sequence[str], path: Path) -> list[Row]:
+    if missing := [name for name in keep if name not in table.header]:
+        named = ", ".join(name for name in table.header if name)
+        raise DataError(f"{path} has no column {', '.join(missing)}: {named}")
+    cells = {line.number: line for line in table.lines}
+    places = {name: list(table.header).index(name) for name in keep}
+    return [
+        Row(
+            row.number,
+            {**row.fields, **{n: _text(_cell(cells[row.number], at)) for n, at in places.items()}},
+        )
+        for row in rows
+    ]
 
 
 def _fields(line: _Line, layout: _Layout, counts_from: int | None) -> tuple[dict[str, Any], bool]:

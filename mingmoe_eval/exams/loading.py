@@ -9,14 +9,18 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from mingmoe_eval.data_sources import Docs, Source, UnusableRow, records_of
 from mingmoe_eval.errors import DataError, MissingDataError, UsageError
 from mingmoe_eval.exams import scoring
-from mingmoe_eval.exams.benchmarks import Benchmark, Part, benchmark_named
+from mingmoe_eval.exams.benchmarks import Benchmark, Part
 from mingmoe_eval.exams.conversion import convert, join_key, rows_of_exam
-from mingmoe_eval.exams.exam_files import ExamFile
+from mingmoe_eval.exams.exam_files import ExamFile, read_exam_file
+from mingmoe_eval.exams.facts_files import benchmark_named
 from mingmoe_eval.exams.option_orders import OptionOrders, can_be_reordered, with_orders
 from mingmoe_eval.exams.records import docs_of, stem_key
 from mingmoe_eval.record_files import Row
@@ -36,17 +40,26 @@ class Place:
 
 def load(
     *,
-    benchmark: str,
+    benchmark: str | Benchmark,
     data_dir: str | None = None,
     sample: bool = False,
     split: str | None = None,
     partial: bool = False,
     permute_options: str | None = None,
     limit: int | None = None,
+    include_path: Sequence[str] = (),
     **_: Any,
 ) -> dict[str, Docs]:
-    """The docs under test as "test", whatever their split is called; worked examples as "dev"."""
-    chosen = benchmark_named(benchmark)
+    """The docs under test as "test", whatever their split is called; worked examples as "dev".
+
+    `include_path` names the folders, beside that of the bundled tasks, whose `_data.yaml` may have
+    the benchmark.
+    """
+    chosen = (
+        benchmark_named(benchmark, [Path(folder) for folder in include_path])
+        if isinstance(benchmark, str)
+        else benchmark
+    )
     if sample and split is not None:
         raise UsageError(f"--sample and --split {split}: the invented sample has no splits")
     place = Place(data_dir, sample)
@@ -56,12 +69,12 @@ def load(
         if chosen.subject is None or partial:
             raise
         raise MissingDataError(
-            f"{benchmark}: {error}; or --partial, to run only the subjects that are there"
+            f"{chosen.name}: {error}; or --partial, to run only the subjects that are there"
         ) from error
     if permute_options is not None:
         tested = _in_several_orders(tested, OptionOrders.named(permute_options), limit)
     for note in tested.notes:
-        logger.info("%s: %s", benchmark, note)
+        logger.info("%s: %s", chosen.name, note)
     return {"test": tested, "dev": _worked_examples(chosen, place, tested)}
 
 
@@ -79,9 +92,7 @@ def load_exam_file(
     idle = {"--data-dir": data_dir, "--sample": sample, "--split": split}
     if given := [option for option, value in idle.items() if value]:
         raise UsageError(f"{exam.path} is all of its exam: leave {', '.join(given)} out")
-    source = Source(
-        kind="data-dir", path=str(exam.path), fingerprint=exam.fingerprint, rows=exam.rows
-    )
+    source = _source_of(exam)
     unusable = [UnusableRow(number, reason) for number, reason in exam.converted.unusable]
     docs = Docs(docs_of(exam.converted.questions), source=source, unusable=unusable)
     tested = Docs(docs, source=source, unusable=unusable, notes=_notes(docs))
@@ -91,14 +102,36 @@ def load_exam_file(
 
 
 def _tested_docs(chosen: Benchmark, part: Part, place: Place) -> Docs:
-    source = _source(chosen, part, place)
-    docs = _docs(chosen, source)
+    docs, source = _docs_and_source(chosen, part, place)
     return Docs(
         docs,
         source=source,
         unusable=docs.unusable,
         notes=_notes(docs),
         marks=_marks(chosen, part, source, docs),
+    )
+
+
+def _docs_and_source(chosen: Benchmark, part: Part, place: Place) -> tuple[Docs, Source]:
+    if part.file is None or place.sample or chosen.suite != "choice":
+        source = _source(chosen, part, place)
+        return _docs(chosen, source), source
+    # Read as an exam that the command names: whatever its columns are called.
+    tags = list(chosen.tag_fields.values())
+    exam = read_exam_file(Path(part.file), chosen.fields, keep=tags)
+    source = _source_of(exam)
+    told = msgspec.structs.replace(
+        exam.benchmark,
+        name=chosen.name,
+        tags=chosen.tags,
+        tag_fields={**exam.benchmark.tag_fields, **chosen.tag_fields},
+    )
+    return _docs(told, source), source
+
+
+def _source_of(exam: ExamFile) -> Source:
+    return Source(
+        kind="data-dir", path=str(exam.path), fingerprint=exam.fingerprint, rows=exam.rows
     )
 
 
@@ -177,6 +210,7 @@ def _read(chosen: Benchmark, files: Sequence[str], part: Part, place: Place) -> 
         data_dir=place.data_dir,
         sample=place.sample,
         sample_file=part.sample,
+        file=part.file,
         hub=part.hub,
         header=chosen.header,
     )
@@ -233,19 +267,17 @@ def _worked_examples(chosen: Benchmark, place: Place, tested: Docs) -> Docs:
     if shots is None or not _has_place(shots, place):
         return Docs()
     try:
-        examples = _docs(chosen, _source(chosen, shots, place))
+        examples, source = _docs_and_source(chosen, shots, place)
     except MissingDataError:
         return Docs()
     under_test = {stem_key(doc) for doc in tested}
-    return Docs(
-        [doc for doc in examples if stem_key(doc) not in under_test], source=examples.source
-    )
+    return Docs([doc for doc in examples if stem_key(doc) not in under_test], source=source)
 
 
 def _has_place(part: Part, place: Place) -> bool:
     if place.sample:
         return part.sample is not None
-    return place.data_dir is not None or part.hub is not None
+    return place.data_dir is not None or part.hub is not None or part.file is not None
 
 
 def process_letter(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
