@@ -148,6 +148,7 @@ def _docs_of_file(wanted: Elsewhere, answers: Sequence[ForeignAnswer]) -> Docs:
             "context": "",
             "tags": {},
             "cluster": None,
+            **({"question_id": answer.id} if answer.id else {}),
         }
         for answer in answers
     ]
@@ -165,11 +166,14 @@ def _docs_of_file(wanted: Elsewhere, answers: Sequence[ForeignAnswer]) -> Docs:
 def _pair(
     docs: Docs, answers: Sequence[ForeignAnswer], wanted: Elsewhere
 ) -> list[tuple[dict[str, Any], ForeignAnswer]]:
-    """Each question with its answer: by the question's text where the file has it, else by order.
+    """Each question with its answer.
 
-    By order only where there are as many answers as questions, none of which was left out.
+    By the question's own id where both sides have one, else by its text where the file has it, else
+    by order: only where there are as many answers as questions, none of which was left out.
     """
-    if all(answer.question for answer in answers):
+    if (pairs := _pair_by_id(docs, answers)) is not None:
+        pass
+    elif all(answer.question for answer in answers):
         pairs = _pair_by_text(docs, answers, wanted)
     elif len(docs) == len(answers) and not docs.unusable:
         pairs = list(zip(docs, answers, strict=True))
@@ -189,6 +193,17 @@ def _pair(
             offence_list(f"{wanted.answers} has other keys than {wanted.task}", contradicted)
         )
     return pairs
+
+
+def _pair_by_id(
+    docs: Docs, answers: Sequence[ForeignAnswer]
+) -> list[tuple[dict[str, Any], ForeignAnswer]] | None:
+    """By what the exam itself calls a question, where both sides say it of every question."""
+    by_id = {answer.id: answer for answer in answers}
+    names = [doc.get("question_id") for doc in docs]
+    if None in by_id or set(names) != set(by_id) or len(set(names)) < len(names):
+        return None
+    return [(doc, by_id[name]) for doc, name in zip(docs, names, strict=True)]
 
 
 def _pair_by_text(

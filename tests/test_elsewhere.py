@@ -177,3 +177,63 @@ def test_real_answers_of_real_models_have_as_many_right_as_their_sources_state()
     assert compared.paired.difference == pytest.approx(29 / 400)
     assert [f.task for f in judge(thinking, without).failures] == ["jmle2026"]
     assert judge(without, thinking).failures == ()
+
+
+POINTS = {"qwen3-32b": 451, "qwen3-32b-no-thinking": 416, "gpt-oss-20b-low": 383} | {
+    "gpt-oss-20b-medium": 428
+}
+EXAMS = REAL.parent / "exams"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/answers, real answers, is not here")
+def test_real_jmle_answers_go_through_every_verb_with_the_points_of_their_source(
+    tmp_path, monkeypatch, capsys
+):
+    """Read here from the replies, which gives the counts that their author's own reading gave."""
+    monkeypatch.chdir(tmp_path)
+    for name, points in POINTS.items():
+        arguments = ["--task", "jmle2026_cot", "--answers", str(REAL / f"jmle2026.{name}.jsonl")]
+        arguments += ["--data-dir", str(EXAMS), "--name", name, "--pass-rule", "jmle2026"]
+        assert main(["score", "exams", *arguments]) == 0
+        told = capsys.readouterr()
+        assert f"{STATED[f'jmle2026.{name}']} of 400 right, by their reply" in told.err
+        assert f"{points} of 500 points" in " ".join(told.out.split())
+    folders = [f"reports/{name}" for name in POINTS]
+    assert main(["compare", *folders[:2]]) == 0
+    assert main(["gate", folders[0], "--baseline", folders[1]]) == 0
+    assert main(["gate", folders[1], "--baseline", folders[0]]) == 1
+    capsys.readouterr()
+    assert main(["table", *folders, "--pass-rule", "jmle2026"]) == 0
+    table = capsys.readouterr().out
+    # 158 of 200 on B and E: 160 are needed, whatever the other blocks bring
+    verdicts = {"383 of 500": "fails", "416 of 500": "passes", "428 of 500": "passes"}
+    for earned, verdict in verdicts.items():
+        [note] = [line for line in table.splitlines() if earned in line]
+        assert f": {verdict}; probability of passing" in note
+        assert "which they are is not published" in note
+    assert "158 of 200 (160 needed)" in table
+    assert main(["report", *folders, "--pass-rule", "jmle2026", "-o", "page.html"]) == 0
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "451 / 500" in page
+    assert "Would it pass?" in page
+    assert main(["table", "reports/qwen3-32b", "--pass-rule", "nowhere.yaml"]) == 2
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/answers, real answers, is not here")
+def test_real_medqa_answers_go_through_every_verb(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = [name.removeprefix("medqa_test.") for name in STATED if name.startswith("medqa_test.")]
+    for name in names:
+        file = str(REAL / f"medqa_test.{name}.jsonl")
+        assert main(["score", "exams", "--task", "usmle", "--answers", file, "--name", name]) == 0
+        right = STATED[f"medqa_test.{name}"]
+        assert f"{right:,} of 1,273 right, by their letters" in capsys.readouterr().err
+    assert main(["compare", "reports/gpt-4o", "reports/o3-mini"]) == 0
+    assert main(["gate", "reports/o3-mini", "--baseline", "reports/gpt-4o"]) == 0
+    assert main(["gate", "reports/gpt-4o", "--baseline", "reports/o3-mini"]) == 1
+    capsys.readouterr()
+    assert main(["table", *(f"reports/{name}" for name in names)]) == 0
+    table = capsys.readouterr().out
+    for name in names:
+        [row] = [line for line in table.splitlines() if line.startswith(f"| {name}")]
+        assert f"{100 * STATED[f'medqa_test.{name}'] / 1273:.1f}" in row

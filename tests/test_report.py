@@ -1,9 +1,11 @@
+import base64
 import dataclasses
 import html.parser
 import json
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -311,3 +313,70 @@ def test_each_task_has_a_small_chart_of_its_experts(tmp_path):
     page = visible(page_of(tmp_path, run_named("a", routing=ROUTING)))
     assert 'aria-label="cmexam, expert 0: 0.500 [0.250, 0.750]"' in page
     assert 'aria-label="usmle, expert 3: 0.125 [0.000, 0.250]"' in page
+
+
+def everything_in(page):
+    """The page with its compressed data unpacked."""
+    packed = re.findall(r'<script[^>]*id="(?:chunk-\d+|index)"[^>]*>([^<]+)</script>', page)
+    unpacked = [zlib.decompress(base64.b64decode(data)).decode("utf-8") for data in packed]
+    assert unpacked
+    return "\n".join([page, *unpacked])
+
+
+def secret_runs():
+    """Two runs on an exam of which no text may be seen, and which has an unusable row."""
+    said = "rows left out as unusable: 1 (line 5: the options begin with '机密选项', not a letter)"
+    for seed, name in ((1, "a"), (2, "b")):
+        run = run_named(name, seed, tasks=("ward",))
+        results = {t: dataclasses.replace(r, notes=(said,)) for t, r in run.results.items()}
+        facts = {"ward": {"unusable": ["line 5: the options begin with '机密选项', not a letter"]}}
+        provenance = {**run.provenance, "tasks": facts}
+        yield dataclasses.replace(run, results=results, provenance=provenance)
+
+
+def texts_of(run):
+    """Every text of the exam and of the replies that a reader could recognise it by."""
+    for sample in run.samples["ward"]:
+        yield from (sample.doc["question"], sample.prompt, *sample.doc["options"].values())
+        if len(sample.response) > 1:
+            yield sample.response
+
+
+@pytest.mark.parametrize("options", [{"hashed": True}, {"with_docs": False}])
+def test_a_page_on_a_secret_exam_holds_no_text_of_it(tmp_path, options):
+    runs = list(secret_runs())
+    whole = everything_in(page_of(tmp_path, *runs))
+    shared = everything_in(page_of(tmp_path, *runs, **options))
+    # The legend of the page may use a character that is an option's whole text.
+    texts = {text for run in runs for text in texts_of(run) if len(text) > 1} | {"机密选项"}
+    assert all(
+        text in whole or json.dumps(text, ensure_ascii=False)[1:-1] in whole for text in texts
+    )
+    for text in texts:
+        assert text not in shared
+        assert json.dumps(text, ensure_ascii=False)[1:-1] not in shared
+
+
+def test_hashes_stand_for_the_questions_of_a_secret_exam_and_rows_and_flips_stay(tmp_path):
+    runs = list(secret_runs())
+    page = page_of(tmp_path, *runs, hashed=True)
+    [packed] = re.findall(r'<script[^>]*id="index"[^>]*>([^<]+)</script>', page)
+    rows = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert len(rows) == 30
+    assert {row[2] for row in rows} == {f"#{s.doc_id}" for s in runs[0].samples["ward"]}
+    by_doc = {row[1]: row for row in rows}
+    for one, other in zip(*(run.samples["ward"] for run in runs), strict=True):
+        row = by_doc[one.doc_id]
+        assert row[3] == ""
+        assert row[5] == ["", ""]
+        outcomes = [s.score if s.status == "scored" else s.status for s in (one, other)]
+        assert row[4] == outcomes
+        assert bool(row[6] & 1) == ((one.score == 1) != (other.score == 1))
+    assert "each is shown by its hash" in visible(page)
+    again = page_of(tmp_path, runs[1], hashed=True)
+    assert all(f"#{s.doc_id}" in everything_in(again) for s in runs[0].samples["ward"])
+
+
+def test_hashes_and_docs_exclude_each_other(tmp_path):
+    with pytest.raises(UsageError, match="--with-docs asks for them"):
+        page_of(tmp_path, run_named("a"), hashed=True, with_docs=True)

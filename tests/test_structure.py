@@ -37,6 +37,7 @@ LAYERS = [
         "cost",
         "engine",
         "harness",
+        "pass_rules",
         "provenance",
         "run_loading",
         "run_store",

@@ -36,6 +36,14 @@ def report(
             "those of data sets for registered users.",
         ),
     ] = None,
+    hashed: Annotated[
+        bool,
+        typer.Option(
+            "--hashed-docs",
+            help="To share results on a secret exam: a hash in place of each question, and no text "
+            "of questions, options, keys or replies.",
+        ),
+    ] = False,
     language: Annotated[
         Language, typer.Option(help="The language that the page opens in; it holds both.")
     ] = Language.en,
@@ -46,6 +54,10 @@ def report(
         list[str] | None,
         typer.Option(help="A kind of difference between runs that does not forbid comparing them."),
     ] = None,
+    pass_rule: Annotated[
+        list[str] | None,
+        typer.Option(help="Would it pass? A rule's name (jmle2026) or file: docs/pass_rules.md."),
+    ] = None,
 ) -> None:
     """One self-contained page about one to eight runs; it opens with the network off.
 
@@ -53,6 +65,7 @@ def report(
     """
     from mingmoe_eval.cli.exits import say
     from mingmoe_eval.comparison import kinds_named
+    from mingmoe_eval.pass_rules import rule_named
     from mingmoe_eval.report import render_report
     from mingmoe_eval.run_store import load_overlap, load_run
 
@@ -62,6 +75,8 @@ def report(
         path,
         baseline=baseline - 1,
         with_docs=docs,
+        hashed=hashed,
+        pass_rules=list(map(rule_named, pass_rule or ())),
         language=language.value,
         figures=figures,
         allow=kinds_named(allow or ()),
@@ -122,6 +137,10 @@ def table(
         bool,
         typer.Option("--allow-marked", help="Let in runs on samples or on parts of the data."),
     ] = False,
+    pass_rule: Annotated[
+        list[str] | None,
+        typer.Option(help="Would it pass? A rule's name (jmle2026) or file: docs/pass_rules.md."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file instead of stdout.")
     ] = None,
@@ -135,6 +154,7 @@ def table(
     from mingmoe_eval.cli.console import write_page
     from mingmoe_eval.comparison import kinds_named
     from mingmoe_eval.paper_table import TableSpec, as_text, make_table
+    from mingmoe_eval.pass_rules import rule_named
     from mingmoe_eval.run_store import load_run
 
     spec = TableSpec(
@@ -146,6 +166,7 @@ def table(
         baseline=baseline - 1 if baseline else None,
         allow=kinds_named(allow or ()),
         allow_marked=allow_marked,
+        pass_rules=tuple(map(rule_named, pass_rule or ())),
     )
     text = as_text(make_table([load_run(run) for run in runs], spec), format_.value)
     if output is None:

@@ -97,6 +97,10 @@ def exams(
     partial: Annotated[
         bool, typer.Option("--partial", help="Leave questions without an answer out; marked.")
     ] = False,
+    pass_rule: Annotated[
+        list[str] | None,
+        typer.Option(help="Would it pass? A rule's name (jmle2026) or file: docs/pass_rules.md."),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("reports"),
     json_to: Annotated[
         str | None, typer.Option("--json", help="Write run.json's content to a file, or - .")
@@ -109,6 +113,7 @@ def exams(
     from mingmoe_eval.cli.console import print_results
     from mingmoe_eval.elsewhere import Elsewhere, score_elsewhere
     from mingmoe_eval.exams.exam_files import columns_said
+    from mingmoe_eval.pass_rules import rule_named, verdicts_of
     from mingmoe_eval.run_store import folder_named, save_run, summary
 
     wanted = Elsewhere(
@@ -122,12 +127,18 @@ def exams(
         by=by,
         columns=columns_said(columns),
     )
+    rules = list(map(rule_named, pass_rule or ()))
     run, notes = score_elsewhere(wanted)
+    passing = [
+        str(one) for rule in rules for [found] in [verdicts_of([run], rule)] for one in found
+    ]
     folder = save_run(run, folder_named(output, run.name))
     if json_to is not None:
         write_json(summary(run), json_to)
     if json_to != "-":
         print_results(run)
+        for line in passing:
+            print_line(line)
     for note in notes:
         say(f"note: {note}")
     say(f"{folder}: saved")

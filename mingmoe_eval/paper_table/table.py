@@ -20,6 +20,7 @@ from mingmoe_eval.paper_table.layouts import (
     run_cells,
     tested,
 )
+from mingmoe_eval.pass_rules import PassRule, verdicts_of
 from mingmoe_eval.published import PublishedRow, published_rows
 from mingmoe_eval.records import Better, Run
 
@@ -42,6 +43,7 @@ class TableSpec:
         baseline: The run that the others are tested against, by its place; None: no tests.
         allow: Kinds of difference between runs that the tests may pass over.
         allow_marked: Whether runs on samples or parts of the data may stand in the table.
+        pass_rules: Rules of exams; the verdict on a run stands in a note to its row.
     """
 
     layout: str = "generic"
@@ -52,6 +54,7 @@ class TableSpec:
     baseline: int | None = 0
     allow: frozenset[str] = frozenset()
     allow_marked: bool = False
+    pass_rules: tuple[PassRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +109,12 @@ def make_table(runs: Sequence[Run], spec: TableSpec) -> PaperTable:
             f"{', '.join(missing)}: nothing of it belongs to a column of layout {layout.name}; "
             "leave it out or choose another --layout"
         )
+    passed = _passed(runs, spec)
     footnotes = _Footnotes()
     directions = [_direction(cells) for cells in zip(*own, *foreign, strict=True)]
     ranks = _ranks([*own, *foreign], directions)
     rows = [
-        _row(run.name, cells, ranks[n], False, _run_notes(run, tests[n]), footnotes)
+        _row(run.name, cells, ranks[n], False, [*_run_notes(run, tests[n]), *passed[n]], footnotes)
         for n, (run, cells) in enumerate(zip(runs, own, strict=True))
     ]
     rows += [
@@ -184,6 +188,12 @@ def _tests(runs: Sequence[Run], spec: TableSpec) -> list[Tested]:
     return [
         Tested() if run is baseline else tested(baseline, run, allow=spec.allow) for run in runs
     ]
+
+
+def _passed(runs: Sequence[Run], spec: TableSpec) -> list[list[str]]:
+    """By run, what the rules of exams make of it."""
+    by_rule = [verdicts_of(runs, rule) for rule in spec.pass_rules]
+    return [[str(one) for found in by_rule for one in found[n]] for n in range(len(runs))]
 
 
 def _has_column(row: PublishedRow, layout: Layout) -> bool:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from mingmoe_eval import __version__
 from mingmoe_eval.errors import RunStoreError, UsageError
+from mingmoe_eval.pass_rules import PassRule
 from mingmoe_eval.records import JsonDict, Run
 from mingmoe_eval.report import drawings, view
 from mingmoe_eval.report.embedding import (
@@ -41,10 +42,12 @@ def render_report(
     *,
     baseline: int = 0,
     with_docs: bool | None = None,
+    hashed: bool = False,
     language: Language = "en",
     figures: str | Path | None = None,
     allow: frozenset[str] = frozenset(),
     overlaps: Sequence[JsonDict | None] | None = None,
+    pass_rules: Sequence[PassRule] = (),
     told: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write one self-contained page about one to eight runs.
@@ -55,11 +58,13 @@ def render_report(
         baseline: Which run the others are compared with.
         with_docs: False leaves out prompts, gold texts and responses; None leaves them out only
             for data sets that are for registered users.
+        hashed: For secret exams: as with `with_docs=False`, and a hash stands for each question.
         language: The language the page opens in; it holds both.
         figures: A folder for the charts as PDF and SVG; needs the extra `report`.
         allow: Kinds of difference between runs (`comparison.KINDS`) that do not forbid comparing
             them; the page names those that it passed over.
         overlaps: Of each run what `run_store.load_overlap` gives; None: nobody has looked.
+        pass_rules: Rules of exams, whose verdicts the page shows.
         told: Told of what the page had to be made without.
 
     Returns:
@@ -71,6 +76,8 @@ def render_report(
         DrawingError: figures were asked for and cannot be drawn.
     """
     _check(runs, baseline)
+    if hashed and with_docs:
+        raise UsageError("--hashed-docs leaves the docs out: --with-docs asks for them")
     if figures is not None:
         require_drawing()
     shown = view.columns(runs, baseline)
@@ -87,9 +94,14 @@ def render_report(
         told(f"{path} is without its charts: {drawn.failure}")
     seen = seen_docs(runs, shown, overlaps or [None] * len(runs))
     budget = PAGE_BYTES - _beside_samples(drawn.charts, routing)
-    samples = _samples(runs, baseline, with_docs, budget, places_by_run(seen, len(runs)))
+    tasks = {task for run in runs for task in run.samples}
+    registered = view.registered_tasks(runs) & tasks
+    hidden = tasks if hashed else {True: set(), False: tasks, None: registered}[with_docs]
+    samples = _samples(
+        runs, baseline, hidden, budget, places_by_run(seen, len(runs)), hashed=hashed
+    )
     context = {
-        **_tables(runs, shown, compared),
+        **_tables([view.without_texts(run, hidden) for run in runs], shown, compared),
         **_embedded(shown, samples.pack, baseline),
         "language": language,
         "baseline": baseline,
@@ -97,9 +109,11 @@ def render_report(
         "without_charts": drawn.failure,
         "routing": routing,
         "seen_docs": seen,
+        "verdicts": view.verdicts(runs, shown, pass_rules),
         "pack": samples.pack,
         "open_docs": samples.open_docs,
         "withheld": samples.withheld,
+        "hashed": hashed,
     }
     words = read_words()
     html = (
@@ -141,16 +155,15 @@ def _beside_samples(drawn: Mapping[str, Markup], routing: Sequence[drawings.OfRu
 def _samples(
     runs: Sequence[Run],
     baseline: int,
-    with_docs: bool | None,
+    withheld: set[str],
     budget: int,
     seen: Sequence[DocPlaces],
+    *,
+    hashed: bool,
 ) -> _Samples:
-    tasks = {task for run in runs for task in run.samples}
-    registered = view.registered_tasks(runs) & tasks
-    withheld = {True: set(), False: tasks, None: registered}[with_docs]
     # Flipped docs first: they are what a reader of a comparison looks for.
     docs = sorted(pair_docs(runs, baseline, seen), key=lambda doc: not doc.flags & FLIPPED)
-    pack = pack_samples(docs, withheld_tasks=withheld, budget=budget)
+    pack = pack_samples(docs, withheld_tasks=withheld, budget=budget, hashed=hashed)
     return _Samples(pack, sum(doc.task not in withheld for doc in docs), sorted(withheld))
 
 

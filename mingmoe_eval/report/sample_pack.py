@@ -88,6 +88,7 @@ def pack_samples(
     *,
     withheld_tasks: Collection[str],
     budget: int,
+    hashed: bool = False,
 ) -> SamplePack:
     """Pack docs into at most about `budget` bytes.
 
@@ -96,8 +97,12 @@ def pack_samples(
         withheld_tasks: Tasks whose prompts, gold texts and responses must stay out. Responses too:
             a right answer to an extraction task is the gold text.
         budget: The largest size of index and chunks together, in bytes of the page.
+        hashed: The fingerprint of a withheld question stands in its place.
     """
     rows = [_index_row(doc, hide=doc.task in withheld_tasks) for doc in docs]
+    for row, doc in zip(rows, docs, strict=True):
+        if hashed and doc.task in withheld_tasks:
+            row[2] = f"#{doc.doc_id}"
     left = budget - len(packed(json_bytes(rows)))
     open_docs = [n for n, doc in enumerate(docs) if doc.task not in withheld_tasks]
     notable = [n for n in open_docs if docs[n].flags]

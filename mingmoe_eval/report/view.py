@@ -1,7 +1,8 @@
 """Runs as the page shows them: small frozen rows that a template or a chart walks through."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from mingmoe_eval.errors import IncomparableRunsError
 from mingmoe_eval.exams.robustness import METRICS as ORDER_METRICS
 from mingmoe_eval.metrics.showing import best_first, common_direction
 from mingmoe_eval.metrics.significance import significance_marks
+from mingmoe_eval.pass_rules import PassRule, Verdict, verdicts_of
 from mingmoe_eval.records import Better, MetricValue, Run, TaskResult, Unit
 from mingmoe_eval.scoring import metric_of
 
@@ -231,6 +233,18 @@ def changes(compared: Sequence[Compared]) -> dict[tuple[str, int], Change]:
     return found
 
 
+def verdicts(
+    runs: Sequence[Run], shown: Sequence[Column], rules: Sequence[PassRule]
+) -> list[tuple[Column, Verdict]]:
+    """What rules of exams make of the runs, rule by rule."""
+    return [
+        (column, verdict)
+        for rule in rules
+        for column, found in zip(shown, verdicts_of(runs, rule), strict=True)
+        for verdict in found
+    ]
+
+
 def effort(runs: Sequence[Run], shown: Sequence[Column]) -> list[Effort]:
     """What each run cost."""
     return [_effort(run, column) for run, column in zip(runs, shown, strict=True)]
@@ -263,6 +277,28 @@ def task_counts(runs: Sequence[Run], shown: Sequence[Column]) -> list[tuple[Colu
         )
         or result.notes
     ]
+
+
+def without_texts(run: Run, tasks: Collection[str]) -> Run:
+    """The run as tables may tell of it where the docs of some tasks are withheld.
+
+    Why a row cannot be used is told with a piece of it: only how many there are stays.
+    """
+    if not tasks:
+        return run
+    facts = dict(run.provenance.get("tasks") or {})
+    for task in tasks & facts.keys():
+        unusable = facts[task].get("unusable") or ()
+        facts[task] = {**facts[task], "unusable": [f"{len(unusable)} rows"] if unusable else []}
+    results = {
+        task: replace(
+            result, notes=tuple(re.sub(r" \(line .*", "", n, flags=re.S) for n in result.notes)
+        )
+        if task in tasks
+        else result
+        for task, result in run.results.items()
+    }
+    return replace(run, provenance={**run.provenance, "tasks": facts}, results=results)
 
 
 def registered_tasks(runs: Sequence[Run]) -> set[str]:
