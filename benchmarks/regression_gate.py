@@ -16,12 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mingmoe_eval.comparison import Comparison, TaskComparison, decide
+from mingmoe_eval.comparison import Comparison, Judgement, TaskComparison, decide
 from mingmoe_eval.metrics.metric import tabulate_sides
 from mingmoe_eval.metrics.paired import bonett_price, count_difference, right_wrong_difference
 from mingmoe_eval.metrics.pooling import Stratum
 from mingmoe_eval.metrics.resampling import paired_counts
+from mingmoe_eval.metrics.significance import holm_adjusted
 from mingmoe_eval.metrics.tuple_f1 import MICRO_F1
+from mingmoe_eval.metrics.uncertainty import normal_quantile
 from mingmoe_eval.records import Counts, MetricValue, Run, RunSpec, Sample, TaskResult
 from mingmoe_eval.regression_gate import Tolerances, judge
 from mingmoe_eval.regression_gate.judgement import SIGNALS_SHARE
@@ -61,6 +63,9 @@ def main() -> None:
         f"0.05 has a standard error of {(0.05 * 0.95 / options.trials) ** 0.5:.4f}.",
         false_alarms(rng, options.trials),
         power(rng, options.trials),
+        everywhere(rng, options.trials // 2),
+        stems(rng, options.trials // 2),
+        strictly(rng, options.trials // 4),
         verdicts_at_no_difference(rng, options.trials),
         coverage(rng, options.trials),
         whole_runs(rng),
@@ -114,6 +119,68 @@ def power(rng: np.random.Generator, trials: int) -> str:
     text += "margin of two points a drop may rightly pass as equivalent; the fixed-tolerance gate "
     text += "must be read beside its false alarms above."
     return section("Power", text, headings, rows)
+
+
+def everywhere(rng: np.random.Generator, trials: int) -> str:
+    """Losses in all of 16 tasks, beside Holm's procedure alone and with a pooled test apart."""
+    rows = []
+    shapes = [
+        *((f"all 16, {points} points", [points / 100] * 16) for points in (0, 1, 2, 3)),
+        *((f"half of 16, {points} points", [points / 100] * 8 + [0.0] * 8) for points in (2, 4)),
+        *((f"1 of 16, {points} points", [points / 100] + [0.0] * 15) for points in (5, 7, 9)),
+    ]
+    for name, drops in shapes:
+        drawn = [draw_tasks(rng, [480] * 16, drops, 0.20) for _ in range(trials)]
+        judged = [comparison(flips) for flips in drawn]
+        found = [np.mean([rule(one) for one in judged]) for rule in (fails, holm_alone, apart)]
+        rows.append((name, *(f"{share:.4f}" for share in found)))
+    text = (
+        "16 tasks of 480 docs, a fifth of which flip. Holm: the gate without a pooled test. "
+        "Apart: Holm's procedure at 0.04 and one test of the mean of all tasks at 0.01, neither "
+        f"handing anything on. {trials} trials."
+    )
+    return section("A loss that is everywhere", text, ("true drop", "gate", "Holm", "apart"), rows)
+
+
+def stems(rng: np.random.Generator, trials: int) -> str:
+    """No difference, and questions that go the same way together."""
+    rows = []
+    for tasks, forms in ((2, 2), (4, 2), (16, 2), (16, 4), (16, 16)):
+        for agreement in (0.5, 0.9):
+            drawn = [shared_questions(rng, tasks, forms, agreement) for _ in range(trials)]
+            known = np.mean([fails(one) for one in drawn])
+            unknown = np.mean([fails(strangers(one)) for one in drawn])
+            rows.append((tasks, forms, agreement, f"{known:.4f}", f"{unknown:.4f}"))
+    text = (
+        "No true difference; each question stands in several tasks (forms of one exam), and what "
+        "happens to it in one happens in each other with the given chance. Unknown: what the gate "
+        f"would do if it took them for different questions. 400 docs a task, {trials} trials."
+    )
+    headings = ("tasks", "forms of a question", "agreement", "gate", "unknown")
+    clustered = (
+        "\n\nClusters of four questions about one case within each of 4 tasks of 200 docs, which "
+        f"flip together with a chance of 0.5 ({trials // 8} trials, whole runs): the gate fails in "
+        f"{np.mean([case_trial(rng) for _ in range(trials // 8)]):.4f}."
+    )
+    return section("Questions that hang together", text, headings, rows) + clustered
+
+
+def strictly(rng: np.random.Generator, trials: int) -> str:
+    rows = []
+    for tasks, docs, discordance in ((1, 480, 0.2), (6, 480, 0.2), (16, 480, 0.2), (30, 480, 0.2),
+                                     (16, 480, 0.1), (16, 1000, 0.2)):  # fmt: skip
+        for drop in (0.0, MARGIN):
+            drawn = [draw_tasks(rng, [docs] * tasks, [drop] * tasks, discordance)
+                     for _ in range(trials)]  # fmt: skip
+            judged = [decide(comparison(f), margin=MARGIN, alpha=ALPHA) for f in drawn]
+            passed = np.mean([j.together.not_worse and not regressed(j) for j in judged])
+            each = np.mean([all(t.outcome == "equivalent" for t in j.tasks) for j in judged])
+            shown = f"{100 * drop:g}"
+            rows.append((tasks, docs, discordance, shown, f"{passed:.3f}", f"{each:.3f}"))
+    text = "How often `--strict` passes; beside it, how often every single task is equivalent. "
+    text += f"Of a drop of the whole margin in every task at most alpha may pass. {trials} trials."
+    headings = ("tasks", "docs", "discordance", "true drop", "strict passes", "each equivalent")
+    return section("Strict", text, headings, rows)
 
 
 def verdicts_at_no_difference(rng: np.random.Generator, trials: int) -> str:
@@ -221,8 +288,97 @@ def draw(rng: np.random.Generator, docs: int, drop: float, discordance: float) -
 
 
 def scores_fail(flips: Sequence[Flips]) -> bool:
-    judgement = decide(comparison(flips), margin=MARGIN, alpha=ALPHA)
+    return fails(comparison(flips))
+
+
+def fails(one: Comparison) -> bool:
+    return regressed(decide(one, margin=MARGIN, alpha=ALPHA))
+
+
+def regressed(judgement: Judgement) -> bool:
     return any(one.outcome == "regressed" for one in (*judgement.tasks, judgement.together))
+
+
+def holm_alone(one: Comparison) -> bool:
+    adjusted = holm_adjusted([task.p_worse for task in one.tasks.values()])
+    return any(
+        p < ALPHA and task.paired.interval[0] <= -MARGIN
+        for p, task in zip(adjusted, one.tasks.values(), strict=True)
+    )
+
+
+def apart(one: Comparison) -> bool:
+    """Holm's procedure at 0.04, and a normal test of the plain mean of all tasks at 0.01."""
+    errors = [task.paired.standard_error for task in one.tasks.values()]
+    mean = np.mean([task.paired.difference for task in one.tasks.values()])
+    level = np.linalg.norm(errors) / len(errors)
+    adjusted = holm_adjusted([task.p_worse for task in one.tasks.values()])
+    return bool(mean / level < normal_quantile(0.01)) or min(adjusted) < 0.04
+
+
+def shared_questions(
+    rng: np.random.Generator, tasks: int, forms: int, agreement: float, docs: int = 400
+) -> Comparison:
+    """No true difference; tasks in groups of `forms`, which hold the same questions."""
+    flips, moved = {}, {}
+    for number in range(tasks):
+        if number % forms == 0:
+            common = rng.choice([-1, 0, 1], docs, p=[0.1, 0.8, 0.1])
+        own = rng.choice([-1, 0, 1], docs, p=[0.1, 0.8, 0.1])
+        change = np.where(rng.random(docs) < agreement, common, own)
+        name = f"task{number}"
+        flips[name] = replace(
+            _comparison(docs, int((change < 0).sum()), int((change > 0).sum())), task=name
+        )
+        moved[name] = Stratum(
+            paired=flips[name].paired,
+            docs=docs,
+            moves=change / docs,
+            questions=np.arange(docs) + docs * (number // forms),
+        )
+    return Comparison(
+        baseline="baseline",
+        candidate="candidate",
+        alpha=2 * ALPHA,
+        tasks=flips,
+        groups={},
+        strata=moved,
+    )
+
+
+def strangers(one: Comparison) -> Comparison:
+    """The same as if no two tasks shared a question."""
+    docs = len(next(iter(one.strata.values())).moves)
+    strata = {
+        name: replace(stratum, questions=np.arange(docs) + docs * number)
+        for number, (name, stratum) in enumerate(one.strata.items())
+    }
+    return replace(one, strata=strata)
+
+
+def case_trial(rng: np.random.Generator, tasks: int = 4, docs: int = 200) -> bool:
+    """Whether whole runs whose questions hang together by fours fail without a difference."""
+    runs: list[dict[str, list[Sample]]] = [{}, {}]
+    for number in range(tasks):
+        common = np.repeat(rng.choice([-1, 0, 1], docs // 4, p=[0.1, 0.8, 0.1]), 4)
+        own = rng.choice([-1, 0, 1], docs, p=[0.1, 0.8, 0.1])
+        change = np.where(rng.random(docs) < 0.5, common, own)
+        before = np.where(change == 0, rng.random(docs) < ACCURACY, change < 0)
+        for scores, side in zip((before, before + change), runs, strict=True):
+            side[f"task{number}"] = [
+                Sample(
+                    task=f"task{number}",
+                    doc_id=f"{number} {doc}",
+                    position=doc,
+                    doc={},
+                    prompt="",
+                    expected="A",
+                    score=float(score),
+                    cluster=f"case {doc // 4}",
+                )
+                for doc, score in enumerate(scores)
+            ]
+    return judge(run_of("baseline", runs[0]), run_of("candidate", runs[1])).exit_status == 1
 
 
 def gate_fails(flips: Sequence[Flips]) -> bool:
