@@ -1,4 +1,4 @@
-"""The gate's error rates and power, by the simulation of `benchmarks/regression_gate.py` in small."""
+"""The gate's error rates and power: the simulation of `benchmarks/regression_gate.py`, in small."""
 
 import numpy as np
 import pytest

@@ -51,15 +51,25 @@ def compare(
 
 
 def gate(
-    candidate: Annotated[Path, typer.Argument(help="Run folder to judge.")],
-    baseline: Annotated[Path, typer.Option(help="Run folder to hold it against.")],
+    candidate: Annotated[Path | None, typer.Argument(help="Run folder to judge.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Run folder to hold it against.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="What is asked, as YAML: docs/gate.md. Flags go before it.")
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Write a policy to begin with, made for the baseline.")
+    ] = None,
     margin: Annotated[
-        float, typer.Option(help="Largest difference that counts as none; 0.02 is two points.")
-    ] = 0.02,
+        float | None,
+        typer.Option(help="Largest difference that counts as none [default: 0.02, two points]."),
+    ] = None,
     alpha: Annotated[
-        float,
-        typer.Option(help="One-sided error rate over all leaf tasks and their pooled difference."),
-    ] = 0.05,
+        float | None,
+        typer.Option(
+            help="One-sided error rate over all leaf tasks and their pooled difference "
+            "[default: 0.05]."
+        ),
+    ] = None,
     strict: Annotated[
         bool,
         typer.Option(
@@ -70,14 +80,19 @@ def gate(
         float | None, typer.Option(help="Fail on a significant gain beyond this fraction.")
     ] = None,
     unanswered_tolerance: Annotated[
-        float, typer.Option(help="Largest rise of the share of unanswered docs of a task.")
-    ] = 0.01,
+        float | None,
+        typer.Option(
+            help="Largest rise of the share of unanswered docs of a task [default: 0.01]."
+        ),
+    ] = None,
     truncated_tolerance: Annotated[
-        float, typer.Option(help="Largest rise of the share of docs that were cut off.")
-    ] = 0.01,
+        float | None,
+        typer.Option(help="Largest rise of the share of docs that were cut off [default: 0.01]."),
+    ] = None,
     non_finite_tolerance: Annotated[
-        int, typer.Option(help="Largest rise of the number of docs with non-finite values.")
-    ] = 0,
+        int | None,
+        typer.Option(help="Largest rise of the number of non-finite docs [default: 0]."),
+    ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(help="A kind of difference between the runs to override; see `compare`."),
@@ -92,29 +107,43 @@ def gate(
         str | None, typer.Option("--json", help="Write the verdict as JSON to a file, or - .")
     ] = None,
 ) -> None:
-    """Pass or fail a candidate against a baseline, task by task.
+    """Pass or fail a candidate against a baseline, task by task and all tasks together.
 
-    Exit status: 0 passed, 1 failed, 2 a mistake that you can mend, 3 undecided (with --strict).
+    Exit status: 0 passed, 1 failed, 2 a mistake that you can mend, 3 undecided (with --strict, or
+    where the policy holds what is undecided).
     Example: mingmoe-eval gate reports/candidate --baseline reports/baselines/main --junit gate.xml
     """
     from mingmoe_eval.cli.console import print_line, print_table, write_json, write_page
     from mingmoe_eval.comparison import kinds_named
-    from mingmoe_eval.regression_gate import Tolerances, judge, output
+    from mingmoe_eval.errors import UsageError
+    from mingmoe_eval.regression_gate import Policy, first_policy, judge_by, output, read_policy
     from mingmoe_eval.run_store import load_run
 
-    verdict = judge(
-        load_run(baseline),
-        load_run(candidate),
-        margin=margin,
-        alpha=alpha,
-        strict=strict,
-        largest_allowed_gain=largest_allowed_gain,
-        tolerances=Tolerances(
+    if baseline is None:
+        raise UsageError("name the run to hold the candidate against, with --baseline")
+    if init is not None:
+        if init.exists():
+            raise UsageError(f"{init} exists; name another file, or remove it")
+        write_page(init, first_policy(load_run(baseline)))
+        print_line(f"wrote {init}; next: mingmoe-eval gate CANDIDATE --baseline {baseline} "
+                   f"--policy {init}")  # fmt: skip
+        return
+    if candidate is None:
+        raise UsageError("name the run folder to judge")
+    asked = Policy() if policy is None else read_policy(policy)
+    verdict = judge_by(
+        asked.with_flags(
+            margin=margin,
+            alpha=alpha,
+            strict=strict,
+            largest_gain=largest_allowed_gain,
             unanswered=unanswered_tolerance,
             truncated=truncated_tolerance,
             non_finite=non_finite_tolerance,
+            allow=kinds_named(allow or ()),
         ),
-        allow=kinds_named(allow or ()),
+        load_run(baseline),
+        load_run(candidate),
         allow_marked=allow_marked,
     )
     if junit is not None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from mingmoe_eval.comparison.comparability import Difference
 from mingmoe_eval.comparison.pairwise import Comparison, Flip, GroupComparison, TaskComparison
-from mingmoe_eval.comparison.verdict import OverallVerdict, overall_verdict
+from mingmoe_eval.comparison.verdict import OverallVerdict, Together, overall_verdict
 from mingmoe_eval.metrics.showing import LESS_IS_BETTER, shown
 from mingmoe_eval.records import Better, JsonDict, Unit
 
@@ -47,25 +47,30 @@ def verdict_json(verdict: OverallVerdict) -> JsonDict:
         "sentence": verdict.sentence,
         "margin": verdict.margin,
         "alpha": verdict.alpha,
-        "together": together
-        and {
-            "outcome": together.outcome,
-            "difference": together.paired.difference,
-            "interval": list(together.paired.interval),
-            "level": together.paired.level,
-            "p_worse_adjusted": together.p_worse,
-            "p_better_adjusted": together.p_better,
-            "test": together.paired.test,
-            "docs": together.docs,
-            "tasks": list(together.tasks),
-            "identical": together.identical,
-            "not_worse": together.not_worse,
-        },
+        "together": together and together_json(together),
         "tasks": {name: one.outcome for name, one in verdict.tasks.items()},
         "largest": largest
         and {"task": largest.task, "difference": largest.comparison.paired.difference},
         "hiding": hiding and {"task": hiding.task, "loss": hiding.hidden_loss},
         "not_compared": dict(verdict.not_compared),
+    }
+
+
+def together_json(together: Together) -> JsonDict:
+    """Several tasks taken together."""
+    return {
+        "outcome": together.outcome,
+        "difference": together.paired.difference,
+        "interval": list(together.paired.interval),
+        "level": together.paired.level,
+        "margin": together.margin,
+        "p_worse_adjusted": together.p_worse,
+        "p_better_adjusted": together.p_better,
+        "test": together.paired.test,
+        "docs": together.docs,
+        "tasks": list(together.tasks),
+        "identical": together.identical,
+        "not_worse": together.not_worse,
     }
 
 

@@ -271,6 +271,7 @@ def decide(
     margin: float,
     alpha: float,
     margins: Mapping[str, float] | None = None,
+    pooled_share: float = POOLED_SHARE,
 ) -> Judgement:
     """A verdict for each of some tasks, and for all of them together.
 
@@ -280,6 +281,7 @@ def decide(
         margin: The largest difference that counts as none.
         alpha: The one-sided error rate over all of these tests.
         margins: Margins of single tasks that have one of their own.
+        pooled_share: Of alpha, what the pooled test has to itself; 1 where only the whole counts.
     """
     own = margins or {}
     compared = [
@@ -293,12 +295,12 @@ def decide(
         whole_worse = whole_better = 1.0
         each_worse, each_better = with_pooled(1.0, worse)[1], with_pooled(1.0, better)[1]
     else:
-        whole_worse, each_worse = with_pooled(pooled.tails.lower, worse)
-        whole_better, each_better = with_pooled(pooled.tails.higher, better)
+        whole_worse, each_worse = with_pooled(pooled.tails.lower, worse, share=pooled_share)
+        whole_better, each_better = with_pooled(pooled.tails.higher, better, share=pooled_share)
     # Of alpha, what the pooled test did not hand on is not there for single tasks.
-    handed_on = pooled is not None and pooled.tails.lower <= POOLED_SHARE * alpha
-    whole = len(compared) <= 1 or handed_on
-    levels = holm_levels(worse, alpha if whole else (1 - POOLED_SHARE) * alpha)
+    handed_on = pooled is not None and pooled.tails.lower <= pooled_share * alpha
+    whole = len(compared) <= 1 or handed_on or pooled_share == 1
+    levels = holm_levels(worse, alpha if whole else (1 - pooled_share) * alpha)
     discoveries = false_discovery_adjusted(worse)
     verdicts = tuple(
         _judged(one, own.get(one.task, margin), alpha, level, (p_worse, p_better), false_discovery)

@@ -75,8 +75,10 @@ def with_pooled(
     if len(p_values) <= 1:  # one task is all tasks: there is nothing to share
         return (p_values[0] if p_values else pooled), list(p_values)
     holm = holm_adjusted(p_values)
-    each = [min(p / (1 - share), max(p, pooled / share)) for p in holm]
-    whole = min(pooled / share, max(pooled, max(holm) / (1 - share)))
+    rest = 1 - share
+    # A share of 1 leaves the tasks what the pooled test hands on, and nothing before.
+    each = [min(p / rest if rest else 1.0, max(p, pooled / share)) for p in holm]
+    whole = min(pooled / share, max(pooled, max(holm) / rest if rest else 1.0))
     return min(1.0, whole), [min(1.0, p) for p in each]
 
 

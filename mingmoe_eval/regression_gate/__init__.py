@@ -8,18 +8,26 @@ do missing tasks and metrics, an incomplete candidate, and samples gone bad (`si
 from mingmoe_eval.comparison.verdict import Outcome, TaskVerdict, decide
 from mingmoe_eval.regression_gate.judgement import (
     SUSPICIOUS_GAIN,
+    TierVerdict,
     Verdict,
     judge,
+    judge_by,
 )
+from mingmoe_eval.regression_gate.policy import Policy, first_policy, read_policy
 from mingmoe_eval.regression_gate.signals import Finding, Tolerances
 
 __all__ = [
     "SUSPICIOUS_GAIN",
     "Finding",
     "Outcome",
+    "Policy",
     "TaskVerdict",
+    "TierVerdict",
     "Tolerances",
     "Verdict",
     "decide",
+    "first_policy",
     "judge",
+    "judge_by",
+    "read_policy",
 ]

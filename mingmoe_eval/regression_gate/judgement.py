@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Literal
 
 from mingmoe_eval.comparison import Comparison, Difference, TaskComparison, compare
@@ -12,14 +14,19 @@ from mingmoe_eval.comparison.verdict import (
     OverallVerdict,
     TaskVerdict,
     Together,
+    decide,
+    hidden_sentence,
+    most_hidden,
     overall_verdict,
 )
 from mingmoe_eval.errors import IncomparableRunsError, UsageError, offence_list
 from mingmoe_eval.records import Run
+from mingmoe_eval.regression_gate.policy import MUST, TRADE, WATCH, Policy, Tier
 from mingmoe_eval.regression_gate.signals import (
     Finding,
     Tolerances,
     bad_samples,
+    dearer,
     missing_parts,
     unjudged_tasks,
     unscored_tasks,
@@ -43,16 +50,52 @@ FALSE_DISCOVERIES = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TierVerdict:
+    """What the gate says of the tasks of which the same is asked.
+
+    Attributes:
+        name: Of the tier.
+        title: What findings, and the test case of a JUnit file, call it as a whole.
+        rules: What is asked.
+        tasks: One verdict a leaf task.
+        together: All of them; None where none could be compared in points.
+        alpha: The one-sided error rate of the tier's tests.
+    """
+
+    name: str
+    title: str
+    rules: Tier
+    tasks: tuple[TaskVerdict, ...]
+    together: Together | None
+    alpha: float
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a loss of the margin or more, over all the tier's docs, is not ruled out.
+
+        Of tasks that are no shares, and so no part of the pooled difference, none may be undecided.
+        """
+        pooled = self.together.tasks if self.together else ()
+        rest = [v for v in self.tasks if v.task not in pooled and v.outcome == "undecided"]
+        return bool(rest) or (self.together is not None and not self.together.not_worse)
+
+
+_TITLES = {
+    MUST: "all tasks that must not regress",
+    TRADE: "all tasks that may trade",
+    WATCH: "all tasks that are only watched",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What the gate says of a candidate.
 
     Attributes:
-        margin: The largest difference that counts as none, as a fraction.
-        alpha: The one-sided error rate over all leaf tasks and their pooled difference.
-        strict: Whether the gate passes only where a loss of the margin over all docs is ruled out.
+        policy: What was asked.
         overall: What the two runs prove, as every output of them says it; None where no task could
             be compared.
-        tasks: One verdict a leaf task, in the baseline's order.
+        tiers: What is known of the tasks of each tier that has any, the strictest first.
         failures: Everything that fails the gate, regressed tasks among it.
         warnings: What a person should look at.
         marks: Why the numbers are not the benchmark's; empty when they are.
@@ -61,20 +104,28 @@ class Verdict:
 
     baseline: str
     candidate: str
-    margin: float
-    alpha: float
-    strict: bool
+    policy: Policy
     overall: OverallVerdict | None
-    tasks: tuple[TaskVerdict, ...]
+    tiers: tuple[TierVerdict, ...]
     failures: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
     marks: tuple[str, ...] = ()
     allowed: tuple[Difference, ...] = ()
 
     @property
-    def undecided(self) -> tuple[str, ...]:
-        """Tasks with too few docs to tell."""
-        return tuple(verdict.task for verdict in self.tasks if verdict.outcome == "undecided")
+    def margin(self) -> float:
+        """The largest difference that counts as none, where no tier and no task has its own."""
+        return self.policy.margin
+
+    @property
+    def alpha(self) -> float:
+        """The one-sided error rate over all tests."""
+        return self.policy.alpha
+
+    @property
+    def tasks(self) -> tuple[TaskVerdict, ...]:
+        """One verdict a leaf task, those of the strictest tier first."""
+        return tuple(task for tier in self.tiers for task in tier.tasks)
 
     @property
     def together(self) -> Together | None:
@@ -82,21 +133,21 @@ class Verdict:
         return None if self.overall is None else self.overall.together
 
     @property
-    def not_worse(self) -> bool:
-        """Whether a loss of the margin or more is ruled out, over all docs.
+    def undecided(self) -> tuple[str, ...]:
+        """Tasks with too few docs to tell."""
+        return tuple(verdict.task for verdict in self.tasks if verdict.outcome == "undecided")
 
-        Of tasks that are no shares, and so no part of the pooled difference, none may be undecided.
-        """
-        pooled = self.together.tasks if self.together else ()
-        rest = [task for task in self.undecided if task not in pooled]
-        return not rest and (self.together is None or self.together.not_worse)
+    @property
+    def held(self) -> tuple[TierVerdict, ...]:
+        """Tiers that keep the gate from passing until they are decided."""
+        return tuple(t for t in self.tiers if t.rules.undecided == "hold" and t.undecided)
 
     @property
     def outcome(self) -> Literal["passed", "failed", "undecided"]:
-        """The whole in a word; what is undecided counts only when strict."""
+        """The whole in a word; what is undecided counts only where the policy says so."""
         if self.failures:
             return "failed"
-        return "undecided" if self.strict and not self.not_worse else "passed"
+        return "undecided" if self.held else "passed"
 
     @property
     def exit_status(self) -> int:
@@ -116,7 +167,7 @@ def judge(
     allow: frozenset[str] = frozenset(),
     allow_marked: bool = False,
 ) -> Verdict:
-    """Judge a candidate against a baseline.
+    """Judge a candidate against a baseline, of all tasks the same; see `judge_by` for a policy.
 
     Args:
         baseline: The run to hold the candidate against; must be complete.
@@ -135,44 +186,161 @@ def judge(
         IncomparableRunsError: the runs differ in more than their model, share no task, or the
             baseline is incomplete.
     """
-    _check_rules(margin, alpha)
-    _check_runs(baseline, candidate, allow_marked=allow_marked)
-    unusable, unjudged = unusable_tasks(baseline, candidate, shared_tasks(baseline, candidate))
-    comparison = _compare_usable(baseline, candidate, unusable, alpha=alpha, allow=allow)
-    overall = None
-    if comparison is not None:
-        overall = overall_verdict(comparison, margin=margin, alpha=alpha)
-    verdicts = [] if overall is None else list(overall.tasks.values())
-    compared = [verdict.comparison for verdict in verdicts]
-    bad, odd = bad_samples(
-        baseline, candidate, tolerances or Tolerances(), alpha=SIGNALS_SHARE * alpha
+    policy = Policy(
+        margin=margin,
+        alpha=alpha,
+        must_not_regress=Tier(undecided="hold" if strict else "pass"),
+        rises=tolerances or Tolerances(),
+        largest_gain=largest_allowed_gain,
+        allow=tuple(allow),
     )
-    gains, jumps = _gains(verdicts, largest_allowed_gain)
+    return judge_by(policy, baseline, candidate, allow_marked=allow_marked)
+
+
+def judge_by(
+    policy: Policy, baseline: Run, candidate: Run, *, allow_marked: bool = False
+) -> Verdict:
+    """Judge a candidate against a baseline by a policy.
+
+    Args:
+        policy: What is asked.
+        baseline: The run to hold the candidate against; must be complete.
+        candidate: The run in question.
+        allow_marked: Judge runs whose numbers are not the benchmark's (sample, limit, ...).
+
+    Raises:
+        UsageError: the policy makes no sense, asks for a metric that cannot be made from samples,
+            or a run is marked.
+        IncomparableRunsError: the runs differ in more than their model, share no task, or the
+            baseline is incomplete.
+    """
+    _check_rules(policy.margin, policy.alpha)
+    _check_runs(baseline, candidate, allow_marked=allow_marked)
+    allow = frozenset(policy.allow)
+    asked, answered = (_by_metrics(policy, run) for run in (baseline, candidate))
+    unusable, unjudged = unusable_tasks(asked, answered, shared_tasks(asked, answered))
+    comparison = _compare_usable(asked, answered, unusable, alpha=policy.alpha, allow=allow)
+    overall: OverallVerdict | None = None
+    tiers: tuple[TierVerdict, ...] = ()
+    if comparison is not None:
+        _refuse_unmade_metrics(policy, comparison)
+        overall = overall_verdict(comparison, margin=policy.margin, alpha=policy.alpha)
+        tiers = tuple(_tier_verdicts(policy, comparison))
+    verdicts = [verdict for tier in tiers for verdict in tier.tasks]
+    bad, odd = bad_samples(
+        baseline, candidate, policy.tolerances_of, alpha=SIGNALS_SHARE * policy.alpha
+    )
+    gains, jumps = _gains(verdicts, policy.largest_gain)
+    found = [
+        *chain.from_iterable(_regressions(tier) for tier in tiers),
+        *missing_parts(baseline, candidate),
+        *_missing_required(policy, baseline, candidate),
+        *unscored_tasks(candidate, unusable),
+        *bad,
+        *gains,
+    ]
+    costs, unknown = dearer(policy.cost, baseline, candidate)
+    # What the policy only watches fails nothing, whatever is found of it.
+    watched = [f for f in found if f.task in _watched(policy, baseline, candidate)]
     return Verdict(
         baseline=baseline.name,
         candidate=candidate.name,
-        margin=margin,
-        alpha=alpha,
-        strict=strict,
+        policy=policy,
         overall=overall,
-        tasks=tuple(verdicts),
-        failures=(
-            *_regressions(verdicts, overall),
-            *missing_parts(baseline, candidate),
-            *unscored_tasks(candidate, unusable),
-            *bad,
-            *gains,
-        ),
+        tiers=tiers,
+        failures=(*(f for f in found if f not in watched), *costs),
         warnings=(
+            *watched,
+            *chain.from_iterable(_losses_that_pass(tier) for tier in tiers),
             *_suspects(verdicts),
             *jumps,
             *odd,
+            *unknown,
             *unjudged_tasks(unjudged),
-            *_remarks(baseline, candidate, compared),
+            *_remarks(baseline, candidate, [verdict.comparison for verdict in verdicts]),
         ),
         marks=tuple(dict.fromkeys((*baseline.marks, *candidate.marks))),
         allowed=() if comparison is None else _overridden(comparison, allow),
     )
+
+
+def _by_metrics(policy: Policy, run: Run) -> Run:
+    """The run with those main metrics that the policy asks for."""
+    results = dict(run.results)
+    for task, result in run.leaves.items():
+        metric = policy.rules_of(task).metric
+        if metric is not None:
+            if metric not in result.metrics:
+                raise UsageError(
+                    f"{policy.source}: {run.name} has no metric {metric!r} of {task}; it has "
+                    f"{', '.join(result.metrics)}"
+                )
+            results[task] = replace(result, main_metric=metric)
+    return replace(run, results=results)
+
+
+def _refuse_unmade_metrics(policy: Policy, comparison: Comparison) -> None:
+    """A metric that a task's samples do not add up to would be judged as another one."""
+    for task, compared in comparison.tasks.items():
+        metric = policy.rules_of(task).metric
+        if metric is not None and compared.notes:
+            raise UsageError(
+                f"{policy.source}: {metric!r} of {task} cannot be made again doc by doc "
+                f"({compared.notes[0]}); choose another metric"
+            )
+
+
+def _tier_verdicts(policy: Policy, comparison: Comparison) -> Iterator[TierVerdict]:
+    """Each tier that has tasks; those that can fail share alpha evenly."""
+    members: dict[str, list[str]] = {name: [] for name in policy.tiers}
+    for task in comparison.tasks:
+        members[policy.tier_of(task)].append(task)
+    failing = sum(bool(tasks) for name, tasks in members.items() if name != WATCH)
+    alpha = policy.alpha / max(failing, 1)
+    for name, rules in policy.tiers.items():
+        if not members[name]:
+            continue
+        margin = policy.margin if rules.margin is None else rules.margin
+        tested = partial(
+            decide,
+            comparison,
+            members[name],
+            margin=margin,
+            alpha=alpha,
+            margins={task: policy.margin_of(task) for task in members[name]},
+        )
+        judgement = tested()
+        together = judgement.together
+        if name == TRADE:  # where only the whole counts, it is tested at the whole of alpha
+            together = tested(pooled_share=1.0).together
+        yield TierVerdict(
+            name=name,
+            title=_TITLES[name] if len(list(filter(None, members.values()))) > 1 else ALL_TASKS,
+            rules=rules,
+            tasks=judgement.tasks,
+            together=together,
+            alpha=alpha,
+        )
+
+
+def _watched(policy: Policy, *runs: Run) -> set[str]:
+    return {
+        task
+        for run in runs
+        for task in (*run.results, *run.missing_tasks)
+        if policy.tier_of(task) == WATCH
+    }
+
+
+def _missing_required(policy: Policy, baseline: Run, candidate: Run) -> Iterator[Finding]:
+    """Required tasks that the baseline lacks; what only the candidate lacks is said elsewhere."""
+    for task in policy.required:
+        if task not in baseline.leaves:
+            who = "the baseline lacks" if task in candidate.leaves else "both runs lack"
+            text = f"{who} this task, which the policy requires"
+            yield Finding(kind="missing", task=task, text=text)
+        elif task not in candidate.leaves and policy.tier_of(task) == WATCH:
+            yield Finding(kind="missing", task=f"{task} (required)", text="the candidate lacks it")
 
 
 def _check_rules(margin: float, alpha: float) -> None:
@@ -218,16 +386,56 @@ def _overridden(comparison: Comparison, allow: frozenset[str]) -> tuple[Differen
     return tuple(difference for difference in comparison.allowed if difference.kind in allow)
 
 
-def _regressions(
-    verdicts: Iterable[TaskVerdict], overall: OverallVerdict | None
-) -> Iterator[Finding]:
-    for verdict in verdicts:
-        if verdict.outcome == "regressed":
+def _regressions(tier: TierVerdict) -> Iterator[Finding]:
+    """What of a tier fails the gate."""
+    if tier.name == WATCH:
+        return
+    for verdict in tier.tasks:
+        if tier.name == MUST and verdict.outcome == "regressed":
             yield Finding(kind="regressed", task=verdict.task, text=f"regressed, {verdict.reason}")
-    together = None if overall is None else overall.together
-    # A lone task is all tasks, and has said so itself.
-    if together is not None and together.outcome == "regressed" and len(together.tasks) > 1:
-        yield Finding(kind="regressed", task=ALL_TASKS, text=f"regressed, {together.reason}")
+        elif tier.name == TRADE and (text := _lost_too_much(verdict, tier)):
+            yield Finding(kind="regressed", task=verdict.task, text=text)
+    together = tier.together
+    # A lone task of those that must not regress is all of them, and has said so itself.
+    lone = tier.name == MUST and together is not None and len(together.tasks) == 1
+    if together is not None and together.outcome == "regressed" and not lone:
+        yield Finding(kind="regressed", task=tier.title, text=f"regressed, {together.reason}")
+    if tier.rules.undecided == "fail" and tier.undecided:
+        hidden = most_hidden(tier.tasks)
+        text = together.reason if together is not None else "no task could be compared in points"
+        text += f"; {hidden_sentence(hidden)}" if hidden is not None else ""
+        if together is None or together.outcome != "regressed":
+            yield Finding(kind="undecided", task=tier.title, text=f"undecided, {text}")
+
+
+def _lost_too_much(verdict: TaskVerdict, tier: TierVerdict) -> str:
+    """Why a task may not be traded any further; "" where it may.
+
+    At the tier's alpha over its tasks (Bonferroni): a task that lost less than the limit, or
+    nothing, is never likelier to fail for it.
+    """
+    limit, one = tier.rules.largest_loss, verdict.comparison
+    if limit is None or one.unit != "share" or one.better not in ("higher", "lower"):
+        return ""
+    low, high = one.paired.interval_at(1 - 2 * tier.alpha / len(tier.tasks))
+    least = -high if one.better == "higher" else low
+    if least <= limit:
+        return ""
+    return f"lost more than the {100 * limit:g} points that may be traded, {verdict.reason}"
+
+
+def _losses_that_pass(tier: TierVerdict) -> Iterator[Finding]:
+    """Tasks that certainly lost, in tiers where that fails nothing."""
+    for verdict in tier.tasks:
+        if tier.name != MUST and verdict.outcome == "regressed":
+            if tier.name == TRADE and _lost_too_much(verdict, tier):
+                continue
+            text = f"regressed, {verdict.reason}; {_PASSES[tier.name]}"
+            yield Finding(kind="traded" if tier.name == TRADE else "watched",
+                          task=verdict.task, text=text)  # fmt: skip
+
+
+_PASSES = {TRADE: "the policy lets it be traded", WATCH: "the policy only watches it"}
 
 
 def _suspects(verdicts: Iterable[TaskVerdict]) -> Iterator[Finding]:

@@ -14,12 +14,14 @@ from mingmoe_eval.comparison.output import (
     plain,
     sides_shown,
     task_json,
+    together_json,
     verdict_json,
 )
 from mingmoe_eval.comparison.verdict import TaskVerdict
 from mingmoe_eval.metrics.showing import shown
 from mingmoe_eval.records import JsonDict
-from mingmoe_eval.regression_gate.judgement import ALL_TASKS, Verdict
+from mingmoe_eval.regression_gate.judgement import TierVerdict, Verdict
+from mingmoe_eval.regression_gate.policy import TRADE, WATCH
 from mingmoe_eval.regression_gate.signals import Finding
 
 _SUITE = "regression gate"
@@ -36,7 +38,9 @@ def gate_json(verdict: Verdict) -> JsonDict:
         "candidate": verdict.candidate,
         "margin": verdict.margin,
         "alpha": verdict.alpha,
-        "strict": verdict.strict,
+        "strict": verdict.policy.must_not_regress.undecided == "hold",
+        "policy": verdict.policy.source,
+        "tiers": {tier.name: _tier_json(tier) for tier in verdict.tiers},
         "marks": list(verdict.marks),
         "allowed": allowed_json(verdict.allowed),
         "tasks": {task.task: _task_json(task) for task in verdict.tasks},
@@ -66,9 +70,10 @@ def headline(verdict: Verdict) -> str:
 
 def headings(verdict: Verdict) -> tuple[str, ...]:
     """What the columns of `rows` are."""
-    level = 100 * (1 - 2 * verdict.alpha)
+    level = 100 * (1 - 2 * (verdict.tiers[0].alpha if verdict.tiers else verdict.alpha))
     return (
         "task",
+        *(["tier"] if verdict.policy.source else []),
         "verdict",
         "docs",
         "baseline",
@@ -82,7 +87,10 @@ def headings(verdict: Verdict) -> tuple[str, ...]:
 
 def rows(verdict: Verdict) -> list[tuple[str, ...]]:
     """One row a task; shares in points (hundredths), the rest as it is."""
-    return [_row(task) for task in verdict.tasks]
+    shown_tier = bool(verdict.policy.source)
+    return [
+        _row(task, tier.name if shown_tier else "") for tier in verdict.tiers for task in tier.tasks
+    ]
 
 
 def remarks(verdict: Verdict) -> list[str]:
@@ -91,13 +99,46 @@ def remarks(verdict: Verdict) -> list[str]:
         *mark_remarks(verdict.marks),
         *([f"{verdict.overall.sentence}."] if verdict.overall else []),
         *(f"FAILED: {finding}" for finding in verdict.failures),
+        *(f"HELD: {tier.title} undecided, {_open(tier)}" for tier in verdict.held),
         *(f"warning: {finding}" for finding in verdict.warnings),
         *allowed_remarks(verdict.allowed),
-        f"Margin {100 * verdict.margin:g} points, one-sided alpha {verdict.alpha:g} over "
-        f"{len(verdict.tasks)} tasks and all of them together. Smallest visible: with a power of "
-        f"80 %. Hidden losses: at {100 * (1 - verdict.alpha):g} %, of each task alone.",
+        *_rules(verdict),
         *_unusual(verdict),
     ]
+
+
+def _open(tier: TierVerdict) -> str:
+    """Of a tier that is not decided, what is known."""
+    if tier.together is None:
+        return "a task that is no share is"
+    return f"{tier.together.reason}: a loss of the margin is not ruled out"
+
+
+def _rules(verdict: Verdict) -> Iterator[str]:
+    """What was asked, in words."""
+    text = f"Margin {100 * verdict.margin:g} points, one-sided alpha {verdict.alpha:g} over "
+    text += f"{len(verdict.tasks)} tasks and all of them together. "
+    text += "Smallest visible: with a power of 80 %. "
+    tier_alpha = verdict.tiers[0].alpha if verdict.tiers else verdict.alpha
+    yield text + f"Hidden losses: at {100 * (1 - tier_alpha):g} %, of each task alone."
+    if not verdict.policy.source:
+        return
+    yield f"Policy: {verdict.policy.source}."
+    for tier in verdict.tiers:
+        names = ", ".join(task.task for task in tier.tasks)
+        margin = verdict.policy.margin if tier.rules.margin is None else tier.rules.margin
+        text = f"{tier.name} (margin {100 * margin:g}, alpha {tier.alpha:g}): {names}"
+        if tier.together is not None:
+            text += f"; together {tier.together.outcome}, {tier.together.reason}"
+        yield text
+    own = [
+        (task.task, 100 * task.margin)
+        for tier in verdict.tiers
+        for task in tier.tasks
+        if verdict.policy.rules_of(task.task).margin is not None
+    ]
+    if own:
+        yield "Margins of their own: " + ", ".join(f"{task} {margin:g}" for task, margin in own)
 
 
 def _unusual(verdict: Verdict) -> Iterator[str]:
@@ -133,6 +174,17 @@ def gate_junit(verdict: Verdict) -> str:
     return "<?xml version='1.0' encoding='utf-8'?>\n" + ET.tostring(root, encoding="unicode") + "\n"
 
 
+def _tier_json(tier: TierVerdict) -> JsonDict:
+    together = tier.together
+    return {
+        "tasks": [verdict.task for verdict in tier.tasks],
+        "alpha": tier.alpha,
+        "undecided_means": tier.rules.undecided,
+        "undecided": tier.undecided,
+        "together": together and together_json(together),
+    }
+
+
 def _task_json(verdict: TaskVerdict) -> JsonDict:
     return {
         "verdict": verdict.outcome,
@@ -152,12 +204,16 @@ def _finding_json(finding: Finding) -> JsonDict:
     return {"kind": finding.kind, "task": finding.task, "text": finding.text}
 
 
-def _row(verdict: TaskVerdict) -> tuple[str, ...]:
+def _row(verdict: TaskVerdict, tier: str = "") -> tuple[str, ...]:
     one, paired = verdict.comparison, verdict.comparison.paired
     undecided = verdict.outcome == "undecided"
+    sign = _SIGNS[verdict.outcome]
+    if verdict.outcome == "regressed" and tier in (TRADE, WATCH):
+        sign = "⚠️"  # a cross stands for what fails
     return (
         verdict.task,
-        f"{_SIGNS[verdict.outcome]} {verdict.outcome}",
+        *([tier] if tier else []),
+        f"{sign} {verdict.outcome}",
         str(verdict.comparison.docs),
         *sides_shown(paired.baseline, paired.candidate, one.unit, one.better),
         difference_shown(paired.difference, paired.interval, one.unit),
@@ -169,28 +225,31 @@ def _row(verdict: TaskVerdict) -> tuple[str, ...]:
 
 def _task_cases(verdict: Verdict) -> Iterator[ET.Element]:
     failures = _by_task(verdict.failures)
-    judged = [(task.task, task.outcome, task.reason) for task in verdict.tasks]
-    if verdict.together is not None and len(verdict.together.tasks) > 1:
-        judged.append((ALL_TASKS, verdict.together.outcome, verdict.together.reason))
-    for name, outcome, reason in judged:
-        case = _case(name)
-        said = failures.get(name, [])
-        if outcome == "undecided" and verdict.strict and not verdict.not_worse:
-            said = [*said, f"undecided, {reason}"]
-        if said:
-            _fail(case, said)
-        elif outcome == "undecided":
-            ET.SubElement(case, "skipped", {"message": _xml_text(f"undecided, {reason}")})
-        output = ET.SubElement(case, "system-out")
-        output.text = _xml_text(f"{outcome}: {reason}")
-        yield case
+    for tier in verdict.tiers:
+        judged = [(task.task, task.outcome, task.reason) for task in tier.tasks]
+        together = tier.together
+        if together is not None and (len(tier.tasks) > 1 or tier.title in failures):
+            judged.append((tier.title, together.outcome, together.reason))
+        for name, outcome, reason in judged:
+            case = _case(name)
+            said = failures.get(name, [])
+            if outcome == "undecided" and tier in verdict.held:
+                said = [*said, f"undecided, {reason}"]
+            if said:
+                _fail(case, said)
+            elif outcome == "undecided":
+                ET.SubElement(case, "skipped", {"message": _xml_text(f"undecided, {reason}")})
+            output = ET.SubElement(case, "system-out")
+            output.text = _xml_text(f"{outcome}: {reason}")
+            yield case
 
 
 def _other_cases(verdict: Verdict) -> Iterator[ET.Element]:
-    judged = {ALL_TASKS, *(task.task for task in verdict.tasks)}
+    judged = {task.task for task in verdict.tasks}
+    judged |= {tier.title for tier in verdict.tiers if tier.together is not None}
     for task, texts in _by_task(verdict.failures).items():
         if task not in judged:
-            case = _case(task)
+            case = _case(task or "run")
             _fail(case, texts)
             yield case
 

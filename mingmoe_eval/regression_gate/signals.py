@@ -1,13 +1,19 @@
 """What the regression gate looks at besides scores: missing parts, and samples gone bad."""
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mingmoe_eval.comparison.comparability import Pair, pair_samples, shared_tasks
 from mingmoe_eval.comparison.pairwise import says
+from mingmoe_eval.cost import Cost, price_of, task_costs, total_cost
 from mingmoe_eval.metrics.paired import mcnemar_exact
 from mingmoe_eval.records import Run, Sample
 from mingmoe_eval.scoring import metric_of
+
+if TYPE_CHECKING:
+    from mingmoe_eval.regression_gate.policy import CostLimits
 
 GROSS_SHARE, GROSS_DOCS = 0.1, 5
 """A rise of flagged docs that fails the gate without a test: small sets have no power for one."""
@@ -74,7 +80,7 @@ def unscored_tasks(candidate: Run, unusable: Iterable[str]) -> Iterator[Finding]
 
 
 def bad_samples(
-    baseline: Run, candidate: Run, tolerances: Tolerances, *, alpha: float
+    baseline: Run, candidate: Run, tolerances_of: Callable[[str], Tolerances], *, alpha: float
 ) -> tuple[list[Finding], list[Finding]]:
     """Rises of unanswered, truncated and non-finite samples: those that fail, and the warnings.
 
@@ -87,6 +93,7 @@ def bad_samples(
     tasks = shared_tasks(baseline, candidate)
     for task in tasks:
         pairs = pair_samples(baseline.samples.get(task, ()), candidate.samples.get(task, ()))
+        tolerances = tolerances_of(task)
         for kind, tolerance in (
             ("unanswered", tolerances.unanswered),
             ("truncated", tolerances.truncated),
@@ -99,7 +106,7 @@ def bad_samples(
                 fails = more_than_chance or rise.is_gross
                 (failures if fails else warnings).append(finding)
         warnings += _longer_replies(task, pairs)
-    failures += _non_finite(tasks, baseline, candidate, tolerances.non_finite)
+        failures += _non_finite(task, baseline, candidate, tolerances.non_finite)
     return failures, warnings
 
 
@@ -159,15 +166,48 @@ def _flagged(kind: str, sample: Sample) -> bool:
     return sample.finish == "length" or sample.prompt_truncated
 
 
-def _non_finite(
-    tasks: Iterable[str], baseline: Run, candidate: Run, tolerance: int
-) -> Iterator[Finding]:
-    for task in tasks:
-        before = baseline.leaves[task].counts.non_finite
-        after = candidate.leaves[task].counts.non_finite
-        if after - before > tolerance:
-            text = f"docs with non-finite log-likelihoods rose from {before} to {after}"
-            yield Finding(kind="non-finite", task=task, text=text)
+def _non_finite(task: str, baseline: Run, candidate: Run, tolerance: int) -> Iterator[Finding]:
+    before = baseline.leaves[task].counts.non_finite
+    after = candidate.leaves[task].counts.non_finite
+    if after - before > tolerance:
+        text = f"docs with non-finite log-likelihoods rose from {before} to {after}"
+        yield Finding(kind="non-finite", task=task, text=text)
+
+
+def dearer(
+    limits: "CostLimits", baseline: Run, candidate: Run
+) -> tuple[list[Finding], list[Finding]]:
+    """Costs beyond their limit, and warnings of those that nobody knows, over the shared tasks.
+
+    Seconds count only where neither run took answers from the store, which takes none.
+    """
+    tasks = set(shared_tasks(baseline, candidate))
+    before, after = (
+        total_cost(cost for task, cost in task_costs(run, price_of(run)).items() if task in tasks)
+        for run in (baseline, candidate)
+    )
+    failures, warnings = [], []
+    for name, limit in dataclasses.asdict(limits).items():
+        if limit is None:
+            continue
+        amounts = [_amount(cost, name) for cost in (before, after)]
+        what = name.replace("_", " ")
+        if not amounts[0] or amounts[1] is None:
+            whose = baseline.name if not amounts[0] else candidate.name
+            text = f"nobody knows the {what} of {whose}: the limit of {limit:g} times is not judged"
+            warnings.append(Finding(kind="cost", task="", text=text))
+        elif amounts[1] > limit * amounts[0]:
+            text = f"{what} rose from {amounts[0]:,.6g} to {amounts[1]:,.6g}, "
+            text += f"{amounts[1] / amounts[0]:.3g} times; the limit is {limit:g}"
+            failures.append(Finding(kind="cost", task="", text=text))
+    return failures, warnings
+
+
+def _amount(cost: Cost | None, name: str) -> float | None:
+    if cost is None or (name.endswith("tokens") and not cost.has_tokens):
+        return None
+    amount: float | None = getattr(cost, name)
+    return amount if name != "seconds" or cost.timed else None
 
 
 def _longer_replies(task: str, pairs: Iterable[Pair]) -> Iterator[Finding]:
