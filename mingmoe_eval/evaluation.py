@@ -42,6 +42,7 @@ from mingmoe_eval.records import (
     TaskResult,
     fingerprint,
 )
+from mingmoe_eval.reply_room import make_room_for_targets, remarks, tell_of_short_context
 from mingmoe_eval.task_catalog import Selection, load_catalog
 
 if TYPE_CHECKING:
@@ -258,9 +259,12 @@ def _run_all(
     path: Path | None,
 ) -> Run:
     started = time.perf_counter()
+    lm, spec, watch = conditions.lm, conditions.spec, conditions.watch
+    room = {task.name: make_room_for_targets(lm, task, spec) for task in tasks}
+    tell_of_short_context(lm, tasks, spec, chat=conditions.chat, note=watch.note)
     done: dict[str, _Done] = {}
     for task in tasks:
-        done[task.name] = _run_task(conditions, task)
+        done[task.name] = _run_task(conditions, task, room[task.name])
         if path:
             run_store.save_samples(path, task.name, done[task.name].samples)
         conditions.watch.task_done(done[task.name].result)
@@ -291,8 +295,8 @@ def _save(run: Run, path: Path) -> None:
         run_store.discard_answers(path)
 
 
-def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
-    """Ask, score, fold: one task."""
+def _run_task(conditions: _Conditions, task: HarnessTask, room: JsonDict) -> _Done:
+    """Ask, score, fold: one task; `room` says what its replies have room for."""
     spec = conditions.spec
     _seed_everything(spec.seed)
     # With several option orders a question, the loader itself counts questions.
@@ -318,13 +322,14 @@ def _run_task(conditions: _Conditions, task: HarnessTask) -> _Done:
                 for a in harness_results.answers(task.name, task.requests, usage)
             ]
         )
-        result = _fold(task, samples, seconds)
+        result = _fold(task, samples, seconds, tuple(remarks(room)))
     return _Done(
         result=result,
         samples=samples,
         provenance={
             **task_provenance(task.docs, samples, task.settings),
             **_generation(conditions.lm, task),
+            **({"targets": room} if room else {}),
         },
         usage=usage,
     )
@@ -337,14 +342,16 @@ def _generation(lm: LanguageModel, task: HarnessTask) -> JsonDict:
     return {"generation": lm.generation_facts(task.generation_arguments)}
 
 
-def _fold(task: HarnessTask, samples: Sequence[Sample], seconds: float) -> TaskResult:
+def _fold(
+    task: HarnessTask, samples: Sequence[Sample], seconds: float, notes: tuple[str, ...]
+) -> TaskResult:
     return scoring.fold_task(
         task.name,
         samples,
         task.settings,
         unusable=len(getattr(task.docs, "unusable", ())),
         num_fewshot=task.num_fewshot,
-        notes=tuple(getattr(task.docs, "notes", ())),
+        notes=(*getattr(task.docs, "notes", ()), *notes),
         marks=tuple(getattr(task.docs, "marks", ())),
         seconds=seconds,
     )

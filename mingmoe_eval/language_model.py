@@ -1,6 +1,6 @@
 """What a run needs of a language model, so that anything can be evaluated that answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import getattr_static
 from typing import Any, Protocol, runtime_checkable
 
@@ -83,6 +83,21 @@ class MayLackAbilities(Protocol):
 
     def refuse_unless_able(self, output_types: Mapping[str, str], *, chat: bool) -> None:
         """Refuse tasks that it cannot do, given lm-eval's output type of each."""
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A model whose tokenizer is at hand, so that what does not fit is known beforehand."""
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of prompt and reply together."""
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has."""
+
+    def most_new_tokens(self, arguments: Mapping[str, Any]) -> int:
+        """How long a reply to a request with these generation arguments can become."""
 
 
 @runtime_checkable

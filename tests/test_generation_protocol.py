@@ -165,11 +165,11 @@ def test_answers_from_before_there_were_more_settings_are_still_found():
 def test_penalties_of_new_tokens_are_those_of_openais_formula():
     """mu[j] - c[j] * frequency - (c[j] > 0) * presence; the prompt's tokens do not count."""
     settings = GenerationSettings(presence_penalty=0.5, frequency_penalty=0.25)
-    choose = NextToken(settings, torch.tensor([0, 0, 0]).numpy())
     logits = torch.tensor([1.0, 1.9, 1.3, 0.0])
     # Token 1 came twice: 1.9 - 2 * 0.25 - 0.5 = 0.9; token 2 once: 1.3 - 0.25 - 0.5 = 0.55.
-    assert choose(logits, 1, [1, 1, 2]) == 0
-    assert choose(logits, 1, [2]) == 1
+    for ids, chosen in (([2], 1), ([1, 1, 2], 0)):
+        choose = NextToken(settings, torch.tensor([0, 0, 0]).numpy())
+        assert [choose(logits, 1, ids[:n]) for n in range(len(ids) + 1)][-1] == chosen
 
 
 @pytest.mark.parametrize("name", FAMILIES)

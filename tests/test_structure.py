@@ -53,6 +53,7 @@ LAYERS = [
         "regression_gate",
         "report",
         "elsewhere",
+        "reply_room",
         "rescoring",
         "thought_budgets",
         "training",

@@ -161,10 +161,14 @@ def _generation(run: Run, task: str) -> dict[str, dict[str, Any]]:
 
     Seeds are left out: other draws are no other way to ask.
     """
-    said = run.provenance.get("tasks", {}).get(task, {}).get("generation")
+    facts = run.provenance.get("tasks", {}).get(task, {})
+    said, targets = facts.get("generation"), facts.get("targets")
     if not isinstance(said, Mapping):
         return {}
     budget = {name: said[name] for name in ("max_new_tokens", "think") if name in said}
+    if isinstance(targets, Mapping) and targets.get("by_targets"):
+        # Room for the same texts, which two tokenizers count differently.
+        budget["max_new_tokens"] = "as the targets need"
     others = {k: v for k, v in said.items() if k not in ("max_new_tokens", "think", "seed")}
     return {"budget": budget, "sampling": others}
 

@@ -219,6 +219,14 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             self._record(request, one, len(prompt.tokens), truncated=cut)
         return [one.answer.text or "" for one in given]
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, by itself."""
+        return [len(tokens) for tokens in self._tokenisation.encode_documents(texts)]
+
+    def most_new_tokens(self, arguments: Mapping[str, Any]) -> int:
+        """How long a reply can become, with its thought and what closes it."""
+        return self._prompt_maker.settings(arguments).most_new_tokens
+
     def generation_facts(self, arguments: Mapping[str, Any]) -> JsonDict:
         """What a task's generation arguments come to with this model."""
         return self._prompt_maker.settings(arguments).described()

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     LogitsProcessor,
@@ -41,8 +42,11 @@ class NextToken:
 
     def __init__(self, settings: GenerationSettings, prompt: Tokens, repeat: int = 0) -> None:
         self._settings = settings
-        self._prompt = prompt.tolist()
-        self._processors = _processors(settings, len(self._prompt))
+        self._processors = _processors(settings, len(prompt))
+        # Prompt and text so far, with room to grow: to make it anew for each token would take time
+        # that grows with the square of a long thought.
+        self._so_far = torch.from_numpy(prompt.astype(np.int64))
+        self._prompt_tokens = self._known = len(prompt)
         self._generator = torch.Generator()
         if settings.sample:
             self._generator.manual_seed(seed_of(settings.seed, prompt, repeat))
@@ -51,12 +55,22 @@ class NextToken:
         """The token after `ids`; `logits`: [vocabulary], whose argmax is `likeliest`."""
         if self._settings.is_plain_greedy:
             return likeliest
-        so_far = torch.tensor([[*self._prompt, *ids]])
+        so_far = self._all(ids)[None]
         # On the CPU, where the generator is: the same seed draws the same on any device.
         scores = self._processors(so_far, logits[None].float().cpu())
         if not self._settings.sample:
             return int(scores.argmax())
         return int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
+
+    def _all(self, ids: Sequence[int]) -> torch.Tensor:
+        """Prompt and text; `ids` only ever grow."""
+        length = self._prompt_tokens + len(ids)
+        if length > len(self._so_far):
+            self._so_far = torch.cat([self._so_far, self._so_far.new_zeros(max(length, 256))])
+        new = ids[self._known - self._prompt_tokens :]
+        self._so_far[self._known : length] = torch.tensor(new, dtype=torch.int64)
+        self._known = length
+        return self._so_far[:length]
 
 
 class GeneratedText:

@@ -63,8 +63,10 @@ OF_INSTANCES = {
 }
 """What only an object has that was made; whoever tests makes one."""
 
-# Columns that are added when a decoding batch's clock reaches the end: each time all is copied.
+# Columns that are added when a decoding batch's clock reaches the end, at least. Each time all is
+# copied: so a share of what is there, and the copies of a text cost in proportion to its length.
 _GROWTH = 128
+_GROWTH_SHARE = 4
 
 _KEEPS_KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer)
 _CATCH_ALL = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
@@ -237,7 +239,7 @@ class CacheSlots:
     def prepare_step(self) -> None:
         """Make room for one more column."""
         if self.cache.layers and self._stop == self.cache.layers[0].keys.shape[2]:
-            self._move(_GROWTH)
+            self._move(max(_GROWTH, self._stop // _GROWTH_SHARE))
 
     def free(self, row: int) -> None:
         """The row's text is done; what is stored of it counts no more."""

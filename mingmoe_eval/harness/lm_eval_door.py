@@ -27,6 +27,7 @@ RELIES_ON = (
     "api.task:ConfigurableTask.process_results",
     "api.task:ConfigurableTask.set_config",
     "api.task:ConfigurableTask.set_fewshot_seed",
+    "api.task:Task.build_all_requests",
     "api.task:Task.instances",
     "api.task:tqdm",  # switched off in library_noise: the bar over the docs has no switch
     "evaluator:evaluate",
@@ -87,6 +88,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     return dict(load_yaml(path))
+
+
+def requests_of(
+    lm: LanguageModel, task: Any, *, limit: int | None, chat: bool, system: str | None
+) -> list[Any]:
+    """The requests that `ask` will put to a model, made as its evaluator makes them."""
+    task.build_all_requests(
+        limit=limit,
+        system_instruction=system,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+        chat_template=lm.apply_chat_template if chat else None,
+    )
+    return list(task.instances)
 
 
 def ask(

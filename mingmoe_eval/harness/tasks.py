@@ -87,6 +87,22 @@ class HarnessTask:
         """What its requests ask of a generation: its own arguments under those of the run."""
         return dict(self.task.get_config("generation_kwargs") or {})
 
+    def set_generation(self, arguments: Mapping[str, Any]) -> None:
+        """Have its requests ask for texts with these arguments."""
+        # Not `update=True`: that would write into a dict that tasks of one YAML may share.
+        self.task.set_config(key="generation_kwargs", value=dict(arguments))
+
+    @quiet_libraries()
+    def prompts(
+        self, lm: LanguageModel, *, limit: int | None, chat: bool, spec: RunSpec
+    ) -> list[str]:
+        """The prompts of its requests, before they are asked; shots are drawn as they will be."""
+        requests = lm_eval_door.requests_of(
+            lm, self.task, limit=limit, chat=chat, system=spec.system_instruction
+        )
+        self.task.set_fewshot_seed(seed=spec.seed)
+        return [str(request.args[0]) for request in requests]
+
     @property
     def requests(self) -> list[Any]:
         """lm-eval's requests, which hold the answers once the task was asked."""
@@ -236,11 +252,10 @@ def _set_shots(ready: HarnessTask, spec: RunSpec) -> None:
 def _set_generation(ready: HarnessTask, spec: RunSpec) -> None:
     """The run's protocol over the task's own generation arguments."""
     if ready.generates and (changes := over_task(spec.protocol)):
-        # Not `update=True`: that would write into a dict that tasks of one YAML may share.
         arguments = {**ready.generation_arguments, **changes}
         if "max_gen_toks" in changes:
             arguments = {k: v for k, v in arguments.items() if k not in _OTHER_LIMITS}
-        ready.task.set_config(key="generation_kwargs", value=arguments)
+        ready.set_generation(arguments)
 
 
 def _count_examples(task: Any) -> int:
