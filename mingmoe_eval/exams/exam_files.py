@@ -6,11 +6,8 @@ columns or in one cell, answers as letters, numbers or 对 and 错. Everything b
 what is there; the user then names it.
 """
 
-import datetime
 import hashlib
-import io
 import itertools
-import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,9 +21,20 @@ import msgspec
 from mingmoe_eval.errors import DataError, MissingDataError, UsageError
 from mingmoe_eval.exams.benchmarks import Benchmark
 from mingmoe_eval.exams.conversion import Converted, convert
+from mingmoe_eval.exams.exam_tables import (
+    NEEDED,
+    ROLES,
+    Line,
+    Table,
+    cell_at,
+    option_letter,
+    read_table,
+    roles_called,
+    text_in,
+)
 from mingmoe_eval.exams.fields import QUESTION_TYPES
 from mingmoe_eval.record_files import EXAM_SUFFIXES as SUFFIXES
-from mingmoe_eval.record_files import SPREADSHEETS, Row, parse_rows
+from mingmoe_eval.record_files import Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +108,10 @@ def read_exam_file(
         UsageError: `columns` names a role or a column that there is not.
     """
     said = dict(columns or {})
-    if unknown := sorted(said.keys() - _ROLES.keys() - {"sheet", "first"}):
+    if unknown := sorted(said.keys() - ROLES.keys() - {"sheet", "first"}):
         raise UsageError(
             f"--columns does not know {', '.join(unknown)}; it takes "
-            f"{', '.join((*_ROLES, 'sheet', 'first'))}"
+            f"{', '.join((*ROLES, 'sheet', 'first'))}"
         )
     try:
         data = path.read_bytes()
@@ -111,7 +119,7 @@ def read_exam_file(
         raise MissingDataError(f"{path}: there is no such file") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    table = _table(path, data, said.pop("sheet", None))
+    table = read_table(path, data, said.pop("sheet", None))
     first = said.pop("first", None)
     layout = _layout(table, said, path)
     rows, remarks = _rows(table, layout, first, path)
@@ -144,22 +152,6 @@ def read_exam_file(
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """One line of a table: its number as a spreadsheet shows it, and its cells by column."""
-
-    number: int
-    cells: Sequence[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A header, one text a column, and the lines below it."""
-
-    header: Sequence[str]
-    lines: Sequence[_Line]
-
-
-@dataclass(frozen=True, slots=True)
 class _Layout:
     """Which column is which: role -> its place; the places of options by letter, or none."""
 
@@ -168,135 +160,15 @@ class _Layout:
     header: Sequence[str]
 
 
-# Names that people give to columns, folded: no case, width, blanks or punctuation.
-_ROLES: Mapping[str, tuple[str, ...]] = {
-    "question": (
-        *("question", "questiontext", "stem", "questions", "prompt"),
-        *("题干", "题目", "试题", "问题", "题目内容", "试题内容", "题干内容", "問題", "題目"),
-    ),
-    "options": ("options", "choices", "选项", "备选答案", "备选项", "候选项", "答案选项", "選項"),
-    "answer": (
-        *("answer", "answers", "key", "answerkey", "correct", "correctanswer", "correctoption"),
-        *("gold", "label", "answeridx", "rightanswer"),
-        *("答案", "正确答案", "标准答案", "参考答案", "正确选项", "正答", "正解", "正確答案"),
-    ),
-    "type": ("questiontype", "type", "题型", "试题类型", "题目类型", "类型"),
-    "subject": ("subject", "category", "chapter", "科目", "章节", "学科", "专业", "知识点"),
-}
-# Roles without which there is no exam; options may be missing where answers are 对 and 错.
-_NEEDED = ("question", "answer")
-
-# "A", "选项A", "A选项", "option A", "choice_1", "选项一".
-_OPTION_NAME = re.compile(
-    r"(?:选项|備選|备选|option|choice|opt|op|ending|answer|候选)?(?P<mark>[a-z]|[0-9]{1,2}|[一二三四五六七八九十])(?:选项|项|option|choice)?"
-)
-_CHINESE_NUMBERS = "一二三四五六七八九十"
-
 _RIGHT = {"对", "正确", "√", "✓", "✔", "t", "true", "是", "y", "yes", "right"}
 _WRONG = {"错", "错误", "×", "✗", "✘", "x", "f", "false", "否", "n", "no", "wrong"}
 
 
-def _table(path: Path, data: bytes, sheet: str | None) -> _Table:
-    suffix = path.suffix.lower()
-    if sheet is not None and suffix not in SPREADSHEETS:
-        raise UsageError(f"--columns sheet={sheet}: {path} has no sheets")
-    if suffix in SPREADSHEETS:
-        return _with_header(_sheet_lines(path, data, sheet), path)
-    if suffix in (".csv", ".tsv"):
-        return _with_header(_text_lines(path, data), path)
-    rows = parse_rows(data, name=str(path), suffix=suffix)
-    header = list(dict.fromkeys(str(name) for row in rows for name in row.fields))
-    return _Table(
-        header, [_Line(row.number, [row.fields.get(name) for name in header]) for row in rows]
-    )
-
-
-def _sheet_lines(path: Path, data: bytes, sheet: str | None) -> list[_Line]:
-    import pandas as pd
-
-    try:
-        frames = pd.read_excel(
-            io.BytesIO(data), sheet_name=None, header=None, dtype=object, engine="calamine"
-        )
-    except Exception as error:  # whatever the reader of spreadsheets makes of a damaged file
-        raise DataError(f"{path} is no spreadsheet that can be read: {error}") from error
-    names = [str(name) for name in frames]
-    if sheet is not None and sheet not in names:
-        raise UsageError(f"{path} has no sheet {sheet!r}; it has {', '.join(names)}")
-    frames = {name: frame for name, frame in frames.items() if sheet in (None, str(name))}
-    filled = {name: frame for name, frame in frames.items() if not frame.empty}
-    if len(filled) > 1:
-        raise DataError(
-            f"{path} has several sheets with content: {', '.join(filled)}. Say which one is the "
-            f"exam, for instance --columns sheet={next(iter(filled))}"
-        )
-    if not filled:
-        raise DataError(f"{path} holds nothing")
-    [frame] = filled.values()
-    return [_Line(n, list(cells)) for n, cells in enumerate(frame.itertuples(index=False), 1)]
-
-
-def _text_lines(path: Path, data: bytes) -> list[_Line]:
-    import csv
-
-    text = _decoded(path, data)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        return [_Line(reader.line_num, cells) for cells in reader]
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}") from error
-
-
-def _decoded(path: Path, data: bytes) -> str:
-    """UTF-8, or GB 18030, in which Chinese spreadsheet programs save CSV files."""
-    for encoding in ("utf-8-sig", "gb18030"):
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise DataError(f"{path} is neither UTF-8 nor GB 18030; save it as UTF-8")
-
-
-def _with_header(lines: Sequence[_Line], path: Path) -> _Table:
-    """Find the header among the first lines: titles stand above it, and it may take two lines.
-
-    A header is a line in which some cell names the question or the answer. Where options have a
-    merged cell above their letters, the letters stand in the next line.
-    """
-    width = max((len(line.cells) for line in lines), default=0)
-    for at, line in enumerate(lines[:15]):
-        names = [_text(cell) for cell in line.cells] + [""] * (width - len(line.cells))
-        folded = [_folded(name) for name in names]
-        if sum(any(name in _ROLES[role] for name in folded) for role in _NEEDED) == 0:
-            continue
-        if sum(bool(name) for name in folded) < 2:
-            continue  # a title such as "答案"
-        below = [_text(cell) for cell in lines[at + 1].cells] if at + 1 < len(lines) else []
-        below += [""] * (width - len(below))
-        if _is_second_line(names, below):
-            return _Table([b or a for a, b in zip(names, below, strict=True)], lines[at + 2 :])
-        return _Table(names, lines[at + 1 :])
-    shown = " | ".join(_text(cell)[:20] for cell in (lines[0].cells if lines else ()))
-    raise DataError(
-        f"{path}: no line among the first 15 names a question or an answer. The first line is: "
-        f"{shown or 'empty'}. Give the columns names such as 题干 and 答案, or question and answer"
-    )
-
-
-def _is_second_line(names: Sequence[str], below: Sequence[str]) -> bool:
-    """Whether the line below the header goes on with it: letters under a merged cell of options."""
-    marks = [_option_letter(text) for text in below]
-    letters = [mark for mark in marks if mark]
-    under_blank = sum(bool(text) and not name for name, text in zip(names, below, strict=True))
-    return len(letters) >= 2 and letters[0] == "A" and under_blank >= 1
-
-
-def _layout(table: _Table, said: Mapping[str, str], path: Path) -> _Layout:
+def _layout(table: Table, said: Mapping[str, str], path: Path) -> _Layout:
     named = [name for name in table.header if name]
     columns: dict[str, int] = {}
     doubts: list[str] = []
-    for role, known in _ROLES.items():
+    for role in ROLES:
         if role in said:
             places = [i for i, name in enumerate(table.header) if name == said[role]]
             if not places:
@@ -306,7 +178,7 @@ def _layout(table: _Table, said: Mapping[str, str], path: Path) -> _Layout:
             places = [
                 i
                 for i, name in enumerate(table.header)
-                if name not in taken and _folded(name) in known and _has_cells(table, i)
+                if name not in taken and role in roles_called(name) and _has_cells(table, i)
             ]
         if len(places) > 1:
             names = ", ".join(table.header[i] for i in places)
@@ -318,7 +190,7 @@ def _layout(table: _Table, said: Mapping[str, str], path: Path) -> _Layout:
     if not table.lines:
         raise DataError(f"{path} has a header and no questions")
     options = _option_columns(table, columns) if "options" not in columns else {}
-    for role in _NEEDED:
+    for role in NEEDED:
         if role not in columns and not any(d.startswith(role) for d in doubts):
             doubts.append(f"{role}: no column is called so; say --columns {role}=NAME")
     if doubts:
@@ -327,16 +199,16 @@ def _layout(table: _Table, said: Mapping[str, str], path: Path) -> _Layout:
     return _Layout(columns, options, table.header)
 
 
-def _has_cells(table: _Table, place: int) -> bool:
-    return any(_text(_cell(line, place)) for line in table.lines)
+def _has_cells(table: Table, place: int) -> bool:
+    return any(text_in(cell_at(line, place)) for line in table.lines)
 
 
-def _option_columns(table: _Table, columns: Mapping[str, int]) -> dict[str, int]:
+def _option_columns(table: Table, columns: Mapping[str, int]) -> dict[str, int]:
     """Columns of single options, called by letters or numbers: A, B and so on without a gap."""
     free = [i for i in range(len(table.header)) if i not in columns.values()]
     found: dict[str, int] = {}
     for i in free:
-        letter = _option_letter(table.header[i])
+        letter = option_letter(table.header[i])
         if letter and letter not in found:
             found[letter] = i
     # A column "X" after "A" to "E" is something else.
@@ -344,32 +216,31 @@ def _option_columns(table: _Table, columns: Mapping[str, int]) -> dict[str, int]
     return {letter: found[letter] for letter in run} if len(run) >= 2 else {}
 
 
-def _option_letter(name: str) -> str | None:
-    match = _OPTION_NAME.fullmatch(_folded(name))
-    if match is None:
-        return None
-    mark = match["mark"]
-    if mark.isalpha() and mark.isascii():
-        return mark.upper()
-    number = int(mark) if mark.isdigit() else _CHINESE_NUMBERS.index(mark) + 1
-    return ascii_uppercase[number - 1] if 1 <= number <= 26 else None
-
-
 def _rows(
-    table: _Table, layout: _Layout, first: str | None, path: Path
+    table: Table, layout: _Layout, first: str | None, path: Path
 ) -> tuple[list[Row], list[str]]:
     """The questions under the names that data sets use, and remarks on how they were read."""
-    kept = [line for line in table.lines if any(_text(cell) for cell in line.cells)]
+    kept = [line for line in table.lines if any(text_in(cell) for cell in line.cells)]
     remarks = []
     if blank := len(table.lines) - len(kept):
         remarks.append(f"{blank} blank lines passed over")
+    asked = [line for line in kept if _asks(line, layout)]
+    if notes := [str(line.number) for line in kept if line not in asked]:
+        listed = ", ".join(notes[:5]) + (", ..." if len(notes) > 5 else "")
+        remarks.append(f"{len(notes)} lines without question, options and answer (line {listed})")
+    kept = _with_options_below(asked, layout)
     counts_from = _counts_from(kept, layout, first, path)
     judged = 0
     rows = []
+    shown = 0
     for line in kept:
         fields, is_judged = _fields(line, layout, counts_from)
         judged += is_judged
-        rows.append(Row(line.number, fields))
+        hidden = _without_answer(fields["question"], fields["answer"])
+        shown += hidden != fields["question"]
+        rows.append(Row(line.number, {**fields, "question": hidden}))
+    if shown:
+        remarks.append(f"{shown} questions show their answer in brackets: it is taken out")
     if judged:
         remarks.append(f"{judged} questions are answered right or wrong: options A. 对 B. 错")
     if not rows:
@@ -377,7 +248,7 @@ def _rows(
     return rows, remarks
 
 
-def _with_columns(rows: Sequence[Row], table: _Table, keep: Sequence[str], path: Path) -> list[Row]:
+def _with_columns(rows: Sequence[Row], table: Table, keep: Sequence[str], path: Path) -> list[Row]:
     if missing := [name for name in keep if name not in table.header]:
         named = ", ".join(name for name in table.header if name)
         raise DataError(f"{path} has no column {', '.join(missing)}: {named}")
@@ -386,19 +257,22 @@ def _with_columns(rows: Sequence[Row], table: _Table, keep: Sequence[str], path:
     return [
         Row(
             row.number,
-            {**row.fields, **{n: _text(_cell(cells[row.number], at)) for n, at in places.items()}},
+            {
+                **row.fields,
+                **{n: text_in(cell_at(cells[row.number], at)) for n, at in places.items()},
+            },
         )
         for row in rows
     ]
 
 
-def _fields(line: _Line, layout: _Layout, counts_from: int | None) -> tuple[dict[str, Any], bool]:
-    question = _text(_cell(line, layout.columns["question"]))
-    answer = _text(_cell(line, layout.columns["answer"]))
-    options: Any = {letter: _text(_cell(line, at)) for letter, at in layout.options.items()}
+def _fields(line: Line, layout: _Layout, counts_from: int | None) -> tuple[dict[str, Any], bool]:
+    question = text_in(cell_at(line, layout.columns["question"]))
+    answer = _bare_answer(text_in(cell_at(line, layout.columns["answer"])))
+    options: Any = {letter: text_in(cell_at(line, at)) for letter, at in layout.options.items()}
     if "options" in layout.columns:
-        raw = _cell(line, layout.columns["options"])
-        options = raw if isinstance(raw, Mapping | list) else _one_line_each(_text(raw))
+        raw = cell_at(line, layout.columns["options"])
+        options = raw if isinstance(raw, Mapping | list) else _one_line_each(text_in(raw))
     is_judged = False
     if not options or (isinstance(options, Mapping) and not any(options.values())):
         question, found = _options_in_question(question)
@@ -412,10 +286,78 @@ def _fields(line: _Line, layout: _Layout, counts_from: int | None) -> tuple[dict
     fields = {"question": question, "options": options, "answer": answer}
     for role, name in (("type", "question_type"), ("subject", "subject")):
         if role in layout.columns:
-            fields[name] = _text(_cell(line, layout.columns[role]))
-    if fields.get("question_type") not in QUESTION_TYPES:
-        fields.pop("question_type", None)  # the user's own word for it: nothing follows from it
+            fields[name] = text_in(cell_at(line, layout.columns[role]))
+    kind = str(fields.pop("question_type", "")).translate(_SIMPLIFIED).replace("复选", "多选")
+    if kind in QUESTION_TYPES:  # else it is the user's own word, and nothing follows from it
+        fields["question_type"] = kind
     return fields, is_judged
+
+
+_SIMPLIFIED = str.maketrans("單選題項複擇", "单选题项复择")
+
+# "答案：B", "选AC", "B。": the letters are the answer.
+_AROUND_ANSWER = re.compile(
+    r"(?:(?:正确|标准|参考|正確|標準|參考)?答案|answer|选|選)?\s*[:：]?\s*"
+    r"(?P<letters>[A-JＡ-Ｊ](?:[\s,，、;；/]*[A-JＡ-Ｊ]){0,9})\s*[。.]?",
+    re.IGNORECASE,
+)
+
+
+def _bare_answer(answer: str) -> str:
+    match = _AROUND_ANSWER.fullmatch(answer)
+    return match["letters"] if match else answer
+
+
+_ANSWER_IN_BRACKETS = re.compile(
+    r"(?P<open>[（(])\s*(?P<letters>[A-JＡ-Ｊ][A-JＡ-Ｊ、,，\s]*)(?P<close>[）)])"
+)
+
+
+def _without_answer(question: str, answer: str) -> str:
+    """The stem without an answer that its brackets show: "心脏位于（B）" would give it away."""
+
+    def letters(text: str) -> set[str]:
+        return set(unicodedata.normalize("NFKC", text).upper()) & set(ascii_uppercase)
+
+    def hidden(match: re.Match[str]) -> str:
+        shows = letters(match["letters"]) == letters(answer)
+        return f"{match['open']}　{match['close']}" if shows else match[0]
+
+    return _ANSWER_IN_BRACKETS.sub(hidden, question)
+
+
+def _asks(line: Line, layout: _Layout) -> bool:
+    """Whether a line has anything of a question: notes below a table have not."""
+    roles = [layout.columns[r] for r in ("question", "answer", "options") if r in layout.columns]
+    return any(text_in(cell_at(line, place)) for place in (*roles, *layout.options.values()))
+
+
+_OPTION_BELOW = re.compile(r"\s*[(（]?(?P<letter>[A-JＡ-Ｊ])\s*[)）.．、:：]")
+
+
+def _with_options_below(lines: Sequence[Line], layout: _Layout) -> list[Line]:
+    """Questions whose options stand in the lines below, in the question's own column, put together.
+
+    Such a line has no answer, and its letter goes on where the line before stopped.
+    """
+    if layout.options or "options" in layout.columns:
+        return list(lines)
+    at, key = layout.columns["question"], layout.columns["answer"]
+    joined: list[Line] = []
+    expected = "A"
+    for line in lines:
+        text = text_in(cell_at(line, at))
+        mark = _OPTION_BELOW.match(text)
+        letter = unicodedata.normalize("NFKC", mark["letter"]) if mark else ""
+        if joined and letter == expected and not text_in(cell_at(line, key)):
+            cells = list(joined[-1].cells)
+            cells[at] = f"{text_in(cells[at])}\n{text}"
+            joined[-1] = Line(joined[-1].number, cells)
+            expected = chr(ord(letter) + 1)
+        else:
+            joined.append(line)
+            expected = "A"
+    return joined
 
 
 # Options one after the other in a line: "A. 心 B. 肝 C. 脾", "A、心；B、肝".
@@ -457,7 +399,7 @@ def _half_width_marks(text: str) -> str:
 
 
 def _counts_from(
-    lines: Sequence[_Line], layout: _Layout, first: str | None, path: Path
+    lines: Sequence[Line], layout: _Layout, first: str | None, path: Path
 ) -> int | None:
     """Which number means the first option, where answers are numbers.
 
@@ -466,7 +408,7 @@ def _counts_from(
     numbers = {
         int(digit)
         for line in lines
-        for answer in [_text(_cell(line, layout.columns["answer"]))]
+        for answer in [text_in(cell_at(line, layout.columns["answer"]))]
         if _is_number(answer)
         for digit in re.findall(r"\d+", answer)
     }
@@ -526,26 +468,3 @@ def _language(converted: Converted) -> str:
 def _task_name(path: Path) -> str:
     """The file's name as a task's: what lm-eval and globs give a meaning becomes an underscore."""
     return re.sub(r"[\s,*?\[\]/\\]+", "_", path.stem).strip("_") or "exam"
-
-
-def _cell(line: _Line, place: int) -> Any:
-    return line.cells[place] if place < len(line.cells) else None
-
-
-def _text(value: Any) -> str:
-    """A cell as a person reads it: 2.0 is "2", a blank is ""."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, datetime.datetime):
-        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat()
-    if isinstance(value, list | tuple):
-        return ",".join(map(_text, value))
-    return "" if str(value) == "NaT" else str(value).strip()
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name)).casefold()
