@@ -63,6 +63,23 @@ SAY_NOTHING = [
     "可能是A，也可能是B。",
     "<think>The answer is A",
     "<think>\n答案是A",
+    "No lo sé.",
+    "La respuesta correcta es A o B.",
+    "Ninguna de las anteriores.",
+    "Respuesta:",
+    "Je ne sais pas.",
+    "La réponse est A ou B.",
+    "Aucune de ces réponses.",
+    "Réponse :",
+    "모르겠습니다.",
+    "정답은 A 또는 B입니다.",
+    "정답은 1번 또는 2번입니다.",
+    "정답 없음",
+    "정답:",
+    "分かりません。",
+    "正解はaまたはbです。",
+    "正解なし。",
+    "【回答】",
 ]
 # Of an exam with one right letter a question; where several can be right, they are guesses.
 NAME_SEVERAL = [
@@ -76,6 +93,7 @@ NAME_SEVERAL = [
 # A guess is an answer: it earns what its letters are worth in the keys.
 GUESSES = ["A", "B", "C", "D", "E", "AB", "ABC", "ABCD", "ABCDE", "ACDE"]
 FRAMES = ["{}", "The answer is {}.", "答案是{}。", "故选{}"]
+FRAMES += ["La respuesta correcta es {}.", "Réponse : {}", "정답은 {}입니다.", "正解は{}です。"]
 
 
 def _exams():

@@ -283,6 +283,12 @@ def test_every_file_of_an_exam_is_a_task_of_that_name():
     ("group", "leaves"),
     [
         ("exams", 23),
+        ("reasoning2026", 6),
+        ("world_exams", 13),
+        ("world_exams_ll", 6),
+        ("world_exams_cot", 13),
+        ("igakuqa", 5),
+        ("kormedmcqa_ll", 4),
         ("exams_cot", 23),
         ("pharmacist2023", 2),
         ("mmlu_med", 6),

@@ -89,6 +89,14 @@ SEVERAL = [
     (JAPANESE, "aとdが正解です。", "AD"),
     (JAPANESE, "a,d", "AD"),
     (JAPANESE, "答え：ａ、ｄ", "AD"),
+    (JAPANESE, "正解はADです。", "AD"),
+    (KOREAN, "정답은 ACE입니다.", "ACE"),
+    (SPANISH, "La respuesta correcta es AB.", "AB"),
+    (FRENCH, "Réponse : ABD", "ABD"),
+    (JAPANESE, "正解はaまたはbです。", None),
+    (KOREAN, "정답은 A 또는 B입니다.", None),
+    (SPANISH, "Las respuestas correctas son A o B.", None),
+    (FRENCH, "La réponse est A ou B.", None),
 ]
 
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 from mingmoe_eval.metrics.answer_reading.reply_text import fold
 
+# Letters side by side are a list where nothing but a particle follows; "ACE 억제제" is a drug.
+_RUN = r"[A-J]{2,10}(?=\s?(?:[.,;:!)\]。、]|$|\n|입니|이다|이고|です|で|が|と|와|과))"
 # A letter may be followed by a particle (A입니다, aです), but not by more letters of its script.
-_PLAIN = r"(?:[A-Z]|[a-h])(?![A-Za-zÀ-ÿ0-9])"
+_PLAIN = rf"(?:{_RUN}|(?:[A-Z]|[a-h])(?![A-Za-zÀ-ÿ0-9]))"
 # In Spanish and French "a", "e", "A" and "E" are words too ("a la vez", "A continuación"): a small
 # letter must end something, and a capital of these two may not open a clause.
 _ROMANCE = (
-    r"(?:[B-DF-Z](?![A-Za-zÀ-ÿ0-9])"
+    rf"(?:{_RUN}|[B-DF-Z](?![A-Za-zÀ-ÿ0-9])"
     r"|[AE](?![A-Za-zÀ-ÿ0-9])(?! (?!(?:es|son|est|sont|porque|ya|pues|debido|car|puisque|parce|y|e"
     r"|o|u|et|ou)\b)[a-zà-ÿ]{2,})"
     r"|[a-h](?=\s?[)\].,;\"'»]|\s*(?:\n|$)|\s(?:y|e|o|u|et|ou)\s(?:la\s)?[a-h]\b))"
@@ -209,10 +211,17 @@ def _list_of(language: _Language) -> re.Pattern[str]:
 
 
 def _english_list(said: str, language: _Language) -> str:
-    either = re.search(rf"(?<![A-Za-z])(?:{language.either})(?![A-Za-z])", said)
-    letters = re.findall(r"(?<![A-Za-zÀ-ÿ])[A-Za-z](?![A-Za-zÀ-ÿ])", said)
+    # "aまたはb" has no blanks around the word; the "o" of Spanish must stand alone.
+    alone = (r"(?<![A-Za-zÀ-ÿ])", r"(?![A-Za-zÀ-ÿ])") if language.letter == _ROMANCE else ("", "")
+    either = re.search(rf"{alone[0]}(?:{language.either}){alone[1]}", said)
     joints = {*language.both.split("|"), *language.either.split("|")}
-    named = [letter.upper() for letter in letters if letter not in joints]
+    words = re.findall(r"[A-Za-zÀ-ÿ]+", said)
+    named = [
+        letter.upper()
+        for word in words
+        if word not in joints and (len(word) == 1 or word.isupper())
+        for letter in word
+    ]
     return (" or " if either else ", ").join(named)
 
 
