@@ -252,18 +252,13 @@ def _with_columns(rows: Sequence[Row], table: Table, keep: Sequence[str], path: 
     if missing := [name for name in keep if name not in table.header]:
         named = ", ".join(name for name in table.header if name)
         raise DataError(f"{path} has no column {', '.join(missing)}: {named}")
-    cells = {line.number: line for line in table.lines}
+    lines = {line.number: line for line in table.lines}
     places = {name: list(table.header).index(name) for name in keep}
-    return [
-        Row(
-            row.number,
-            {
-                **row.fields,
-                **{n: text_in(cell_at(cells[row.number], at)) for n, at in places.items()},
-            },
-        )
-        for row in rows
-    ]
+    return [Row(row.number, {**row.fields, **_texts(lines[row.number], places)}) for row in rows]
+
+
+def _texts(line: Line, places: Mapping[str, int]) -> dict[str, str]:
+    return {name: text_in(cell_at(line, place)) for name, place in places.items()}
 
 
 def _fields(line: Line, layout: _Layout, counts_from: int | None) -> tuple[dict[str, Any], bool]:
