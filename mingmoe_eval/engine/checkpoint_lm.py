@@ -4,12 +4,13 @@ Any lm-eval `evaluate` takes it. Beside answers it tells what each request cost,
 answer in a response store as soon as it is there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypedDict, Unpack
-
-from jinja2.exceptions import TemplateError
 
 from mingmoe_eval.engine.backend import (
     Answers,
@@ -29,6 +30,10 @@ from mingmoe_eval.routing.account import RoutingSink
 from mingmoe_eval.routing.record import RoutingRecord, RunRouting
 
 DEFAULT_SEED = 1234
+
+
+_SECONDS_OF_A_TEMPLATE = 10.0
+"""A template takes a millisecond; one with nested loops may never end."""
 
 
 class EngineOptions(TypedDict, total=False):
@@ -297,14 +302,15 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             UsageError: the template refuses the chat; nothing is dropped from it in silence.
         """
         try:
-            prompt: str = self.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-                **self._chat_template_args,
-            )
-        except (TemplateError, ValueError) as error:
+            with _for_at_most(_SECONDS_OF_A_TEMPLATE):
+                prompt: str = self.tokenizer.apply_chat_template(
+                    chat_history,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=not add_generation_prompt,
+                    **self._chat_template_args,
+                )
+        except Exception as error:  # a template is a program of the checkpoint's, in a sandbox
             roles = ", ".join(message["role"] for message in chat_history)
             raise UsageError(
                 f"the chat template of {self.tokenizer.name_or_path} refuses a chat of {roles}: "
@@ -415,3 +421,26 @@ def _number(answer: StoredAnswer) -> float:
     if answer.log_likelihood is None:
         raise ValueError("a stored text where a log-likelihood was asked for")
     return answer.log_likelihood
+
+
+@contextmanager
+def _for_at_most(seconds: float) -> Iterator[None]:
+    """Raises a TimeoutError in a block that takes longer, where Python can be interrupted at all.
+
+    That is in the main thread of a process that knows alarms.
+    """
+    alarmed = threading.current_thread() is threading.main_thread()
+    if not alarmed or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def too_long(*_: object) -> None:
+        raise TimeoutError(f"not rendered after {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

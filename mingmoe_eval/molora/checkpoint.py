@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
+from mingmoe_eval.json_files import shown
 from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora import peft_door
 from mingmoe_eval.molora.attaching import ComputeDtypes, attach_mixture
@@ -18,7 +18,7 @@ from mingmoe_eval.molora.description import CheckpointDescription, describe
 from mingmoe_eval.molora.formats import ming
 from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
 from mingmoe_eval.molora.probing import Loaded
-from mingmoe_eval.molora.sources import transformers_config
+from mingmoe_eval.molora.sources import blaming, transformers_config
 
 logger = logging.getLogger("mingmoe_eval.molora")
 
@@ -105,7 +105,8 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
     if getattr(own, "quantization_config", None) is not None:
         config.quantization_config = own.quantization_config
     places = _device_map(device)
-    try:
+    architecture = type(opened.skeleton).__name__
+    with blaming(f"the weights of {opened.weights} do not load as {architecture}"):
         model, report = AutoModelForCausalLM.from_pretrained(
             opened.weights,
             config=config,
@@ -116,11 +117,11 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
             # transformers would stop without saying which; `_refuse_holes` lists them.
             ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
-        raise CheckpointError(
-            f"the weights of {opened.weights} do not load as {type(opened.skeleton).__name__}: "
-            f"{error}"
-        ) from error
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            ids = getattr(model.generation_config, name)
+            for one in ids if isinstance(ids, list) else [ids]:
+                if one is not None and (type(one) is not int or abs(one) >= 2**63):
+                    raise ValueError(f"{name} must be ids of tokens, not {shown(ids)}")
     _refuse_holes(opened, report)
     return model.eval()
 

@@ -21,13 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from mingmoe_eval.errors import CheckpointError, offence_list
-from mingmoe_eval.json_files import read_object
+from mingmoe_eval.json_files import read_object, shown
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_CONFIG = "config.json"
 
 REFERENCE_EXPERTS, REFERENCE_TOP_K = 4, 2
 """What the reference assumes when config.json says nothing of experts."""
+
+MOST_EXPERTS = 1024
+"""More than this in a config is a mistake, and no reason to list a million missing tensors."""
+
+_LARGEST_RANK = 2**20
+"""Larger than any layer is wide."""
 
 TOP_K_WORDS = ("top_k", "topk")
 
@@ -145,11 +151,22 @@ def read_config(
 def lora_offences(adapter: Mapping[str, Any]) -> list[str]:
     """What a LoRA config lacks, or asks for that no format with experts has."""
     offences = []
-    if not is_count(adapter.get("r")):
-        offences.append(f"r must be a positive whole number, not {adapter.get('r')!r}")
+    if not is_count(adapter.get("r")) or adapter["r"] > _LARGEST_RANK:
+        offences.append(f"r must be a positive whole number, not {shown(adapter.get('r'))}")
     alpha = adapter.get("lora_alpha")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        offences.append(f"lora_alpha must be a number, not {alpha!r}")
+    # A whole number of thousands of digits is no float.
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e30:
+        offences.append(f"lora_alpha must be a number, not {shown(alpha)}")
+    targets = adapter.get("target_modules")
+    # MixLoRA's own files have names with a yes or no each.
+    named = targets if isinstance(targets, list | dict) else [targets]
+    if targets is not None and not all(isinstance(name, str) for name in named):
+        offences.append(f"target_modules must be a list of names, not {shown(targets)}")
+    if not isinstance(adapter.get("base_model_name_or_path", ""), str | None):
+        offences.append(
+            "base_model_name_or_path must be a directory or a hub id, not "
+            f"{shown(adapter['base_model_name_or_path'])}"
+        )
     for field, value in {**PLAIN_LORA, "layers_to_transform": None}.items():
         if (adapter.get(field) or value) != value:
             offences.append(f"{field} = {adapter[field]!r} is not supported, only {value!r}")
@@ -172,7 +189,9 @@ def _mixture_offences(model: Mapping[str, Any]) -> list[str]:
         offences.append("num_experts_per_token is absent although num_experts is there")
     for field, value in (("num_experts", experts), ("num_experts_per_token", top_k)):
         if not is_count(value):
-            offences.append(f"{field} must be a positive whole number, not {value!r}")
+            offences.append(f"{field} must be a positive whole number, not {shown(value)}")
+        elif value > MOST_EXPERTS:
+            offences.append(f"{field} must be {MOST_EXPERTS} at most, not {value}")
     if is_count(experts) and is_count(top_k) and 1 < experts < top_k:
         offences.append(f"num_experts_per_token = {top_k} exceeds num_experts = {experts}")
     if model.get("expert_selection") == "sampling":

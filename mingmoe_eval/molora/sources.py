@@ -4,6 +4,8 @@ The kind is told from JSON files and safetensors headers alone; no code of a che
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +14,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.errors import CheckpointError, MingMoeError
 from mingmoe_eval.hub import fetch
+from mingmoe_eval.json_files import shown
 from mingmoe_eval.molora.config import ADAPTER_CONFIG, MODEL_CONFIG, read_json
 from mingmoe_eval.molora.formats import ming
 from mingmoe_eval.molora.formats.families import Family
@@ -34,6 +37,9 @@ WEIGHT_FILES = ("*.json", "*.safetensors", "*.bin")
 
 # An empty pickle takes some hundred bytes: larger files are not opened to tell their kind.
 _SMALL_FILE = 4096
+# Ten times those of the deepest model that anyone has published.
+_MOST_LAYERS = 2_000
+_LONGEST_REASON = 600
 
 Kind = str
 """`molora`, `molora-merged`, the name of a sibling's family, `peft-lora`, `full`, or `hub`."""
@@ -130,10 +136,20 @@ def transformers_config(name: str | Path) -> PretrainedConfig:
     Raises:
         CheckpointError: none there, or of an architecture that transformers does not know.
     """
-    try:
-        return AutoConfig.from_pretrained(str(name), trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"the model config of {name} cannot be used: {error}") from error
+    with blaming(f"the model config of {name} cannot be used"):
+        said, _ = PretrainedConfig.get_config_dict(str(name))
+        for part in (said, *(inner for inner in said.values() if isinstance(inner, dict))):
+            layers = part.get("num_hidden_layers")
+            # transformers lists the layers of a config: 2^31 of them take all the memory there is.
+            if isinstance(layers, int | float) and layers > _MOST_LAYERS:
+                raise ValueError(f"num_hidden_layers = {shown(layers)}, more than any model has")
+        config = AutoConfig.from_pretrained(str(name), trust_remote_code=False)
+        if config.is_encoder_decoder:
+            raise ValueError("is_encoder_decoder: only causal language models are evaluated")
+        # What a model hands out besides its logits, and how: nobody here wants another form.
+        config.return_dict = True
+        config.output_hidden_states = config.output_attentions = False
+        return config
 
 
 def base_of(folder: Path, base: str | Path | None) -> str:
@@ -158,14 +174,36 @@ def skeleton_of(config: PretrainedConfig, source: str) -> nn.Module:
     Raises:
         CheckpointError: the config contradicts itself.
     """
+    with (
+        blaming(f"the config of {source} describes no model that can be built"),
+        torch.device("meta"),
+    ):
+        model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return model
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Within the block libraries read files from elsewhere: what they raise is those files' fault.
+
+    A field of another type than a library expects ends in whatever it stumbles over, from a
+    KeyError to classes of its own: no list of them was ever whole. What says that the machine or
+    the installation lacks something stays as it is.
+
+    Raises:
+        CheckpointError: saying what, and the library's own words in a line.
+    """
     try:
-        with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-            return model
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the config of {source} describes no model that can be built: {error}"
-        ) from error
+        yield
+    except (MingMoeError, MemoryError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, of an accelerator
+            raise
+        words = " ".join(str(error).split())
+        words = words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]} ..."
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        raise CheckpointError(f"{what}: {kind}{words}") from error
 
 
 def _form_of(name: str) -> Family | Literal["peft-lora", "full", "hub"]:

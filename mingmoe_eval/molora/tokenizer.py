@@ -14,10 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.hub import fetch
+from mingmoe_eval.json_files import shown
 from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora.formats.ming import MERGED
 from mingmoe_eval.molora.presence import SMALL_FILES
-from mingmoe_eval.molora.sources import base_of, home_of
+from mingmoe_eval.molora.sources import base_of, blaming, home_of
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt")
@@ -42,11 +43,16 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
     # Asked for itself: transformers makes an empty tokenizer where there is none.
     if not _has_tokenizer(home):
         raise CheckpointError(f"{home} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
-    try:
+    with blaming(f"the tokenizer of {home} cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(str(home), trust_remote_code=False)
         keep_to_file(tokenizer, home)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise CheckpointError(f"the tokenizer of {home} cannot be loaded: {error}") from error
+        most = tokenizer.model_max_length
+        if isinstance(most, bool) or not isinstance(most, int | float):
+            raise ValueError(f"model_max_length must be a number, not {shown(most)}")
+        if isinstance(template := tokenizer.chat_template, dict):
+            template = template.get("default")
+        if not isinstance(template, str | None):
+            raise ValueError(f"chat_template must be a text, not {shown(template)}")
     return tokenizer
 
 

@@ -40,16 +40,13 @@ from typing import Any
 from transformers.activations import ACT2FN
 
 from mingmoe_eval.errors import CheckpointError, offence_list
-from mingmoe_eval.molora.config import MoLoraConfig, is_count, lora_offences
+from mingmoe_eval.molora.config import MOST_EXPERTS, MoLoraConfig, is_count, lora_offences
 from mingmoe_eval.molora.formats import ming
 from mingmoe_eval.molora.formats.families import Family, SlotOf
 from mingmoe_eval.molora.formats.tensor_files import TensorFiles, preferred_file
 
 MOE_PEFT_TOP_K = 2
 """What MoE-PEFT assumes when a config says nothing of K."""
-
-MOST_EXPERTS = 1024
-"""More than this in a config is a mistake, and no reason to list a million missing tensors."""
 
 # Two words for the same routing: the K largest of a softmax over all, renormalised.
 _MIXLORA_STRATEGIES = ("mixlora", "mixtral")
