@@ -26,7 +26,7 @@ from mingmoe_eval.json_files import (
 )
 from mingmoe_eval.provenance import Provenance
 from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample, TaskResult
-from mingmoe_eval.scoring import described
+from mingmoe_eval.scoring import described, metric_of
 
 RUN_FILE = "run.json"
 UNFINISHED_FILE = "run.unfinished.json"
@@ -76,6 +76,7 @@ def load_run(folder: str | Path, *, samples: bool = True) -> Run:
         return run
     loaded = {name: load_samples(path, name, suite=one.suite) for name, one in run.leaves.items()}
     _refuse_lost_samples(path, run, loaded)
+    _refuse_uncountable_samples(path, run, loaded)
     return dataclasses.replace(run, samples=loaded)
 
 
@@ -243,6 +244,26 @@ def _refuse_lost_samples(path: Path, run: Run, samples: Mapping[str, Sequence[Sa
     ]
     if offences:
         raise RunStoreError(offence_list(f"{path} is damaged", offences))
+
+
+def _refuse_uncountable_samples(
+    path: Path, run: Run, samples: Mapping[str, Sequence[Sample]]
+) -> None:
+    """Each sample holds what its task's score is made of, which its metric knows."""
+    for task, of_task in samples.items():
+        if not (result := run.results[task]).metrics[result.main_metric].metric:
+            continue  # lm-eval's own number, of which it keeps no count a doc
+        count_doc, offences = metric_of(result).count, []
+        for sample in of_task:
+            if sample.status != "failed":
+                try:
+                    count_doc(sample)
+                except (LookupError, TypeError, ValueError) as error:
+                    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+                    offences.append(f"doc {sample.position}: Sample.counts: {what}")
+        if offences:
+            file = path / "samples" / samples_file_name(task)
+            raise RunStoreError(offence_list(f"{file} is damaged", offences))
 
 
 def samples_file_name(task: str) -> str:

@@ -43,6 +43,41 @@ def test_pairs_are_split_as_lm_eval_splits_them(bos, add_bos_token):
         assert pair.n_targets == len(continuation)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_token_that_spans_the_end_of_the_context_is_fed_as_lm_eval_feeds_it():
+    pairs = [
+        ("def quicksort(arr):", "\n    return"),
+        ("头痛怎么办？", "\n休息"),
+        ("a", "bc"),
+        ("是", "的"),
+    ]
+    tokenizer = joining_tokenizer()
+    whole = [tokenizer(context + rest)["input_ids"] for context, rest in pairs]
+    alone = [tokenizer(context)["input_ids"] for context, _ in pairs]
+    assert any(w[: len(a)] != a for w, a in zip(whole, alone, strict=True))  # it does span
+    stock = RecordingHFLM(tokenizer).pairs(pairs)
+    ours = Tokenisation(tokenizer, max_length=512).encode_pairs(pairs)
+    for (context, continuation), pair in zip(stock, ours, strict=True):
+        assert pair.tokens.tolist() == [*context, *continuation]
+        assert pair.n_targets == len(continuation)
+
+
+def joining_tokenizer():
+    """A byte-level BPE that knows "):" with a line feed, and no piece ends before that."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    from tokenizers.trainers import BpeTrainer
+
+    texts = ["x):\n", "y):\n    r", "办？\n", "休？\n", "ab", "bab", "是的"] * 20
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["</s>"])
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", pad_token="</s>")
+
+
 def test_a_long_context_loses_its_beginning_and_says_so():
     tokenisation = Tokenisation(make_tokenizer(), max_length=20)
     whole = Tokenisation(make_tokenizer(), max_length=512).encode_pairs([(EXAMPLES.strip(), "A")])[
