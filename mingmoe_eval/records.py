@@ -168,6 +168,8 @@ class RunSpec:
     reasoning_effort: str | None = None
     price: str | None = None
     """What tokens and time cost, in the words of `--price`; it changes no answer and no score."""
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What pages and tables call tasks and the model, by their names."""
 
     def __post_init__(self) -> None:
         # A lone name is a sequence too, of letters: as such it would be five tasks, "u" to "e".

@@ -67,7 +67,7 @@ def exam_samples(task: str, docs: int, reply: Reply, *, prompt: str = "") -> lis
                 expected="A",
                 response=response,
                 answered=answered,
-                reading="the letter after the last cue" if answered else "nothing was read",
+                reading="an answer cue" if answered else "no answer found",
                 score=float(answered == "A"),
                 status="unanswered" if answered is None else "scored",
                 tags={"track": "pharmacy" if number % 2 else "tcm"},

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from report_runs import ROUTING, exam_result, exam_run, exam_samples, guessing, with_orders
 
+from mingmoe_eval.comparison import compare, overall_verdict
 from mingmoe_eval.errors import RunStoreError, UsageError
+from mingmoe_eval.labels import Labels
 from mingmoe_eval.report import render_report, view
 from mingmoe_eval.report.drawings import loads
 from mingmoe_eval.report.libraries import can_draw
+from mingmoe_eval.report.wording import Wording
 from mingmoe_eval.routing.view import read_routing
 
 needs_charts = pytest.mark.skipif(not can_draw(), reason="the extra `report` is not installed")
@@ -62,13 +65,94 @@ def test_names_from_a_run_are_text(tmp_path):
     assert "</style>" + evil not in page
 
 
-def test_every_number_of_a_marked_run_carries_its_mark(tmp_path):
+def test_every_table_bears_a_run_s_marks_once_over_its_column(tmp_path):
     marked = run_named("a", spec={"sample": True, "limit": 30})
-    rows = re.findall(r"<tr.*?</tr>", visible(page_of(tmp_path, marked)), re.DOTALL)
-    numbers = [row for row in rows if 'class="value"' in row]
-    assert len(numbers) >= 4
-    for row in numbers:
-        assert row.count("invented sample") == row.count("first 30 docs") == row.count("value")
+    page = visible(page_of(tmp_path, marked, run_named("b", spec={"sample": True, "limit": 30})))
+    tables = [t for t in re.findall(r"<table.*?</table>", page, re.DOTALL) if 'class="value"' in t]
+    assert len(tables) >= 4
+    for table in tables:
+        heads = re.findall(r"<th scope=\"col\".*?</th>", table, re.DOTALL)
+        marks = [(head.count(">invented sample<"), head.count(">first 30 docs<")) for head in heads]
+        assert marks.count((1, 1)) == 2
+        assert table.count(">invented sample<") == table.count(">first 30 docs<") == 2
+
+
+def test_a_mark_of_one_task_stands_with_its_row_or_where_runs_differ_at_its_number(tmp_path):
+    first, second = run_named("a"), run_named("b", 2)
+    short = "10 rows, where the official part has 30"
+
+    def marked(run):
+        results = {
+            **run.results,
+            "usmle": dataclasses.replace(run.results["usmle"], marks=(short,)),
+        }
+        return dataclasses.replace(run, results=results)
+
+    for runs, cells in (((marked(first), marked(second)), 0), ((marked(first), second), 1)):
+        rows = view.headline(runs)
+        assert [row.marks for row in rows] == [(), () if cells else (short,)]
+        assert sum(short in cell.marks for row in rows for cell in row.cells) == cells
+        section = visible(page_of(tmp_path, *runs))
+        section = section[section.index('id="results"') : section.index('id="breakdowns"')]
+        assert section.count(f">{short}<") == 1
+
+
+def test_needs_attention_counts_and_opens_for_what_moves_a_number(tmp_path):
+    quiet = exam_run("a", {"t": exam_samples("t", 9, lambda n: (None if n < 2 else "A", "A"))})
+    page = visible(page_of(tmp_path, quiet))
+    assert '<details class="notice" id="attention"><summary>' in page
+    assert "unanswered</span> 2</summary>" in page
+    cut = [dataclasses.replace(s, finish="length") for s in quiet.samples["t"]]
+    page = visible(page_of(tmp_path, exam_run("a", {"t": cut})))
+    assert '<details class="notice" id="attention" open><summary>' in page
+    assert "cut off</span> 9</summary>" in page
+
+
+def test_only_a_change_that_the_adjusted_test_finds_is_coloured_by_the_metric_s_direction():
+    def tone(difference, better, p_adjusted):
+        return view.Change(difference, None, "share", better, p_adjusted, 0.001, "").tone
+
+    directions = ("higher", "lower", "unknown")
+    assert [tone(0.1, better, 0.01) for better in directions] == ["up", "down", ""]
+    assert tone(-0.1, "higher", 0.06) == tone(0.5, "lower", float("nan")) == ""
+    runs = [run_named("a", 1, 0.2), run_named("b", 1, 0.9)]
+    (one,) = view.compare_all(runs, view.columns(runs, 0), allow=frozenset())
+    verdict = overall_verdict(compare(*runs))
+    assert one.verdict == verdict
+    assert set(one.changes) == set(verdict.tasks) == {"cmexam", "usmle"}
+    for task, change in one.changes.items():
+        assert (change.tone == "up") == (verdict.tasks[task].outcome == "improved") is True
+        assert change.p_adjusted == verdict.tasks[task].p_better < 0.05
+
+
+def test_the_verdict_comes_first_with_the_numbers_that_compare_says(tmp_path):
+    runs = [run_named("a", 1, 0.2), run_named("b", 1, 0.9)]
+    page = visible(page_of(tmp_path, *runs))
+    first = page[page.index('<div class="verdict') : page.index("</div>", page.index("verdict"))]
+    verdict = overall_verdict(compare(*runs))
+    low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in verdict.together.paired.interval)
+    assert page.index('class="verdict') < page.index('id="comparison"') < page.index('id="results"')
+    assert first.startswith('<div class="verdict better">')
+    assert f"[{low}, {high}]" in first
+    assert f"{100 * verdict.largest.comparison.paired.difference:+.1f}" in first
+    equal = visible(page_of(tmp_path, run_named("a"), run_named("b")))
+    assert '<div class="verdict equivalent">' in equal
+    assert "every answer is the same" in equal
+    alone = visible(page_of(tmp_path, run_named("a")))
+    assert '<p class="verdict">' in alone
+
+
+def test_tasks_and_models_are_called_as_the_user_calls_them(tmp_path):
+    labels = {"cmexam": "My exam <b>", "models/b": "B-7B", "a": "A-7B"}
+    page = page_of(
+        tmp_path, run_named("a"), run_named("b", spec={"labels": {"b": "x"}}), labels=labels
+    )
+    assert "<title>A-7B · x</title>" in page
+    assert "My exam &lt;b&gt;" in page
+    assert ">MedQA US</span>" in page
+    assert 'data-task="cmexam"' in page
+    shown = view.columns([run_named("b")], 0, Labels(labels))
+    assert [column.label for column in shown] == ["B-7B"]
 
 
 def test_one_run_has_no_comparison_and_two_have(tmp_path):
@@ -80,7 +164,8 @@ def test_runs_that_cannot_be_compared_say_why_instead(tmp_path):
     other = run_named("b", 2)
     results = {t: dataclasses.replace(r, num_fewshot=5) for t, r in other.results.items()}
     page = visible(page_of(tmp_path, run_named("a"), dataclasses.replace(other, results=results)))
-    assert "cmexam: 0 against 5 [fewshot]" in page
+    assert '<span title="cmexam">CMExam</span>: <span data-p="0 against 5">0 against 5<' in page
+    assert "<small>[fewshot]</small>" in page
     assert "exact McNemar" not in page
 
 
@@ -98,8 +183,8 @@ def test_a_load_is_the_mean_over_layers_with_their_extremes_beside_even_routing(
     (column,) = view.columns([run], 0)
     # Even: half of a router with two experts, a quarter of one with four; the mean of both.
     assert one.even == [0.375, 0.375, 0.125, 0.125]
-    first, second, third, last = loads(column, one)[:4]
-    assert (first.panel, first.place) == ("cmexam", "0")
+    first, second, third, last = loads(column, one, Wording("en"))[:4]
+    assert (first.panel, first.place) == ("CMExam", "0")
     assert (first.low, first.value, first.high) == (0.25, 0.5, 0.75)
     assert (second.value, third.value, last.value) == (0.25, 0.25, 0.0)
     assert [bar.reference for bar in (first, second, third, last)] == one.even
@@ -162,7 +247,7 @@ def test_a_run_with_one_order_has_no_such_section_and_two_runs_name_themselves(t
     runs = [run_named("a"), run_named("b", 2)]
     assert 'id="robustness"' not in page_of(tmp_path, *runs)
     page = visible(page_of(tmp_path, *(with_orders(run, "usmle") for run in runs)))
-    section = page[page.index('id="robustness"') : page.index('id="comparison"')]
+    section = page[page.index('id="robustness"') : page.index('id="samples"')]
     rows = [row for row in re.findall(r"<tr.*?</tr>", section, re.DOTALL) if "cyclic" in row]
     assert [re.search(r"</span>(\w)</small>", row).group(1) for row in rows] == ["a", "b"]
 
@@ -202,7 +287,8 @@ def test_every_word_has_both_languages_and_every_word_is_used():
     templates = Path(view.__file__).parent / "templates"
     words = json.loads((templates / "words.json").read_text("utf-8"))
     assert all(len(pair) == 2 and all(pair) for pair in words.values())
-    source = "".join((templates / name).read_text("utf-8") for name in ("page.js", "page.html.j2"))
+    files = ("page.js", "page.html.j2", "../view.py")
+    source = "".join((templates / name).read_text("utf-8") for name in files)
     assert [key for key in words if not re.search(rf"\b{key}\b", source)] == []
 
 
@@ -304,15 +390,15 @@ def test_figures_are_written_as_pdf_and_svg(tmp_path):
 @needs_charts
 def test_a_chart_carries_its_numbers_as_labels_and_its_runs_marks(tmp_path):
     page = visible(page_of(tmp_path, run_named("a</svg><b>", spec={"sample": True})))
-    assert re.search(r'aria-label="cmexam, a&lt;/svg[^"]*\(invented sample\): \d+\.\d \[', page)
+    assert re.search(r'aria-label="CMExam, a&lt;/svg[^"]*\(invented sample\): \d+\.\d \[', page)
     assert "</svg><b>" not in page
 
 
 @needs_charts
 def test_each_task_has_a_small_chart_of_its_experts(tmp_path):
     page = visible(page_of(tmp_path, run_named("a", routing=ROUTING)))
-    assert 'aria-label="cmexam, expert 0: 0.500 [0.250, 0.750]"' in page
-    assert 'aria-label="usmle, expert 3: 0.125 [0.000, 0.250]"' in page
+    assert 'aria-label="CMExam, expert 0: 0.500 [0.250, 0.750]"' in page
+    assert 'aria-label="MedQA US, expert 3: 0.125 [0.000, 0.250]"' in page
 
 
 def everything_in(page):

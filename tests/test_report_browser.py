@@ -1,7 +1,10 @@
 """The page in a real browser, with the network off."""
 
+import csv
 import dataclasses
+import io
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -115,7 +118,7 @@ def test_tables_sort_by_a_click_on_their_heads(page):
     head.click()
     expect(head).to_have_attribute("aria-sort", "ascending")
     names = page.locator("#results ~ .scroll").first.locator("tbody th")
-    expect(names).to_have_text(["usmle", "cmexam"])
+    expect(names).to_have_text(["MedQA US", "CMExam"])
 
 
 def test_flipped_questions_come_first_and_can_be_filtered(page):
@@ -148,7 +151,7 @@ def test_a_flipped_question_opens_with_prompt_gold_and_both_responses(page, repo
     page.click("#explorer button.doc")
     body = page.locator("#doc-body")
     expect(body).to_contain_text("下列哪一项正确")
-    expect(body.locator("pre").last).to_contain_text(EVIL)
+    expect(body.locator(".answers pre").last).to_contain_text(EVIL)
     page.keyboard.press("Escape")
     assert not page.locator("#doc").is_visible()
 
@@ -165,9 +168,9 @@ def test_a_megabyte_of_response_opens_at_once(page, report):
     expect(page.locator("#explorer tbody tr")).to_have_count(1)
     seconds = main_thread_clock(page)
     page.click("#explorer button.doc")
-    expect(page.locator("#doc-body pre").last).to_be_visible()
+    expect(page.locator("#doc-body .answers pre").last).to_be_visible()
     assert 0 < seconds() < 1
-    response = page.locator("#doc-body pre").last
+    response = page.locator("#doc-body .answers pre").last
     response.locator("button").click()
     assert response.text_content() == MEGABYTE + EVIL
 
@@ -192,7 +195,10 @@ def test_language_and_theme_switch(page):
 
 
 def test_tables_of_orders_and_experts_sort_and_switch_language(page):
-    for section, names in (("robustness", ["usmle", "usmle"]), ("routing", ["usmle", "cmexam"])):
+    for section, names in (
+        ("robustness", ["MedQA US", "MedQA US"]),
+        ("routing", ["MedQA US", "CMExam"]),
+    ):
         table = page.locator(f"section[aria-labelledby={section}] table.sortable").first
         head = table.locator("th.num").last
         head.click()
@@ -201,6 +207,145 @@ def test_tables_of_orders_and_experts_sort_and_switch_language(page):
     page.click("#language")
     expect(page.locator("dt", has_text="位置偏好")).to_be_visible()
     expect(page.locator("dt", has_text="闲置专家")).to_be_visible()
+
+
+def test_a_doc_shows_its_answers_before_its_prompt_and_arrow_keys_go_on(page, report):
+    page.select_option("#filter-outcome", "flipped")
+    titles = page.locator("#explorer button.doc")
+    page.locator("#explorer button.doc").first.click()
+    body = page.locator("#doc-body")
+    answers = body.locator(".answers").bounding_box()["y"]
+    assert answers < body.locator("pre[aria-label=Prompt]").bounding_box()["y"]
+    expect(body).to_contain_text("Marked in an answer")
+    first = page.locator("#doc-title").inner_text()
+    assert titles.first.inner_text() in first
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#doc-title")).to_contain_text(titles.nth(1).inner_text())
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#doc-title")).to_have_text(first)
+    page.keyboard.press("ArrowLeft")  # there is none before the first
+    expect(page.locator("#doc-title")).to_have_text(first)
+
+
+def test_every_view_has_an_address_that_shows_it_again(page, browser, report):
+    page.select_option("#filter-task", "cmexam")
+    page.select_option("#filter-outcome", "lost")
+    page.select_option("#filter-run", "1")
+    page.fill("#search", "第")
+    rows = page.locator("#explorer tbody tr").count()
+    page.locator("#explorer button.doc").nth(1).click()
+    title = page.locator("#doc-title").inner_text()
+    expect(page.locator("#doc-link")).to_have_attribute("href", re.compile("doc="))
+    address = page.evaluate("location.href")
+    assert address.split("#")[1].startswith("samples?task=cmexam&show=lost&run=1&q=")
+    context = browser.new_context(offline=True)
+    other = context.new_page()
+    other.goto(address)
+    other.wait_for_selector("html[data-ready]")
+    assert other.locator("#doc-title").inner_text() == title
+    other.keyboard.press("Escape")
+    assert other.locator("#explorer tbody tr").count() == rows
+    assert other.input_value("#search") == "第"
+    other.click("#language")
+    other.goto(other.evaluate("location.href"))
+    other.reload()
+    other.wait_for_selector("html[data-ready]")
+    assert other.locator("h2#samples").inner_text() == "样本"
+    context.close()
+
+
+def test_a_part_that_is_folded_opens_by_its_address(browser, report):
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto(f"{report[0].as_uri()}#breakdown-usmle")
+    page.wait_for_selector("html[data-ready]")
+    assert page.locator("#breakdown-usmle").evaluate("node => node.open")
+    context.close()
+
+
+def test_what_is_filtered_can_be_taken_along_as_csv(page, tmp_path):
+    page.select_option("#filter-outcome", "lost")
+    page.select_option("#filter-run", "1")
+    # Not downloaded: the file's content, as the button makes it.
+    page.evaluate(
+        "() => { window.kept = []; URL.createObjectURL = (blob) => { window.kept.push(blob);"
+        " return '#kept'; }; }"
+    )
+    page.click("#csv")
+    text = page.evaluate("() => window.kept[0].text()")
+    rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"))))
+    assert len(rows) == count(page) > 0
+    assert {row["task"] for row in rows} <= {"cmexam", "usmle"}
+    for row in rows:
+        assert float(row[f"base{EVIL} score"]) > float(row["ours score"].replace("unanswered", "0"))
+
+
+def test_a_phone_says_that_columns_go_on_and_a_wide_screen_does_not(browser, report):
+    for width, cued in ((390, True), (1440, False)):
+        context = browser.new_context(offline=True, viewport={"width": width, "height": 844})
+        page = opened(context.new_page(), report[0])
+        box = page.locator("section[aria-labelledby=comparison] .dt-layout-table").first
+        assert ("more" in box.get_attribute("class").split()) == cued
+        assert page.locator("section[aria-labelledby=comparison] .cue").first.is_visible() == cued
+        box.evaluate("node => { node.scrollLeft = node.scrollWidth; }")
+        expect(box).not_to_have_class(re.compile(r"\bmore\b"))
+        context.close()
+
+
+def test_no_english_word_stays_on_a_chinese_page(browser, tmp_path):
+    """But names, keys of settings and options of the command, and the texts of the data."""
+    runs, flipped, _ = hostile_runs()
+    runs = [
+        dataclasses.replace(
+            run, name=name, spec=dataclasses.replace(run.spec, sample=True, limit=60)
+        )
+        for run, name in zip(runs, ("甲", "乙"), strict=True)
+    ]
+    page = None
+    for opens in ("en", "zh"):
+        path = render_report(runs, tmp_path / f"{opens}.html", language=opens)
+        context = browser.new_context(offline=True)
+        page = opened(context.new_page(), path)
+        if opens == "en":
+            page.click("#language")
+        page.fill("#search", flipped)
+        expect(page.locator("#explorer tbody tr")).to_have_count(1)
+        page.click("#explorer button.doc")
+        expect(page.locator("#doc-body .answers")).to_be_visible()
+        texts = page.evaluate(
+            """() => {
+              for (const node of document.querySelectorAll("details")) node.open = true;
+              const found = [];
+              const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+              while (walk.nextNode()) {
+                const node = walk.currentNode.parentElement;
+                if (!node.closest("script, style, noscript, [aria-labelledby=settings], pre, code"))
+                  found.push(walk.currentNode.textContent);
+              }
+              for (const name of ["title", "aria-label"])
+                for (const node of document.querySelectorAll(`[${name}]`))
+                  if (!node.closest("[aria-labelledby=settings]"))
+                    found.push(node.getAttribute(name));
+              return found;
+            }"""
+        )
+        left = {word for text in texts for word in re.findall(r"[A-Za-z]{2,}", text)}
+        assert " ".join(sorted(left - NAMES)) == ""
+        context.close()
+
+
+NAMES = {
+    # Of tasks, models and tags, as the runs have them.
+    *("cmexam", "usmle", "CMExam", "MedQA", "models", "base", "ours", "track", "pharmacy", "tcm"),
+    *("acc", "cyclic", "own", "BA"),
+    # Of methods and figures, which Chinese papers write so too.
+    *("McNemar", "Holm", "Wilson", "Bonett", "Price", "CV", "MaxVio", "Switch", "CircularEval"),
+    *("Jensen", "Shannon", "CSV"),
+    # Of the command, and the other language.
+    *("mingmoe", "eval", "compare", "ablate", "RUN", "docs", "routing", "md", "English"),
+    # Of the invented response.
+    *("script", "window", "pwned", "img", "src", "onerror"),
+}
 
 
 def test_docs_found_in_training_data_are_one_click_away(browser, tmp_path):

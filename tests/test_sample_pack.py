@@ -76,7 +76,7 @@ def test_a_record_holds_prompt_gold_reading_and_each_response():
     assert one["prompts"] == [docs[0].first.prompt]
     assert one["expected"] == "A"
     assert [run["response"] for run in one["runs"]] == ["是A", "是B"]
-    assert [run["reading"] for run in one["runs"]] == ["the letter after the last cue"] * 2
+    assert [run["reading"] for run in one["runs"]] == ["an answer cue"] * 2
 
 
 def test_different_prompts_are_kept_apart():

@@ -21,6 +21,7 @@ LAYERS = [
         "generation_protocol",
         "hub",
         "json_files",
+        "labels",
         "language_model",
         "lazy_names",
         "library_noise",

@@ -58,6 +58,13 @@ def report(
         list[str] | None,
         typer.Option(help="Would it pass? A rule's name (jmle2026) or file: docs/pass_rules.md."),
     ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to call tasks and models: NAME=TEXT,NAME=TEXT or a file of them (YAML, "
+            "JSON); may be given several times."
+        ),
+    ] = None,
 ) -> None:
     """One self-contained page about one to eight runs; it opens with the network off.
 
@@ -65,6 +72,7 @@ def report(
     """
     from mingmoe_eval.cli.exits import say
     from mingmoe_eval.comparison import kinds_named
+    from mingmoe_eval.labels import read_labels
     from mingmoe_eval.pass_rules import rule_named
     from mingmoe_eval.report import render_report
     from mingmoe_eval.run_store import load_overlap, load_run
@@ -81,6 +89,7 @@ def report(
         figures=figures,
         allow=kinds_named(allow or ()),
         overlaps=[load_overlap(run) for run in runs],
+        labels=read_labels(labels or ()),
         told=lambda text: say(f"note: {text}"),
     )
     print(written)

@@ -139,6 +139,13 @@ def run(
             "in=,out=,hour=,currency=; or a JSON file with one for each model."
         ),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="What pages and tables call tasks and the model: NAME=TEXT,NAME=TEXT or a file of "
+            "them (YAML, JSON)."
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("reports"),
     name: Annotated[
         str | None, typer.Option(help="The run folder's name; default: the model's and the time.")
@@ -188,6 +195,7 @@ def run(
         template_args_said,
         thinking_said,
     )
+    from mingmoe_eval.labels import read_labels
 
     del config  # `run_file` has made options of it
     with opener(workers, ray_address, gpus_per_worker) as open_model:
@@ -222,6 +230,7 @@ def run(
             cache=cache,
             permute_options=permute_options,
             columns=columns_said(columns),
+            labels=read_labels([labels] if labels else ()),
             max_new_tokens=max_new_tokens,
             think=think,
             gen_kwargs=gen_kwargs_said(gen_kwargs),

@@ -25,15 +25,19 @@ class Palette:
 
     ink: str
     faint: str
+    paper: str
     series: tuple[str, ...]
 
 
 # In the page, colours follow its light or dark style; on paper they are Okabe and Ito's, which
 # readers with any colour vision can tell apart.
-IN_PAGE = Palette("var(--ink)", "var(--line)", tuple(f"var(--s{n})" for n in range(8)))
+IN_PAGE = Palette(
+    "var(--ink)", "var(--line)", "var(--paper)", tuple(f"var(--s{n})" for n in range(8))
+)
 ON_PAPER = Palette(
     "#111111",
     "#cccccc",
+    "#ffffff",
     ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f", "#555555"),
 )
 
@@ -50,6 +54,8 @@ class Point:
     """Which of the palette's series colours; the same in every chart of a page."""
     reference: float | None = None
     """A level to mark beside the value, such as what guessing would score."""
+    hollow: bool = False
+    """Whether a dot is only outlined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +88,27 @@ def bars(points: Sequence[Point], palette: Palette) -> Chart:
     return _chart(points, palette, [bar, _reach({"color": palette.ink, "strokeWidth": 1.5}), guess])
 
 
-def forest(points: Sequence[Point], palette: Palette) -> Chart:
+def forest(points: Sequence[Point], palette: Palette, *, title: str) -> Chart:
     """Differences with intervals around zero, one row a task."""
     colour = _colour(points, palette)
-    title = "difference in percentage points"
     # Null: the line must not inherit a row, an offset or a label from the layers around it.
     own_place = {"y": None, "yOffset": None, "description": None}
     zero = {
         "data": {"values": [{"zero": 0}]},
-        "mark": {"type": "rule", "color": palette.ink, "strokeDash": [4, 3]},
+        "mark": {"type": "rule", "color": palette.ink, "strokeDash": [4, 3], "aria": False},
         "encoding": {"x": {"field": "zero", "type": "quantitative", "title": title}, **own_place},
     }
     dot = {
-        "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
-        "encoding": {"x": {"field": "value", "type": "quantitative"}, "color": colour},
+        "mark": {"type": "point", "size": 60, "opacity": 1},
+        "encoding": {
+            "x": {"field": "value", "type": "quantitative"},
+            "color": colour,
+            "fill": {
+                **colour,
+                "condition": {"test": "datum.hollow", "value": palette.paper},
+                "legend": None,
+            },
+        },
     }
     return _chart(points, palette, [zero, _reach({"strokeWidth": 2}, colour), dot])
 
@@ -215,6 +228,7 @@ def _datum(point: Point) -> Chart:
         "low": 100 * low,
         "high": 100 * high,
         "reference": None if point.reference is None else 100 * point.reference,
+        "hollow": point.hollow,
         "label": label,
     }
 
@@ -250,6 +264,8 @@ def _config(palette: Palette) -> Chart:
         # A browser may set the labels wider than they were measured here.
         "padding": {"left": 30, "right": 30, "top": 5, "bottom": 5},
         "axis": {
+            # The library describes axes in English alone; labels and captions say the same.
+            "aria": False,
             "labelColor": palette.ink,
             "titleColor": palette.ink,
             "gridColor": palette.faint,
@@ -260,6 +276,7 @@ def _config(palette: Palette) -> Chart:
         },
         "axisX": {"tickCount": 8},
         "legend": {
+            "aria": False,
             "labelColor": palette.ink,
             "titleColor": palette.ink,
             "labelFontSize": 12,

@@ -1,6 +1,8 @@
 """Which charts a report has: the runs' numbers turned into points and drawn."""
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +13,26 @@ from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.report import charts
 from mingmoe_eval.report.charts import Palette, Point, Spread
 from mingmoe_eval.report.libraries import Chart, DrawingError, can_draw, draw
+from mingmoe_eval.report.phrases import in_chinese
 from mingmoe_eval.report.view import Column, Compared, Row
+from mingmoe_eval.report.wording import Wording
 from mingmoe_eval.routing.view import Routing
+
+_DIFFERENCE = "difference in percentage points"
+
+# The library reads each title out in English, besides what the title says itself.
+_TITLE_LABEL = re.compile(r' aria-roledescription="title" aria-label="[^"]*"')
 
 OfRun = tuple[Column, Routing]
 """What the routers of a run did, and the run."""
 
 
-def result_points(rows: Sequence[Row], shown: Sequence[Column]) -> list[Point]:
+def result_points(rows: Sequence[Row], shown: Sequence[Column], wording: Wording) -> list[Point]:
     """The main metric of every task and run, of those that are shares: one axis, one unit."""
     return [
         Point(
-            row=row.name,
-            series=_label(column),
+            row=wording.task_in_words(row.name),
+            series=_label(column, wording),
             value=cell.metric.value,
             interval=cell.metric.interval,
             colour=column.position,
@@ -32,31 +41,33 @@ def result_points(rows: Sequence[Row], shown: Sequence[Column]) -> list[Point]:
         for row in rows
         for column, cell in zip(shown, row.cells, strict=True)
         if cell and cell.metric.n and cell.metric.unit == "share"
+        if math.isfinite(cell.metric.value)
     ]
 
 
-def difference_points(compared: Sequence[Compared]) -> list[Point]:
+def difference_points(compared: Sequence[Compared], wording: Wording) -> list[Point]:
     """The difference from the baseline of every task and candidate, of those that are shares."""
     return [
         Point(
-            row=task,
-            series=_label(one.column),
-            value=leaf.paired.difference,
-            interval=leaf.paired.interval,
+            row=wording.task_in_words(task),
+            series=_label(one.column, wording),
+            value=change.difference,
+            interval=change.interval,
             colour=one.column.position,
+            # Filled where the adjusted test found it, as in the tables.
+            hollow=not change.stars,
         )
         for one in compared
-        if one.comparison
-        for task, leaf in one.comparison.tasks.items()
-        if leaf.unit == "share"
+        for task, change in one.changes.items()
+        if change.unit == "share" and math.isfinite(change.difference)
     ]
 
 
-def loads(column: Column, one: Routing) -> list[Spread]:
+def loads(column: Column, one: Routing, wording: Wording) -> list[Spread]:
     """Each expert's share of a task's tokens: the mean over layers, and how far layers differ."""
     return [
         Spread(
-            panel=task,
+            panel=wording.task_in_words(task),
             place=str(expert),
             value=share,
             low=min(layer[expert] for layer in one.layers[task].values()),
@@ -78,7 +89,10 @@ class Drawn:
 
 
 def in_page(
-    results: Sequence[Point], differences: Sequence[Point], routing: Sequence[OfRun]
+    results: Sequence[Point],
+    differences: Sequence[Point],
+    routing: Sequence[OfRun],
+    wording: Wording,
 ) -> Drawn:
     """The page's charts; without those that have no point, and none with nothing to draw with.
 
@@ -87,11 +101,11 @@ def in_page(
     if not can_draw():
         return Drawn({})
     try:
-        drawn = draw(_charts(results, differences, routing, charts.IN_PAGE))
+        drawn = draw(_charts(results, differences, routing, wording, charts.IN_PAGE))
     except DrawingError as error:
         return Drawn({}, str(error))
     # Vega escapes every text that it puts into an SVG; a test plants markup to hold it to that.
-    return Drawn({name: Markup(one.svg) for name, one in drawn.items()})
+    return Drawn({name: Markup(_TITLE_LABEL.sub("", one.svg)) for name, one in drawn.items()})
 
 
 def write_figures(
@@ -99,6 +113,7 @@ def write_figures(
     results: Sequence[Point],
     differences: Sequence[Point],
     routing: Sequence[OfRun],
+    wording: Wording,
 ) -> None:
     """Write every chart as `<name>.pdf`, `.svg`, and `.vl.json`, the definition to restyle.
 
@@ -106,10 +121,13 @@ def write_figures(
         RunStoreError: the folder cannot be written.
         DrawingError: the charts cannot be drawn here.
     """
-    wanted = _charts(results, differences, routing, charts.ON_PAPER)
+    wanted = _charts(results, differences, routing, wording, charts.ON_PAPER)
     for column, one in routing:
         wanted[f"routing_{column.position}"] = charts.heat_map(
-            one.tasks, charts.ON_PAPER, row_title="task", column_title="expert"
+            {wording.task_in_words(task): shares for task, shares in one.tasks.items()},
+            charts.ON_PAPER,
+            row_title=wording.said_in_words("task"),
+            column_title=wording.said_in_words("expert"),
         )
     drawn = draw(wanted, pdf=True)
     try:
@@ -127,21 +145,35 @@ def _charts(
     results: Sequence[Point],
     differences: Sequence[Point],
     routing: Sequence[OfRun],
+    wording: Wording,
     palette: Palette,
 ) -> dict[str, Chart]:
     kinds: Mapping[str, tuple[Sequence[Point], Chart]] = {
         "results": (results, charts.bars(results, palette)),
-        "differences": (differences, charts.forest(differences, palette)),
+        "differences": (
+            differences,
+            charts.forest(differences, palette, title=wording.said_in_words(_DIFFERENCE)),
+        ),
     }
     drawn = {name: chart for name, (points, chart) in kinds.items() if points}
     for column, one in routing:
-        if spreads := loads(column, one):
+        if spreads := loads(column, one, wording):
             drawn[f"load_{column.position}"] = charts.panels(
-                spreads, palette, value_title="share of tokens", place_title="expert"
+                spreads,
+                palette,
+                value_title=wording.said_in_words("share of tokens"),
+                place_title=wording.said_in_words("expert"),
             )
     return drawn
 
 
-def _label(column: Column) -> str:
+def _label(column: Column, wording: Wording) -> str:
     """A chart travels alone: a run's marks travel with it."""
-    return f"{column.label} ({', '.join(column.marks)})" if column.marks else column.label
+    marks = [*column.head, *([_OF_DATA] if len(column.marks) > len(column.head) else [])]
+    if not marks:
+        return column.label
+    chinese = "，".join(in_chinese(mark) or mark for mark in marks)
+    return wording.chosen(f"{column.label} ({', '.join(marks)})", f"{column.label}（{chinese}）")
+
+
+_OF_DATA = "not the whole benchmark"

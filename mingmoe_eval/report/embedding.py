@@ -11,14 +11,15 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from mingmoe_eval.metrics.showing import LESS_IS_BETTER, is_gain, shown
+from mingmoe_eval.metrics.showing import LESS_IS_BETTER, shown
 from mingmoe_eval.metrics.significance import significance_marks
-from mingmoe_eval.records import Better, Unit
+from mingmoe_eval.records import Unit
+from mingmoe_eval.report.wording import Wording
 
 # Inside a <script> element only "<" can end the element; ">" and "&" are escaped so that the
 # text is inert wherever it is copied to, U+2028/9 because older readers take them for line ends.
@@ -26,7 +27,6 @@ _ESCAPES = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 )
 
-Language = Literal["en", "zh"]
 Words = Mapping[str, Mapping[str, str]]
 
 
@@ -75,8 +75,12 @@ def read_words() -> Words:
     return {key: {"en": english, "zh": chinese} for key, (english, chinese) in pairs.items()}
 
 
-def environment(words: Words, language: Language) -> jinja2.Environment:
-    """Templates that escape everything, with `t(key)` for a text that the page can switch."""
+def environment(words: Words, wording: Wording) -> jinja2.Environment:
+    """Templates that escape everything, and say what is said in a language the page can switch.
+
+    `t(key)` is a text of `words`; `name|task` and `text|said` are a task's name and a text that a
+    run holds; `titled(text)` is a tooltip's attribute.
+    """
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("mingmoe_eval.report"),
         autoescape=True,
@@ -84,23 +88,30 @@ def environment(words: Words, language: Language) -> jinja2.Environment:
     )
 
     def word(key: str) -> str:
-        return words[key][language]
+        return words[key][wording.language]
 
     def t(key: str) -> Markup:
         return Markup('<span data-t="{}">{}</span>').format(key, word(key))
 
-    made.globals.update(word=word, t=t)
+    made.globals.update(
+        word=word,
+        t=t,
+        titled=wording.titled,
+        option=wording.task_option,
+        # Called where all else has been said.
+        chinese=lambda: inert_json(wording.chinese),
+    )
     made.filters.update(
+        task=wording.task,
+        said=wording.said,
         percent=lambda fraction: shown(fraction, "share"),
         amount=shown,
         change=_change,
-        tone=_tone,
         arrow=lambda better: f" {LESS_IS_BETTER}" if better == "lower" else "",
-        p_value=lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}",
+        p_value=lambda p: "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}",
         stars=significance_marks,
         quantity=quantity,
         decimals=decimals,
-        breakable=breakable,
         level=lambda share: max(0, min(10, round(share * 10))),
     )
     return made
@@ -108,11 +119,6 @@ def environment(words: Words, language: Language) -> jinja2.Environment:
 
 def _change(difference: float, unit: Unit) -> str:
     return shown(difference, unit, signed=True).replace("-", "−")
-
-
-def _tone(difference: float, better: Better) -> str:
-    """The style of a difference: for the better, for the worse, or neither."""
-    return {True: "up", False: "down", None: ""}[is_gain(difference, better)]
 
 
 def quantity(value: float | None) -> str:
@@ -123,11 +129,6 @@ def quantity(value: float | None) -> str:
         if value >= size:
             return f"{value / size:.2f} {letter}"
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
-
-
-def breakable(name: str) -> Markup:
-    """A task's name that a narrow screen breaks after an underscore, not in the midst of a word."""
-    return Markup("_<wbr>").join(name.split("_"))
 
 
 def decimals(value: float | None, places: int = 3) -> str:

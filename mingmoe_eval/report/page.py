@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from mingmoe_eval import __version__
 from mingmoe_eval.errors import RunStoreError, UsageError
+from mingmoe_eval.labels import Labels
 from mingmoe_eval.pass_rules import PassRule
 from mingmoe_eval.records import JsonDict, Run
 from mingmoe_eval.report import drawings, view
 from mingmoe_eval.report.embedding import (
-    Language,
     content_policy,
     environment,
     inert_json,
@@ -26,6 +26,7 @@ from mingmoe_eval.report.embedding import (
 from mingmoe_eval.report.libraries import data_tables_script, require_drawing
 from mingmoe_eval.report.sample_pack import FLIPPED, SamplePack, pack_samples, pair_docs
 from mingmoe_eval.report.seen_docs import DocPlaces, places_by_run, seen_docs
+from mingmoe_eval.report.wording import Language, Wording
 from mingmoe_eval.routing.view import read_routing
 
 MOST_RUNS = 8
@@ -48,6 +49,7 @@ def render_report(
     allow: frozenset[str] = frozenset(),
     overlaps: Sequence[JsonDict | None] | None = None,
     pass_rules: Sequence[PassRule] = (),
+    labels: Mapping[str, str] | None = None,
     told: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write one self-contained page about one to eight runs.
@@ -65,6 +67,8 @@ def render_report(
             them; the page names those that it passed over.
         overlaps: Of each run what `run_store.load_overlap` gives; None: nobody has looked.
         pass_rules: Rules of exams, whose verdicts the page shows.
+        labels: What to call tasks and models, by their names in the runs; before what the runs
+            themselves say.
         told: Told of what the page had to be made without.
 
     Returns:
@@ -80,16 +84,18 @@ def render_report(
         raise UsageError("--hashed-docs leaves the docs out: --with-docs asks for them")
     if figures is not None:
         require_drawing()
-    shown = view.columns(runs, baseline)
+    names = Labels.of_runs(runs, labels)
+    wording = Wording(language, names)
+    shown = view.columns(runs, baseline, names)
     compared = view.compare_all(runs, shown, allow=allow)
-    results = drawings.result_points(view.headline(runs), shown)
-    differences = drawings.difference_points(compared)
+    results = drawings.result_points(view.headline(runs), shown, wording)
+    differences = drawings.difference_points(compared, wording)
     routing = [
         (column, found)
         for run, column in zip(runs, shown, strict=True)
         if (found := read_routing(run.routing))
     ]
-    drawn = drawings.in_page(results, differences, routing)
+    drawn = drawings.in_page(results, differences, routing, wording)
     if drawn.failure:
         told(f"{path} is without its charts: {drawn.failure}")
     seen = seen_docs(runs, shown, overlaps or [None] * len(runs))
@@ -102,7 +108,7 @@ def render_report(
     )
     context = {
         **_tables([view.without_texts(run, hidden) for run in runs], shown, compared),
-        **_embedded(shown, samples.pack, baseline),
+        **_embedded(shown, samples.pack, baseline, wording),
         "language": language,
         "baseline": baseline,
         "charts": drawn.charts,
@@ -117,12 +123,12 @@ def render_report(
     }
     words = read_words()
     html = (
-        environment(words, language)
+        environment(words, wording)
         .get_template("page.html.j2")
         .render(context, words=inert_json(words))
     )
     if figures is not None:
-        drawings.write_figures(Path(figures), results, differences, routing)
+        drawings.write_figures(Path(figures), results, differences, routing, wording)
     return _write(Path(path), html)
 
 
@@ -171,16 +177,20 @@ def _tables(
     runs: Sequence[Run], shown: Sequence[view.Column], compared: Sequence[view.Compared]
 ) -> dict[str, Any]:
     """What the template shows as tables."""
+    counts, headline = view.task_counts(runs, shown), view.headline(runs)
     return {
         "title": " · ".join(column.label for column in shown),
         "version": __version__,
         "columns": shown,
-        "headline": view.headline(runs),
+        "headline": headline,
+        "first_numbers": view.first_numbers(headline) if len(runs) == 1 else [],
         "changes": view.changes(compared),
         "breakdowns": view.breakdowns(runs),
         "reordered": view.reordered(runs, shown),
         "order_breakdowns": view.order_breakdowns(runs),
-        "counts": view.task_counts(runs, shown),
+        "counts": counts,
+        "attention": view.attention(counts),
+        "attention_opens": view.attention_opens(counts),
         "comparisons": compared,
         "effort": view.effort(runs, shown),
         "settings": view.settings(runs),
@@ -188,13 +198,16 @@ def _tables(
 
 
 def _embedded(
-    shown: Sequence[view.Column], pack: SamplePack, baseline: int
+    shown: Sequence[view.Column], pack: SamplePack, baseline: int, wording: Wording
 ) -> dict[str, Markup | str]:
     """Style, scripts and data, with the policy that lets nothing else run."""
     style, script, library = template("page.css"), template("page.js"), data_tables_script()
+    for reading in pack.readings:  # which the explorer shows, one doc at a time
+        wording.said_in_words(reading)
     runs = {
         "labels": [column.label for column in shown],
-        "marks": [column.marks for column in shown],
+        "marks": [column.head for column in shown],
+        "tasks": {name: wording.task_in_words(name) for name in pack.index["tasks"]},
         "baseline": baseline,
     }
     return {

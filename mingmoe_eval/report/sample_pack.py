@@ -54,6 +54,7 @@ class SamplePack:
         held: Of how many the page holds prompts and responses.
         notable: How many docs are flipped, failed, unanswered, truncated or seen in training.
         text_limit: Longer texts were cut to head and tail of this length; None: none were.
+        readings: By which rules answers were read, each once.
     """
 
     index: dict[str, Any]
@@ -62,6 +63,7 @@ class SamplePack:
     held: int
     notable: int
     text_limit: int | None
+    readings: frozenset[str]
 
 
 def pair_docs(
@@ -125,6 +127,7 @@ def pack_samples(
         held=len(places),
         notable=len(notable),
         text_limit=limit,
+        readings=frozenset(s.reading for doc in docs for s in doc.samples if s is not None),
     )
 
 

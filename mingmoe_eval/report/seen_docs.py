@@ -152,7 +152,7 @@ def _task(
         found=counts.get("seen"),
         exact=counts.get("exact"),
         too_general=counts.get("too_general"),
-        scores=tuple(None if one is None else Cell(one, run.marks_of(task)) for one in cells),
+        scores=tuple(None if one is None else Cell(one, run.results[task].marks) for one in cells),
         change=_change(*cells),
     )
 

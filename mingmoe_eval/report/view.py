@@ -2,14 +2,25 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mingmoe_eval.comparison import Comparison, compare
+from mingmoe_eval.comparison import (
+    Comparison,
+    Difference,
+    GroupComparison,
+    OverallVerdict,
+    TaskVerdict,
+    compare,
+    overall_verdict,
+)
+from mingmoe_eval.comparison.comparability import find_differences
 from mingmoe_eval.errors import IncomparableRunsError
 from mingmoe_eval.exams.robustness import METRICS as ORDER_METRICS
-from mingmoe_eval.metrics.showing import best_first, common_direction
+from mingmoe_eval.labels import Labels
+from mingmoe_eval.metrics.showing import best_first, common_direction, is_gain
 from mingmoe_eval.metrics.significance import significance_marks
 from mingmoe_eval.pass_rules import PassRule, Verdict, verdicts_of
 from mingmoe_eval.records import Better, MetricValue, Run, TaskResult, Unit
@@ -21,19 +32,28 @@ ORDER_TAGS = ("option_order", "key_position")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One run: how it is called on the page, and what a reader must know of all its numbers."""
+    """One run: how it is called on the page, and what a reader must know of all its numbers.
+
+    Attributes:
+        marks: Why its numbers are not the benchmark's, those of single tasks among them.
+        head: Those of the marks that hold for every number of the run, for the head of a column.
+    """
 
     position: int
     label: str
     model: str
     marks: tuple[str, ...]
+    head: tuple[str, ...]
     incomplete: tuple[str, ...]
     is_baseline: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One number: its value, its doubt, and whether it is the best of its row."""
+    """One number: its value, its doubt, and whether it is the best of its row.
+
+    `marks` are those that neither its column nor its row bears already.
+    """
 
     metric: MetricValue
     marks: tuple[str, ...]
@@ -51,7 +71,8 @@ class Cell:
 class Row:
     """One line of a table: a task, or one part of a task, over the runs.
 
-    `metric` is what its numbers are called, where it is not the line's own name.
+    `metric` is what its numbers are called, where it is not the line's own name; `marks` are those
+    that every run's number of it bears, beside the marks of its column.
     """
 
     name: str
@@ -62,6 +83,7 @@ class Row:
     is_group: bool = False
     chance: float | None = None
     notes: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +115,50 @@ class Reordered:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A candidate against the baseline, or why that was refused."""
+    """A candidate against the baseline, or the differences for which that was refused.
+
+    Attributes:
+        verdict: What the two prove, as the gate and `compare` say it.
+        changes: By task and group.
+    """
 
     column: Column
-    comparison: Comparison | None
-    refusal: str = ""
+    comparison: Comparison | None = None
+    verdict: OverallVerdict | None = None
+    changes: Mapping[str, "Change"] = field(default_factory=dict)
+    refusal: tuple[Difference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A cell's difference from the baseline."""
+    """A difference from the baseline, of one task or one group.
+
+    Attributes:
+        interval: Its own, as if it were the only one; None where there is none.
+        p_adjusted: One-sided, in the direction of the change, over all tests of its family; NaN
+            without a test.
+        p_alone: The same before.
+    """
 
     difference: float
+    interval: tuple[float, float] | None
     unit: Unit
     better: Better
-    stars: str = ""
-    test: str = ""
+    p_adjusted: float
+    p_alone: float
+    test: str
+
+    @property
+    def stars(self) -> str:
+        """What the adjusted test found; without any, chance explains the difference."""
+        return significance_marks(self.p_adjusted)
+
+    @property
+    def tone(self) -> str:
+        """The style of a certain change: for the better or for the worse; "" for any other."""
+        if not self.stars:
+            return ""
+        return {True: "up", False: "down", None: ""}[is_gain(self.difference, self.better)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +194,33 @@ class Setting:
         return len(set(self.values)) > 1
 
 
-def columns(runs: Sequence[Run], baseline: int) -> tuple[Column, ...]:
+def columns(runs: Sequence[Run], baseline: int, labels: Labels | None = None) -> tuple[Column, ...]:
     """The runs' columns; equal names are told apart by number."""
-    names = [run.name for run in runs]
-    labels = [
+    called = labels or Labels()
+    names = [called.model(run.name, run.spec.model) for run in runs]
+    distinct = [
         name if names.count(name) == 1 else f"{name} ({names[: n + 1].count(name)})"
         for n, name in enumerate(names)
     ]
     return tuple(
-        Column(n, labels[n], run.spec.model, run.marks, run.incomplete, n == baseline)
+        Column(
+            position=n,
+            label=distinct[n],
+            model=run.spec.model,
+            marks=run.marks,
+            head=run.spec.marks,
+            incomplete=run.incomplete,
+            is_baseline=n == baseline,
+        )
         for n, run in enumerate(runs)
     )
+
+
+def first_numbers(rows: Sequence[Row], most: int = 4) -> list[tuple[Row, Cell]]:
+    """What a page about one run says first: its groups, or else its first tasks."""
+    groups = [row for row in rows if row.is_group]
+    chosen = (groups or rows)[:most]
+    return [(row, row.cells[0]) for row in chosen if row.cells[0] and row.cells[0].metric.n]
 
 
 def headline(runs: Sequence[Run]) -> list[Row]:
@@ -215,22 +281,11 @@ def compare_all(
 
 def changes(compared: Sequence[Compared]) -> dict[tuple[str, int], Change]:
     """The difference of every task and group that was compared, by task and run."""
-    found = {}
-    for one in compared:
-        if one.comparison is None:
-            continue
-        for task, leaf in one.comparison.tasks.items():
-            found[task, one.column.position] = Change(
-                leaf.paired.difference,
-                leaf.unit,
-                leaf.better,
-                significance_marks(leaf.p_adjusted),
-                leaf.paired.test,
-            )
-        for task, group in one.comparison.groups.items():
-            change = group.candidate - group.baseline
-            found[task, one.column.position] = Change(change, group.unit, group.better)
-    return found
+    return {
+        (task, one.column.position): change
+        for one in compared
+        for task, change in one.changes.items()
+    }
 
 
 def verdicts(
@@ -258,24 +313,25 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
     return sorted(rows, key=lambda row: not row.differs)
 
 
+_COUNTED = (
+    "unanswered",
+    "truncated",
+    "prompt_truncated",
+    "non_finite",
+    "failed",
+    "unusable",
+    "tied",
+)
+"""Of `Counts`, what became of docs that earned no plain score or could not be used."""
+
+
 def task_counts(runs: Sequence[Run], shown: Sequence[Column]) -> list[tuple[Column, TaskResult]]:
-    """Every leaf task in which some doc earned no plain score or could not be used."""
+    """Every leaf task with docs that need attention, with a note, or with data that are short."""
     return [
         (column, result)
         for run, column in zip(runs, shown, strict=True)
         for result in run.leaves.values()
-        if any(
-            (
-                result.counts.unanswered,
-                result.counts.truncated,
-                result.counts.prompt_truncated,
-                result.counts.non_finite,
-                result.counts.failed,
-                result.counts.unusable,
-                result.counts.tied,
-            )
-        )
-        or result.notes
+        if _counted(result) or result.notes or result.marks
     ]
 
 
@@ -299,6 +355,37 @@ def without_texts(run: Run, tasks: Collection[str]) -> Run:
         for task, result in run.results.items()
     }
     return replace(run, provenance={**run.provenance, "tasks": facts}, results=results)
+
+
+def attention(
+    counts: Sequence[tuple[Column, TaskResult]],
+) -> list[tuple[Column, dict[str, int]]]:
+    """Of each run that has such docs, how many over all tasks, by what became of them."""
+    by_run: dict[int, tuple[Column, Counter[str]]] = {}
+    for column, result in counts:
+        of_run = by_run.setdefault(column.position, (column, Counter()))[1]
+        of_run.update(_counted(result))
+        of_run.update(
+            {"short_data": int(bool(result.marks)), "with_notes": int(bool(result.notes))}
+        )
+    return [
+        (
+            column,
+            {name: found[name] for name in (*_COUNTED, "short_data", "with_notes") if found[name]},
+        )
+        for column, found in by_run.values()
+    ]
+
+
+def attention_opens(counts: Sequence[tuple[Column, TaskResult]]) -> bool:
+    """Whether something there makes a number another one: cut-offs, failures, other data."""
+    weighty = {"truncated", "prompt_truncated", "failed", "unusable"}
+    return any(result.marks or _counted(result).keys() & weighty for _, result in counts)
+
+
+def _counted(result: TaskResult) -> dict[str, int]:
+    counts = {name: getattr(result.counts, name) for name in _COUNTED}
+    return {name: count for name, count in counts.items() if count}
 
 
 def registered_tasks(runs: Sequence[Run]) -> set[str]:
@@ -351,13 +438,19 @@ def _row(name: str, task: str, runs: Sequence[Run], values: Sequence[MetricValue
     known = [value for value in values if value is not None]
     better = common_direction(known)
     ranked = best_first((value.value for value in known), better)
-    # With one run, "best" says nothing.
-    best = ranked[0] if len(values) > 1 and ranked else math.nan
+    # With one value, "best" says nothing.
+    best = ranked[0] if len(ranked) > 1 else math.nan
+    own = [run.results[task].marks if task in run.results else () for run in runs]
+    there = [marks for marks, value in zip(own, values, strict=True) if value is not None]
+    shared = tuple(mark for mark in there[0] if all(mark in marks for marks in there))
     cells = tuple(
-        None if value is None else Cell(value, run.marks_of(task), value.value == best)
-        for value, run in zip(values, runs, strict=True)
+        None
+        if value is None
+        else Cell(value, tuple(m for m in marks if m not in shared), value.value == best)
+        for value, marks in zip(values, own, strict=True)
     )
-    return Row(name, cells, max((value.n for value in known), default=0), better)
+    n = max((value.n for value in known), default=0)
+    return Row(name, cells, n, better, marks=shared)
 
 
 def _reordered(run: Run, column: Column, result: TaskResult) -> Reordered:
@@ -370,16 +463,52 @@ def _reordered(run: Run, column: Column, result: TaskResult) -> Reordered:
         orders=run.spec.permute_options or "",
         questions=consistency.n if consistency else 0,
         cells=tuple(
-            None if one is None else Cell(one, run.marks_of(result.task)) for one in values
+            # A line of this table is one run's, and the name of the run bears its other marks.
+            None if one is None else Cell(one, result.marks)
+            for one in values
         ),
     )
 
 
 def _compared(baseline: Run, run: Run, column: Column, allow: frozenset[str]) -> Compared:
     try:
-        return Compared(column, compare(baseline, run, allow=allow))
+        comparison = compare(baseline, run, allow=allow)
     except IncomparableRunsError as error:
-        return Compared(column, None, str(error))
+        refused = [one for one in find_differences(baseline, run) if one.kind not in allow]
+        other = Difference(kind="", task="", text=str(error))
+        return Compared(column, refusal=tuple(refused) or (other,))
+    verdict = overall_verdict(comparison)
+    level = 1 - 2 * verdict.alpha
+    groups = {name: _group_change(one, level) for name, one in comparison.groups.items()}
+    tasks = {name: _task_change(one) for name, one in verdict.tasks.items()}
+    return Compared(column, comparison, verdict, {**groups, **tasks})
+
+
+def _task_change(verdict: TaskVerdict) -> Change:
+    one = verdict.comparison
+    return Change(
+        difference=one.paired.difference,
+        interval=one.paired.interval,
+        unit=one.unit,
+        better=one.better,
+        p_adjusted=min(verdict.p_worse, verdict.p_better),
+        p_alone=min(one.p_worse, one.p_better),
+        test=one.paired.test,
+    )
+
+
+def _group_change(group: GroupComparison, level: float) -> Change:
+    paired = group.paired
+    return Change(
+        difference=group.candidate - group.baseline,
+        interval=paired.interval_at(level) if paired else None,
+        unit=group.unit,
+        better=group.better,
+        # Holm's procedure over two-sided p-values, each twice the smaller one-sided one.
+        p_adjusted=group.p_adjusted / 2,
+        p_alone=paired.tails.two_sided / 2 if paired else math.nan,
+        test=paired.test if paired else "",
+    )
 
 
 def _effort(run: Run, column: Column) -> Effort:

@@ -5,12 +5,17 @@
 const { DataTable } = globalThis;
 const byId = (id) => document.getElementById(id);
 const WORDS = JSON.parse(byId("words").textContent);
-const { labels: RUNS, marks: MARKS, baseline: BASELINE } = JSON.parse(byId("runs").textContent);
+const CHINESE = JSON.parse(byId("chinese").textContent);
+const { labels: RUNS, marks: MARKS, tasks: TASKS, baseline: BASELINE } = JSON.parse(byId("runs").textContent);
 const [FLIPPED, UNANSWERED, FAILED, TRUNCATED, SEEN] = [1, 2, 4, 8, 16]; // SEEN << run
 const LONG = 50_000; // characters; of a longer text only this much is laid out until asked for
-let language = document.documentElement.lang;
+const FIRST_LANGUAGE = document.documentElement.lang;
+let language = FIRST_LANGUAGE;
 
 const word = (key) => WORDS[key]?.[language] ?? key;
+/** What a run says in English, in the language of the page. */
+const said = (text) => (language === "zh" ? (CHINESE[text] ?? text) : text);
+const taskName = (task) => said(TASKS[task] ?? task);
 
 function element(tag, { text, label, ...properties } = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -51,11 +56,18 @@ const tableWords = () => ({
   },
 });
 
-for (const table of document.querySelectorAll("table.sortable")) {
-  new DataTable(table, {
-    paging: false, searching: false, info: false, order: [], autoWidth: false, language: tableWords(),
-  });
+const sortable = new Map(); // by table: what makes it so
+/** Again in another language: the labels of the heads are made with it. */
+function buildTables() {
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const order = sortable.get(table)?.order() ?? [];
+    sortable.get(table)?.destroy();
+    sortable.set(table, new DataTable(table, {
+      paging: false, searching: false, info: false, order, autoWidth: false, language: tableWords(),
+    }));
+  }
 }
+buildTables();
 
 // --- the explorer ------------------------------------------------------------------------------
 
@@ -90,7 +102,11 @@ const columns = [
   ...[TASK, QUESTION, EXPECTED].map((place) => ({
     data: place,
     className: place === QUESTION ? "text question" : "text",
-    render: (text, type) => (type === "display" ? element("span", { text }) : text),
+    render: (text, type) => {
+      const shown = place === TASK ? taskName(text) : text;
+      if (type !== "display") return place === TASK ? `${text} ${shown}` : text;
+      return element("span", { text: shown, title: place === TASK ? text : "" });
+    },
   })),
   ...RUNS.map((_, run) => ({
     data: null,
@@ -145,6 +161,12 @@ function buildExplorer() {
   explorer.search.fixed("filters", (_text, row) => passes(row));
   explorer.search.fixed("whole text", (_text, _row, place) => found === null || found.has(place));
   explorer.draw();
+  const redrawn = () => {
+    document.querySelector(".dt-paging nav")?.setAttribute("aria-label", word("pages"));
+    cueTables();
+  };
+  redrawn();
+  explorer.on("draw", () => { redrawn(); keepView(); });
 }
 
 const holds = (record, text) =>
@@ -173,6 +195,7 @@ async function search() {
   if (mine !== latest) return; // a later search has overtaken this one
   found = rows;
   explorer.search(whole ? "" : text).draw();
+  keepView();
   byId("found").textContent = whole ? `${rows.size}` : "";
 }
 
@@ -227,61 +250,79 @@ function beginning(text) {
 
 const facts = (pairs) =>
   element("dl", {}, ...pairs.filter(([, value]) => value !== null && value !== "").flatMap(
-    ([key, value]) => [element("dt", { text: word(key) }), element("dd", { text: String(value) })],
+    ([key, value, className = ""]) =>
+      [element("dt", { text: word(key) }), element("dd", { text: String(value), className })],
   ));
 
 function answerPanel(record, run) {
   const one = record.runs[run];
   const heading = element("h3", {}, element("span", { className: `swatch s${run}` }), RUNS[run],
-    ...MARKS[run].flatMap((mark) => [" ", element("span", { className: "mark", text: mark })]));
+    ...MARKS[run].flatMap((mark) => [" ", element("span", { className: "mark", text: said(mark) })]));
   if (one === null) return element("div", {}, heading, element("p", { text: word("absent") }));
   const other = record.runs[run === BASELINE ? (RUNS.length === 2 ? 1 - run : run) : BASELINE];
   const reference = other === one ? null : (other?.response ?? null);
+  const kind = outcomeKind(one.status === "scored" ? one.score : one.status);
+  const outcome = one.status === "scored" ? `${word(kind)} (${one.score})` : `${word(one.status)} ${one.failure}`;
   return element("div", {}, heading,
     facts([
-      ["outcome", one.status === "scored" ? one.score : `${word(one.status)} ${one.failure}`],
-      ["answered", one.answered], ["reading", one.reading],
+      ["outcome", outcome, `outcome ${kind}`],
+      ["answered", one.answered], ["reading", said(one.reading)],
       ["log_likelihoods", one.logLikelihoods && one.logLikelihoods.join("  ")],
-      ["finish", one.finish === "length" ? word("truncated") : one.finish],
+      ["finish", word({ length: "truncated", stop: "itself", none: "no_text" }[one.finish])],
       ["tokens", one.tokens.join(" + ")],
       ["prompt_truncated", one.promptTruncated ? word("yes") : null],
       ["seen", one.seen],
+      ["compared_with", reference === null ? null : RUNS[record.runs.indexOf(other)]],
     ]),
     ...(one.response === null ? [] : [
       element("pre", { tabIndex: 0, label: `${word("response")}, ${RUNS[run]}` }, ...marked(one.response, reference)),
     ]));
 }
 
+/** The answers first: what the reader of a comparison came for; then what was asked. */
+function docParts(record) {
+  const answers = element("div", { className: "answers" }, ...RUNS.keys().map((run) => answerPanel(record, run)));
+  const explained = answers.querySelector("mark")
+    ? [element("p", { className: "soft" }, element("mark", { text: "…" }), ` ${word("answer_marks")}`)]
+    : [];
+  return [
+    element("h3", { text: word("expected") }),
+    element("pre", { tabIndex: 0, label: word("expected") }, ...marked(record.expected, null)),
+    answers, ...explained,
+    ...record.prompts.flatMap((prompt, number) => [
+      element("h3", { text: record.prompts.length > 1 ? `${word("prompt")} ${number + 1}` : word("prompt") }),
+      element("pre", { tabIndex: 0, label: word("prompt") }, ...marked(prompt, null)),
+    ]),
+    facts(Object.entries(record.tags)),
+  ];
+}
+
 async function showDoc(place) {
   shown = place;
   const row = index[place];
   const body = byId("doc-body");
-  byId("doc-title").textContent = `${row[TASK]} · ${row[DOC]}`;
+  byId("doc-title").textContent = `${taskName(row[TASK])} · ${row[DOC]}`;
   if (row[CHUNK] < 0) {
     body.replaceChildren(element("p", { text: word("not_held") }));
   } else {
     const record = (await chunk(row[CHUNK]))[row[PLACE]];
     if (shown !== place) return;
-    body.replaceChildren(
-      facts(Object.entries(record.tags)),
-      ...record.prompts.flatMap((prompt, number) => [
-        element("h3", { text: record.prompts.length > 1 ? `${word("prompt")} ${number + 1}` : word("prompt") }),
-        element("pre", { tabIndex: 0, label: word("prompt") }, ...marked(prompt, null)),
-      ]),
-      element("h3", { text: word("expected") }),
-      element("pre", { tabIndex: 0, label: word("expected") }, ...marked(record.expected, null)),
-      element("div", { className: "answers" }, ...RUNS.keys().map((run) => answerPanel(record, run))),
-    );
+    body.replaceChildren(...docParts(record));
   }
   const order = visibleRows();
   byId("doc-back").disabled = order.indexOf(place) <= 0;
   byId("doc-next").disabled = order.indexOf(place) >= order.length - 1;
   if (!dialog.open) dialog.showModal();
   body.scrollTo?.(0, 0);
+  keepView();
 }
 
 const visibleRows = () => explorer.rows({ search: "applied", order: "applied" }).indexes().toArray();
-const step = (by) => showDoc(visibleRows()[visibleRows().indexOf(shown) + by]);
+function step(by) {
+  const order = visibleRows();
+  const next = order[order.indexOf(shown) + by];
+  if (next !== undefined) showDoc(next);
+}
 
 byId("explorer").addEventListener("click", (event) => {
   const button = event.target.closest("button.doc");
@@ -290,6 +331,130 @@ byId("explorer").addEventListener("click", (event) => {
 byId("doc-close").addEventListener("click", () => dialog.close());
 byId("doc-back").addEventListener("click", () => step(-1));
 byId("doc-next").addEventListener("click", () => step(1));
+dialog.addEventListener("close", () => { shown = null; keepView(); });
+dialog.addEventListener("keydown", (event) => {
+  if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (by) { event.preventDefault(); step(by); }
+});
+
+// --- what is filtered, as a file ---------------------------------------------------------------
+
+/** One cell of CSV; what a spreadsheet would take for a formula is kept from being one. */
+function csvCell(value) {
+  const text = String(value ?? "").replace(/^(?=[=+\-@\t\r])/, (typeof value === "number" ? "" : "'"));
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function csv() {
+  const heads = ["task", "doc", "question", "expected", ...RUNS.flatMap((run) => [`${run} score`, `${run} answer`])];
+  const rows = visibleRows().map((place) => {
+    const row = index[place];
+    return [row[TASK], row[DOC], row[QUESTION], row[EXPECTED],
+      ...RUNS.flatMap((_, run) => [row[OUTCOMES][run], row[ANSWERS][run]])];
+  });
+  return [heads, ...rows].map((row) => row.map(csvCell).join(",")).join("\r\n") + "\r\n";
+}
+
+byId("csv").addEventListener("click", () => {
+  // The mark of UTF-8 first: spreadsheets would take Chinese for another encoding.
+  const url = URL.createObjectURL(new Blob(["\ufeff", csv()], { type: "text/csv" }));
+  element("a", { href: url, download: "samples.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+});
+
+// --- the address of every view -----------------------------------------------------------------
+
+// #samples?task=usmle&show=lost&run=1&q=...&doc=...: a section, then how it is looked at.
+const VIEW = {
+  task: filters.task, show: filters.outcome, run: filters.run, q: byId("search"), whole: byId("whole-text"),
+};
+const valueOf = (input) => (input.type === "checkbox" ? (input.checked ? "1" : "") : input.value);
+const BEGINNING = Object.fromEntries(
+  Object.entries(VIEW).map(([name, input]) => [name, input ? valueOf(input) : ""]));
+let restoring = false;
+
+/** Docs of equal content are told apart by their place among them. */
+function docAddress(place) {
+  const same = index.keys().filter((n) => index[n][TASK] === index[place][TASK] && index[n][DOC] === index[place][DOC]).toArray();
+  const repeat = same.indexOf(place);
+  return `${index[place][TASK]}/${index[place][DOC]}${repeat ? `/${repeat}` : ""}`;
+}
+
+const docAt = (address) => index.keys().find((place) => {
+  const [task, doc] = [index[place][TASK], index[place][DOC]];
+  return address.startsWith(`${task}/${doc}`) && docAddress(place) === address;
+});
+
+function keepView() {
+  if (restoring) return;
+  const view = new URLSearchParams();
+  for (const [name, input] of Object.entries(VIEW)) {
+    if (input && valueOf(input) !== BEGINNING[name]) view.set(name, valueOf(input));
+  }
+  if (explorer.page() > 0) view.set("page", explorer.page() + 1);
+  if (shown !== null) view.set("doc", docAddress(shown));
+  const looked = view.size > 0;
+  if (language !== FIRST_LANGUAGE) view.set("lang", language);
+  const section = looked ? "samples" : location.hash.slice(1).split("?")[0];
+  const hash = view.size ? `#${section}?${view}` : `#${section}`;
+  if (hash !== (location.hash || "#")) history.replaceState(null, "", hash);
+  byId("doc-link").href = hash;
+}
+
+async function restoreView() {
+  const [section, query = ""] = location.hash.slice(1).split("?");
+  const view = new URLSearchParams(query);
+  restoring = true;
+  if (view.has("lang") && view.get("lang") !== language && ["en", "zh"].includes(view.get("lang"))) switchLanguage();
+  if (query) {
+    for (const [name, input] of Object.entries(VIEW)) {
+      if (!input) continue;
+      const value = view.get(name) ?? BEGINNING[name];
+      if (input.type === "checkbox") input.checked = value === "1";
+      else if (input.tagName !== "SELECT" || [...input.options].some((one) => one.value === value)) input.value = value;
+    }
+    await search();
+    if (view.has("page")) explorer.page(Number(view.get("page")) - 1).draw("page");
+  }
+  const target = byId(decodeURIComponent(section));
+  if (target?.tagName === "DETAILS") target.open = true;
+  if (query || target?.tagName === "DETAILS") target?.scrollIntoView();
+  restoring = false;
+  const place = view.has("doc") ? docAt(view.get("doc")) : undefined;
+  if (place !== undefined) await showDoc(place);
+  else if (dialog.open) dialog.close();
+}
+addEventListener("hashchange", restoreView);
+for (const details of document.querySelectorAll("main details[id]")) {
+  details.addEventListener("toggle", () => {
+    if (details.open && document.activeElement === details.firstElementChild) {
+      history.replaceState(null, "", `#${encodeURIComponent(details.id)}`);
+    }
+  });
+}
+
+// --- tables wider than the screen --------------------------------------------------------------
+
+/** Fade the side on which more columns are, and say so: a phone shows no scroll bar. */
+function cueTable(box) {
+  const more = box.scrollWidth - box.clientWidth - box.scrollLeft > 4;
+  box.classList.toggle("more", more);
+}
+const boxes = () => document.querySelectorAll("div.scroll, .dt-layout-table");
+function cueTables() {
+  for (const box of boxes()) {
+    if (!box.dataset.cued) {
+      box.dataset.cued = "yes";
+      box.addEventListener("scroll", () => cueTable(box), { passive: true });
+      box.after(element("p", { className: "cue soft", text: word("more_columns") }));
+      box.nextElementSibling.dataset.t = "more_columns";
+    }
+    cueTable(box);
+  }
+}
+addEventListener("resize", cueTables);
+for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", cueTables);
 
 // --- cost, language, theme, tooltips, print ----------------------------------------------------
 
@@ -305,18 +470,43 @@ function showCosts() {
 }
 for (const id of ["price-hour", "price-million"]) byId(id).addEventListener("input", showCosts);
 
-byId("language").addEventListener("click", ({ target }) => {
+// What charts and tooltips say, which were made in the language of the page.
+const ENGLISH = FIRST_LANGUAGE === "zh" ? Object.fromEntries(Object.entries(CHINESE).map(([en, zh]) => [zh, en])) : {};
+for (const node of document.querySelectorAll("figure svg text, main [title]")) {
+  const text = node.title || node.textContent;
+  if (typeof node.title === "string" && node.title) node.dataset.title = ENGLISH[text] ?? text;
+  else if ((ENGLISH[text] ?? text) in CHINESE) node.dataset.p = ENGLISH[text] ?? text;
+}
+
+/** A label of a chart names its row and its series, or its panel and its place. */
+function relabelled(label, from, to) {
+  const known = Object.entries(CHINESE).map(([en, zh]) => (from === "en" ? [en, zh] : [zh, en]));
+  return known.sort(([a], [b]) => b.length - a.length).reduce((text, [a, b]) =>
+    text.startsWith(`${a}, `) ? b + text.slice(a.length) : text.replace(`, ${a}: `, `, ${b}: `).replace(`, ${a} `, `, ${b} `), label);
+}
+
+function switchLanguage() {
+  const [before, button] = [language, byId("language")];
   language = language === "en" ? "zh" : "en";
   document.documentElement.lang = language;
-  target.lang = language === "en" ? "zh" : "en";
-  target.textContent = language === "en" ? "中文" : "English";
+  button.lang = before;
+  button.textContent = language === "en" ? "中文" : "English";
   for (const node of document.querySelectorAll("[data-t]")) node.textContent = word(node.dataset.t);
+  for (const node of document.querySelectorAll("[data-p]")) node.textContent = said(node.dataset.p);
+  for (const node of document.querySelectorAll("[data-title]")) node.title = said(node.dataset.title);
+  for (const node of document.querySelectorAll("figure svg [aria-label]")) {
+    node.setAttribute("aria-label", relabelled(node.getAttribute("aria-label"), before, language));
+  }
   for (const node of document.querySelectorAll("[data-t-label]")) {
     node.setAttribute("aria-label", word(node.dataset.tLabel));
   }
   filters.task.options[0].textContent = word("all");
+  buildTables();
   buildExplorer();
-});
+  cueTables();
+  keepView();
+}
+byId("language").addEventListener("click", switchLanguage);
 
 byId("theme").addEventListener("click", () => {
   const { dataset } = document.documentElement;
@@ -339,4 +529,6 @@ addEventListener("beforeprint", () => {
 });
 
 buildExplorer();
+cueTables();
+await restoreView();
 document.documentElement.dataset.ready = "yes";
