@@ -55,6 +55,7 @@ LAYERS = [
         "report",
         "elsewhere",
         "reply_room",
+        "explanation",
         "rescoring",
         "thought_budgets",
         "training",

@@ -39,6 +39,7 @@ VERBS: dict[str, Verb] = {
     "compare": Verb("compare", "two runs, doc by doc, with intervals and tests"),
     "gate": Verb("compare", "the regression gate: pass or fail a candidate against a baseline"),
     "table": Verb("pages", "a paper's table from runs: Markdown, LaTeX, CSV, HTML"),
+    "explain": Verb("explaining", "why a run's number differs from a published one"),
     "overlap": Verb("overlap", "which test questions stand in training data"),
     "import": Verb("answers", "turn an output directory of lm-eval into a run folder", "import_"),
     "convert": Verb("score", "original CBLUE files into PromptCBLUE records", below=("cblue",)),

@@ -14,6 +14,46 @@ from mingmoe_eval.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How a source asked and read, as far as anybody knows; None and absent is unknown.
+
+    Attributes:
+        form: `direct` or `cot`.
+        reading: By form, the official reading modes (`metrics.answer_reading.compat`) of its
+            scripts.
+        prompt: What its script asks with.
+        decoding: How its script generates.
+        note: Where this is known from, and what is not.
+    """
+
+    form: str | None = None
+    reading: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    prompt: str | None = None
+    decoding: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedTable:
+    """One published table.
+
+    Attributes:
+        columns: Column key -> its facts: benchmark, subset, metric, and perhaps a caveat.
+        decimals: How many decimals the source prints.
+        protocol: How the source asked and read.
+    """
+
+    source: str
+    table: str
+    citation: str
+    note: str
+    decimals: int
+    columns: Mapping[str, Mapping[str, str]]
+    rows: tuple["PublishedRow", ...]
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedRow:
     """One model's row of one published table.
 
@@ -50,13 +90,23 @@ def published_rows(keys: Sequence[str]) -> list[PublishedRow]:
     Raises:
         UsageError: some keys are unknown; all of them are named.
     """
+    return [row for table in published_tables(keys) for row in table.rows]
+
+
+def published_tables(keys: Sequence[str]) -> list[PublishedTable]:
+    """Every table of the named sources, in the order asked for.
+
+    Raises:
+        UsageError: some keys are unknown; all of them are named.
+    """
     known = published_keys()
     if unknown := [key for key in keys if key not in known]:
         raise UsageError(
             f"no published results under {', '.join(map(repr, unknown))}; "
             f"there are: {', '.join(known)}"
         )
-    return [row for key in keys for row in _rows_of(_read(key))]
+    sources = [_read(key) for key in keys]
+    return [_table(source, table) for source in sources for table in source["tables"]]
 
 
 def _read(key: str) -> dict[str, Any]:
@@ -65,20 +115,28 @@ def _read(key: str) -> dict[str, Any]:
     return data
 
 
-def _rows_of(source: Mapping[str, Any]) -> list[PublishedRow]:
-    return [_row(source, table, row) for table in source["tables"] for row in table["rows"]]
+def _table(source: Mapping[str, Any], table: Mapping[str, Any]) -> PublishedTable:
+    parts = (source["source"], table["table"], source["arxiv"] and f"arXiv:{source['arxiv']}")
+    citation = ", ".join(part for part in parts if part)
+    return PublishedTable(
+        source=source["title"],
+        table=table["table"] or "",
+        citation=citation,
+        note=table["note"],
+        decimals=table["decimals"],
+        columns=table["columns"],
+        rows=tuple(_row(citation, table, row) for row in table["rows"]),
+        protocol=Protocol(**source.get("protocol", {})),
+    )
 
 
-def _row(
-    source: Mapping[str, Any], table: Mapping[str, Any], row: Mapping[str, Any]
-) -> PublishedRow:
+def _row(citation: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> PublishedRow:
     caveats = {
         key: column["caveat"] for key, column in table["columns"].items() if "caveat" in column
     }
-    parts = (source["source"], table["table"], source["arxiv"] and f"arXiv:{source['arxiv']}")
     return PublishedRow(
         model=row["model"],
-        citation=", ".join(part for part in parts if part),
+        citation=citation,
         note="; ".join(part for part in (table["note"], row.get("note")) if part),
         n_shot=None if row["n_shot"] is None else str(row["n_shot"]),
         values=row["values"],
