@@ -39,7 +39,7 @@ def test_a_report_without_docs_holds_no_response(folders, tmp_path):
 def test_a_table_goes_to_stdout_or_into_a_file(folders, tmp_path, capsys):
     assert main(["table", *folders[:2], "--doubt", "interval"]) == 0
     printed = capsys.readouterr().out
-    assert printed.splitlines()[2] == "| Model | cmexam |"
+    assert printed.splitlines()[2] == "| Model | CMExam |"
     assert main(["table", *folders[:2], "--format", "latex", "-o", str(tmp_path / "t.tex")]) == 0
     assert r"\toprule" in (tmp_path / "t.tex").read_text("utf-8")
 

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from report_runs import accuracy, exam_result, exam_run, exam_samples, guessing
 
+from mingmoe_eval.comparison import compare
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.metrics.uncertainty import mean_of_parts
 from mingmoe_eval.paper_table import LAYOUTS, TableSpec, as_text, make_table
@@ -57,7 +58,7 @@ def test_parts_totals_and_average_of_a_run():
 def test_an_average_is_missing_where_one_of_its_parts_is():
     run = pharmacist_run("ours")
     half = dataclasses.replace(run, results={TRACKS[0]: run.results[TRACKS[0]]})
-    cells = row(table_of(half), "ours")
+    cells = row(table_of(half, pharmacist_run("whole"), baseline=None), "ours")
     assert cells["pharmacist2023_pharmacy/total"].cell.amount is not None
     assert cells["pharmacist2023/average"].cell.amount is None
 
@@ -152,11 +153,96 @@ def test_cited_rows_carry_source_doubts_and_remarks_and_doubtful_cells_are_not_r
     assert total.rank == 0
 
 
-def test_unread_cells_stay_empty():
+def test_a_row_whose_cells_nobody_could_read_is_left_out_with_a_note_and_never_filled():
     run = exam_run("ours", {"cmexam": exam_samples("cmexam", 20, guessing(1, 0.5))})
     table = table_of(run, layout="ming-exams", published=("sparsedoctor",))
-    assert {c.cell.amount for c in row(table, "SparseDoctor").values()} == {None}
-    assert any("NOT FOUND" in note for note in table.footnotes)
+    assert [r.label for r in table.rows] == ["ours"]
+    assert "Left out, as no number could be read: SparseDoctor (NOT FOUND" in table.caption
+
+
+def test_a_column_of_dashes_is_left_out_with_a_note():
+    run = exam_run("ours", {"cmexam": exam_samples("cmexam", 20, guessing(1, 0.5))})
+    table = table_of(run, layout="ming-exams", published=("cmexam",))
+    assert [column.key for column in table.columns] == ["cmexam"]
+    assert "no row has a number there: Pharmacist, MedQA, MCMLE," in table.caption
+
+
+def test_columns_tasks_and_rows_are_chosen_and_the_columns_ordered():
+    run = pharmacist_run("ours")
+    keys = ["pharmacist2023/average", "pharmacist2023_tcm/*"]
+    table = table_of(
+        run, columns=tuple(keys), published=("huatuogpt2",), rows=("GPT-4", "Baichuan*")
+    )
+    assert [column.heading for column in table.columns] == [
+        "AVG",
+        "Opt",
+        "Match",
+        "Integ",
+        "Multi",
+        "Total",
+    ]
+    assert all("GPT-4" in r.label or r.label.startswith("Baichuan") for r in table.rows[1:])
+    assert len(table.rows) > 2
+    table = table_of(run, layout="generic", tasks=("*_tcm",))
+    assert [column.task for column in table.columns] == ["pharmacist2023_tcm"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"columns": ("usmle",)}, r"no column for 'usmle'; it has pharmacist2023_pharmacy/optimal"),
+        ({"tasks": ("usmle",)}, "no column for 'usmle'"),
+        (
+            {"published": ("huatuogpt2",), "rows": ("GPT-9",)},
+            r"(?s)no published row for 'GPT-9'.*GPT-4",
+        ),
+        ({"rows": ("GPT-4",)}, "none: name some --published"),
+    ],
+)
+def test_a_choice_that_names_nothing_is_refused_with_what_there_is(spec, message):
+    with pytest.raises(UsageError, match=message):
+        table_of(pharmacist_run("a"), **spec)
+
+
+def test_labels_name_models_tasks_and_columns():
+    labels = {"ours": "MING-MoE", "GPT-4 (API)": "GPT-4", "AVG": "Mean", TRACKS[1]: "CM"}
+    table = table_of(pharmacist_run("ours"), published=("huatuogpt2",), labels=labels)
+    assert {"MING-MoE", "GPT-4"} <= {r.label for r in table.rows}
+    headings = [column.heading for column in table.columns]
+    assert headings[-2:] == ["CM", "Mean"]
+    assert headings.count("Opt") == 2
+
+
+def test_the_caption_speaks_of_the_data():
+    caption = table_of(pharmacist_run("ours")).caption
+    assert (
+        "by track and question type: accuracy in %. Questions of our runs: 100 a column." in caption
+    )
+    marked = table_of(
+        pharmacist_run("a", spec={"sample": True}), allow_marked=True, caption="Ours."
+    )
+    assert marked.caption.startswith("Ours. accuracy in %.")
+    assert "Not the benchmark: invented sample." in marked.caption
+
+
+def test_groups_are_marked_by_their_own_test():
+    low, high = pharmacist_run("low", 0.2), pharmacist_run("high", 0.9)
+    runs = []
+    for run in (low, high):
+        totals = [run.results[track].main for track in TRACKS]
+        group = dataclasses.replace(
+            run.results[TRACKS[0]],
+            task="pharmacist2023",
+            members=TRACKS,
+            breakdowns={},
+            metrics={"score": mean_of_parts(totals)},
+        )
+        runs.append(dataclasses.replace(run, results={**run.results, "pharmacist2023": group}))
+    table = table_of(*runs, layout="generic")
+    (group,) = compare(*runs).groups.values()
+    assert group.p_adjusted < 0.001
+    assert [cell.cell.stars for cell in table.rows[1].cells] == ["***"] * 3
+    assert "and over their groups" in table.caption
 
 
 def test_a_cited_number_gets_no_more_decimals_than_its_source_prints():
@@ -188,7 +274,12 @@ def test_the_generic_layout_shows_every_task_groups_first():
         dataclasses.replace(run, results={**run.results, "pharmacist2023": group}),
         layout="generic",
     )
-    assert [column.heading for column in table.columns] == ["pharmacist2023", *TRACKS]
+    assert [column.task for column in table.columns] == ["pharmacist2023", *TRACKS]
+    assert [column.heading for column in table.columns] == [
+        "Pharmacist exam 2023",
+        "Pharmacist 2023, pharmacy",
+        "Pharmacist 2023, TCM",
+    ]
 
 
 def test_markdown_has_a_cell_for_every_column_whatever_the_name():
@@ -223,21 +314,17 @@ def test_html_shows_names_as_text():
 
 
 def test_latex_escapes_what_latex_would_obey():
-    latex = as_text(table_of(pharmacist_run(NASTY)), "latex")
+    latex = as_text(table_of(pharmacist_run(NASTY), width=2000.0), "latex")
     line = next(line for line in latex.splitlines() if "cmd" in line)
     assert line.startswith("{}[=cmd\\textbar{}\\textquotedbl{}x\\textquotedbl{}\\textbackslash{}]")
     assert r"\& 50\% of \$y\$ \#1\_\{a\}\textasciicircum{}\textasciitilde{}" in line
 
 
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
-@pytest.mark.parametrize("doubt", ["none", "interval", "stderr"])
-def test_latex_compiles_without_a_complaint(tmp_path, doubt):
-    table = table_of(
-        pharmacist_run(NASTY), pharmacist_run("*b", 0.9), published=("huatuogpt2",), doubt=doubt
-    )
+def compiled(tmp_path, text, *, encoding="T1"):
+    """What LaTeX says of a table."""
     (tmp_path / "paper.tex").write_text(
-        "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{booktabs,graphicx}\n"
-        f"\\begin{{document}}\n{as_text(table, 'latex')}\\end{{document}}\n",
+        f"\\documentclass{{article}}\n\\usepackage[{encoding}]{{fontenc}}\n"
+        f"\\usepackage{{booktabs}}\n\\begin{{document}}\n{text}\\end{{document}}\n",
         "utf-8",
     )
     done = subprocess.run(
@@ -248,5 +335,52 @@ def test_latex_compiles_without_a_complaint(tmp_path, doubt):
         errors="replace",
     )
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
-    assert "undefined" not in done.stdout
+    return done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
+@pytest.mark.parametrize("doubt", ["none", "interval", "stderr"])
+def test_latex_compiles_without_a_complaint(tmp_path, doubt):
+    table = table_of(
+        pharmacist_run(NASTY), pharmacist_run("*b", 0.9), published=("huatuogpt2",), doubt=doubt
+    )
+    said = compiled(tmp_path, as_text(table, "latex"))
+    assert "Overfull" not in said
+    assert "undefined" not in said
+
+
+@pytest.mark.skipif(not shutil.which("pdffonts"), reason="no poppler here")
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
+def test_a_wide_table_is_split_and_nothing_in_it_is_below_8_points(tmp_path):
+    names = ["a-model-with-a-long-name-of-one-word-and-more", "短名", "c"]
+    runs = [pharmacist_run(name, 0.3 + 0.2 * n) for n, name in enumerate(names)]
+    labels = {"短名": "b"}
+    table = table_of(
+        *runs, published=("huatuogpt2",), doubt="interval", labels=labels, label="tab:x"
+    )
+    text = as_text(table, "latex")
+    assert text.count(r"\begin{tabular}") > 2
+    assert text.count(r"\label{tab:x}") == 1
+    assert "resizebox" not in text
+    assert "superscript" not in text
+    said = compiled(tmp_path, text, encoding="OT1")
+    assert "Overfull" not in said
+    assert "Float too large" not in said
+    fonts = subprocess.run(
+        ["pdffonts", "paper.pdf"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    # Computer Modern has a cut for each size: CMR8 is eight points.
+    sizes = [int(size) for size in re.findall(r"CM[A-Z]+(\d+)", fonts)]
+    assert sizes
+    assert min(sizes) >= 8
+
+
+def test_a_narrow_table_stays_in_one_piece_and_each_part_of_a_split_one_has_its_models():
+    run = pharmacist_run("ours")
+    assert as_text(table_of(run, width=2000.0), "latex").count(r"\begin{tabular}") == 1
+    parts = as_text(table_of(run, width=150.0), "latex").split(r"\begin{tabular}")[1:]
+    assert len(parts) > 2
+    assert all("ours & " in part for part in parts)
+    printed = "".join(parts)
+    for cell in table_of(run).rows[0].cells:
+        assert f"{cell.cell.amount:.1f}" in printed

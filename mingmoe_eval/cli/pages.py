@@ -150,6 +150,36 @@ def table(
         list[str] | None,
         typer.Option(help="Would it pass? A rule's name (jmle2026) or file: docs/pass_rules.md."),
     ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Only these tasks' columns, by comma: names or globs.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Only these columns, in this order: keys, headings or globs, by comma."),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="Only the published rows of these models: parts of names, by comma."),
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to call models, tasks and columns: NAME=TEXT,NAME=TEXT or a file of them "
+            "(YAML, JSON); may be given several times."
+        ),
+    ] = None,
+    caption: Annotated[
+        str, typer.Option(help="What the caption begins with, in place of the layout's title.")
+    ] = "",
+    label: Annotated[str, typer.Option(help=r"LaTeX's \\label, such as tab:exams.")] = "",
+    width: Annotated[
+        float,
+        typer.Option(
+            help="LaTeX: the text's width in points; wider tables are split. Two columns of ACL "
+            "have 455, of IEEE 516.",
+            min=150,
+        ),
+    ] = 345.0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file instead of stdout.")
     ] = None,
@@ -162,6 +192,7 @@ def table(
     """
     from mingmoe_eval.cli.console import write_page
     from mingmoe_eval.comparison import kinds_named
+    from mingmoe_eval.labels import read_labels
     from mingmoe_eval.paper_table import TableSpec, as_text, make_table
     from mingmoe_eval.pass_rules import rule_named
     from mingmoe_eval.run_store import load_run
@@ -169,16 +200,27 @@ def table(
     spec = TableSpec(
         layout=layout,
         form=form.value,
-        published=tuple(key for key in (published or "").split(",") if key),
+        published=_listed(published),
         doubt=doubt.value,
         decimals=decimals,
         baseline=baseline - 1 if baseline else None,
         allow=kinds_named(allow or ()),
         allow_marked=allow_marked,
         pass_rules=tuple(map(rule_named, pass_rule or ())),
+        tasks=_listed(tasks),
+        columns=_listed(columns),
+        rows=_listed(rows),
+        labels=read_labels(labels or ()),
+        caption=caption,
+        label=label,
+        width=width,
     )
     text = as_text(make_table([load_run(run) for run in runs], spec), format_.value)
     if output is None:
         print(text, end="")
     else:
         write_page(output, text)
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(name for part in (text or "").split(",") if (name := part.strip()))

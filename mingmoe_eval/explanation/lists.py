@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mingmoe_eval.exams.benchmarks import benchmarks
+from mingmoe_eval.exams.facts_files import benchmarks
 from mingmoe_eval.task_catalog import TaskCatalog
 
 _TOLERANCE = 1e-9  # of binary fractions: 64.33 is not quite 64.33

@@ -8,6 +8,7 @@ from typing import Literal
 
 from mingmoe_eval.comparison import Comparison, compare
 from mingmoe_eval.errors import IncomparableRunsError
+from mingmoe_eval.labels import Labels
 from mingmoe_eval.metrics.showing import scaled
 from mingmoe_eval.metrics.significance import significance_marks
 from mingmoe_eval.metrics.uncertainty import mean_of_parts
@@ -189,13 +190,16 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 )
 
 
-def generic_layout(runs: Sequence[Run]) -> Layout:
+def generic_layout(runs: Sequence[Run], labels: Labels) -> Layout:
     """Every task of the runs, groups first; published keys where a layout knows the task."""
     tasks = dict.fromkeys(task for run in runs for task in run.results)
     groups = {name for run in runs for name, result in run.results.items() if result.is_group}
     keys = {c.task: c.key for name in LAYOUTS for c in LAYOUTS[name].columns if c.tag is None}
     ordered = sorted(tasks, key=lambda task: task not in groups)
-    columns = (Column(key=keys.get(task, task), heading=task, task=task) for task in ordered)
+    columns = (
+        Column(key=keys.get(task, task), heading=labels.task(task).en, task=task)
+        for task in ordered
+    )
     return Layout(name="generic", title="Results", remark="", columns=tuple(columns))
 
 
@@ -232,15 +236,20 @@ class Tested:
     refusal: str = ""
 
     def stars(self, task: str) -> str:
-        """The marks of a leaf task's adjusted p-value."""
-        if self.comparison is None or task not in self.comparison.tasks:
+        """The marks of the adjusted p-value of a task, or of a group."""
+        if self.comparison is None:
             return ""
-        return significance_marks(self.comparison.tasks[task].p_adjusted)
+        one = self.comparison.tasks.get(task) or self.comparison.groups.get(task)
+        return significance_marks(one.p_adjusted) if one else ""
 
     def tests(self, tasks: Collection[str]) -> list[str]:
-        """The names of the tests that these tasks went through."""
-        compared = self.comparison.tasks if self.comparison else {}
-        return [one.paired.test for task, one in compared.items() if task in tasks]
+        """The names of the tests that these tasks and groups went through."""
+        if self.comparison is None:
+            return []
+        leaves, groups = self.comparison.tasks.values(), self.comparison.groups.values()
+        named = [(one.task, one.paired.test) for one in leaves]
+        named += [(one.task, one.paired.test) for one in groups if one.paired]
+        return [test for task, test in named if task in tasks]
 
 
 def tested(baseline: Run, run: Run, *, allow: frozenset[str]) -> Tested:
@@ -267,7 +276,7 @@ def run_cells(
         _run_cell(
             values.get(column.key),
             decimals=decimals,
-            # Parts and averages are not tested: the leaf tasks are.
+            # Parts and averages are not tested: tasks and groups are.
             stars="" if column.tag else against.stars(column.task + suffix),
         )
         for column in columns

@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -52,36 +53,39 @@ def markdown(table: PaperTable) -> str:
 
 
 def latex(table: PaperTable) -> str:
-    """A booktabs table; needs the packages booktabs and graphicx, and textcomp's symbols (T1)."""
-    rows = [_latex_row(row, table.doubt) for row in table.rows]
-    first_cited = next((n for n, row in enumerate(table.rows) if row.cited), 0)
-    if first_cited > 0:
-        rows.insert(first_cited, r"\midrule")
-    notes = [
-        rf"\textsuperscript{{{_letter(number)}}} {_latex_text(text)}\\"
-        for number, text in enumerate(table.footnotes)
+    """Booktabs tables in footnote size; needs the package booktabs, and textcomp's symbols (T1).
+
+    Nothing is shrunk: what is wider than `table.width` is split into several with the models
+    repeated, and what is longer than a page into several floats of one number. Marks and letters of
+    notes are raised at full size, for a superscript would be below 8 points.
+    """
+    blocks = list(_column_blocks(table))
+    pieces = [
+        _piece(table, columns, rows)
+        for columns in blocks
+        for rows in _row_chunks(_rows_with_a_number(table, columns))
     ]
-    return "\n".join(
-        [
-            r"% needs \usepackage[T1]{fontenc}, booktabs and graphicx; for names in Chinese,"
-            " compile with xelatex and ctex",
-            r"\begin{table*}[t]",
-            r"\centering",
-            rf"\caption{{{_latex_text(table.caption)}}}",
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
-            r"\toprule",
-            *_latex_sections(table.columns),
-            " & ".join(["Model", *(_latex_text(c.heading) for c in table.columns)]) + r" \\",
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}}",
-            *([r"\par\smallskip\raggedright\footnotesize", *notes] if notes else []),
+    caption = table.caption
+    if len(blocks) > 1:
+        caption += " Each part leaves out the rows without a number in it."
+    if table.footnotes:
+        pieces.append(_notes_piece(table))
+    lines = [
+        r"% needs \usepackage[T1]{fontenc} and booktabs; for names in Chinese, compile with xelatex"
+        " and ctex"
+    ]
+    for number, bodies in enumerate(_packed_pieces(pieces, _lines_of(caption, 5.0, table.width))):
+        label = [rf"\label{{{_reference(table.label)}}}"] if table.label and not number else []
+        first = [rf"\caption{{{_latex_text(caption)}}}"]
+        lines += [
+            r"\begin{table*}[tp]",
+            *([r"\addtocounter{table}{-1}", r"\caption{(continued)}"] if number else first),
+            *label,
+            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+            "\n\\par\\medskip\n".join(bodies),
             r"\end{table*}",
-            "",
         ]
-    )
+    return "\n".join([*lines, ""])
 
 
 def csv_text(table: PaperTable) -> str:
@@ -186,6 +190,125 @@ def _latex_text(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in _one_line(text))
 
 
+_MOST_LINES = 40  # of one tabular
+_PAGE_LINES = 50  # of 8 points on a page of LaTeX's article, with some to spare
+_COLUMN_GAP = 6.0  # points: \tabcolsep on both sides
+_WIDEST_NAME = 0.34  # of the text's width; longer names of models are broken
+_SIDEWAYS = 10  # letters of a heading before it is broken into lines
+
+
+def _width(text: str) -> float:
+    """About how wide a text is at 8 points, in points, rather too wide than too narrow."""
+    return sum(
+        8.2
+        if ord(c) > 0x2E80
+        else 6.6
+        if c.isupper() or c in "mw%±–"
+        else 2.6
+        if c in "., '"
+        else 4.4
+        for c in text
+    )
+
+
+def _name_width(table: PaperTable) -> float:
+    """Of the column of models; as much as the longest needs, up to its share."""
+    widest = max(_width(f"{row.label}{_letters(row.notes)}") for row in table.rows)
+    return min(max(widest, _width("Model")), _WIDEST_NAME * table.width)
+
+
+def _column_blocks(table: PaperTable) -> Iterator[list[int]]:
+    """The columns, cut where the next would not fit beside the models any more."""
+    room = table.width - _name_width(table) - _COLUMN_GAP
+    block: list[int] = []
+    left = room
+    for number, column in enumerate(table.columns):
+        cells = [row.cells[number] for row in table.rows]
+        texts = [*_heading_lines(column.heading), *(_plain_cell(c, table.doubt) for c in cells)]
+        wide = max(map(_width, texts)) + _COLUMN_GAP
+        if block and wide > left:
+            yield block
+            block, left = [], room
+        block.append(number)
+        left -= wide
+    if block:
+        yield block
+
+
+def _rows_with_a_number(table: PaperTable, columns: Sequence[int]) -> list[Row]:
+    """Of a part of the table: a row of dashes alone would only lengthen it."""
+    return [row for row in table.rows if any(row.cells[n].cell.amount is not None for n in columns)]
+
+
+def _row_chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    for start in range(0, len(rows), _MOST_LINES):
+        yield rows[start : start + _MOST_LINES]
+
+
+def _packed_pieces(pieces: Sequence[tuple[int, str]], caption: int) -> Iterator[list[str]]:
+    """The pieces of each float: as many as a page holds, the caption above the first."""
+    bodies: list[str] = []
+    lines = caption
+    for height, body in pieces:
+        if bodies and lines + height > _PAGE_LINES:
+            yield bodies
+            bodies, lines = [], 1
+        bodies.append(body)
+        lines += height
+    yield bodies
+
+
+def _lines_of(text: str, letter: float, width: float) -> int:
+    """About how many lines a text takes, its letters so wide."""
+    return math.ceil(1.3 * len(text) * letter / width)
+
+
+def _notes_piece(table: PaperTable) -> tuple[int, str]:
+    notes = [f"{_raised(_letter(n))} {_latex_text(text)}" for n, text in enumerate(table.footnotes)]
+    lines = sum(_lines_of(text, 4.2, table.width) for text in table.footnotes)
+    return lines + 1, "\\raggedright " + "\\\\\n".join(notes) + r"\par"
+
+
+def _piece(table: PaperTable, numbers: Sequence[int], rows: Sequence[Row]) -> tuple[int, str]:
+    """Some columns of some rows as a tabular, with how many lines it takes."""
+    columns = [table.columns[number] for number in numbers]
+    room = _name_width(table)
+    body = [_latex_row(row, [row.cells[n] for n in numbers], table.doubt, room) for row in rows]
+    first_cited = next((n for n, row in enumerate(rows) if row.cited), 0)
+    if first_cited > 0:
+        body.insert(first_cited, r"\midrule")
+    heads = [_latex_heading(column.heading) for column in columns]
+    lines = [
+        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        r"\toprule",
+        *_latex_sections(columns),
+        " & ".join(["Model", *heads]) + r" \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    tall = max(len(_heading_lines(column.heading)) for column in columns)
+    broken = sum(_width(f"{row.label}{_letters(row.notes)}") > room for row in rows)
+    return len(rows) + broken + tall + 2, "\n".join(lines)
+
+
+def _heading_lines(heading: str) -> list[str]:
+    """A long heading in lines of its words."""
+    lines: list[str] = []
+    for word in _one_line(heading).split(" "):
+        if lines and len(f"{lines[-1]} {word}") <= _SIDEWAYS:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _latex_heading(heading: str) -> str:
+    lines = [_latex_text(line) for line in _heading_lines(heading)]
+    return lines[0] if len(lines) == 1 else rf"\shortstack[r]{{{(chr(92) * 2).join(lines)}}}"
+
+
 def _latex_sections(columns: Sequence[Column]) -> Iterator[str]:
     """The line of section headings with the rules under them; none where no column has one."""
     if not any(column.section for column in columns):
@@ -201,23 +324,40 @@ def _latex_sections(columns: Sequence[Column]) -> Iterator[str]:
     yield "".join(rules)
 
 
-def _latex_row(row: Row, doubt: Doubt) -> str:
-    label = _latex_text(row.label) + _latex_notes(row.notes)
+def _latex_row(row: Row, cells: Sequence[TableCell], doubt: Doubt, room: float) -> str:
+    label, notes = _latex_text(row.label), _latex_notes(row.notes)
+    if _width(f"{row.label}{_letters(row.notes)}") > room:
+        # A name of one word may break after its signs; the box keeps it in its column.
+        broken = re.sub(r"([-/.]|\\_)", r"\1\\allowbreak{}", label)
+        label, notes = rf"\parbox[t]{{{room:.0f}pt}}{{\raggedright {broken}{notes}\strut}}", ""
+    label += notes
     # After the row before, "[" or "*" would be taken for an argument of its line end.
     label = f"{{}}{label}" if label.startswith(("[", "*")) else label
-    return " & ".join([label, *(_latex_cell(cell, doubt) for cell in row.cells)]) + r" \\"
+    return " & ".join([label, *(_latex_cell(cell, doubt) for cell in cells)]) + r" \\"
 
 
 def _latex_notes(notes: Sequence[int]) -> str:
-    return rf"\textsuperscript{{{_letters(notes)}}}" if notes else ""
+    return _raised(_letters(notes)) if notes else ""
+
+
+def _raised(text: str) -> str:
+    return rf"\,\raisebox{{0.5ex}}{{{text}}}"
 
 
 def _latex_cell(cell: TableCell, doubt: Doubt) -> str:
     number = _latex_text(_number(cell))
     number = {1: rf"\textbf{{{number}}}", 2: rf"\underline{{{number}}}"}.get(cell.rank, number)
-    stars = rf"\textsuperscript{{{cell.cell.stars}}}" if cell.cell.stars else ""
     after = _doubt(cell, doubt).replace("±", r"$\pm$")
-    return number + stars + after + _latex_notes(cell.notes)
+    return number + cell.cell.stars + after + _latex_notes(cell.notes)
+
+
+def _plain_cell(cell: TableCell, doubt: Doubt) -> str:
+    return _number(cell) + cell.cell.stars + _doubt(cell, doubt) + _letters(cell.notes)
+
+
+def _reference(label: str) -> str:
+    """A name for references: no character that LaTeX obeys."""
+    return re.sub(r"[^A-Za-z0-9:._-]", "-", label)
 
 
 # --- CSV ---

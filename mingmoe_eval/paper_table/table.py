@@ -1,10 +1,12 @@
 """A paper's table: rows, ranks, footnotes and caption, before any markup."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mingmoe_eval.errors import UsageError, offence_list
+from mingmoe_eval.labels import Labels
 from mingmoe_eval.metrics.showing import LESS_IS_BETTER, best_first
 from mingmoe_eval.metrics.significance import LEGEND
 from mingmoe_eval.paper_table.layouts import (
@@ -23,6 +25,7 @@ from mingmoe_eval.paper_table.layouts import (
 from mingmoe_eval.pass_rules import PassRule, verdicts_of
 from mingmoe_eval.published import PublishedRow, published_rows
 from mingmoe_eval.records import Better, Run
+from mingmoe_eval.scoring import metric_of
 
 Doubt = Literal["none", "interval", "stderr"]
 
@@ -44,6 +47,13 @@ class TableSpec:
         allow: Kinds of difference between runs that the tests may pass over.
         allow_marked: Whether runs on samples or parts of the data may stand in the table.
         pass_rules: Rules of exams; the verdict on a run stands in a note to its row.
+        tasks: Only the columns of these tasks, by name or glob; none: all of them.
+        columns: Only the columns of these keys or headings, by name or glob, in this order.
+        rows: Only the published rows of these models, by name, part of a name or glob.
+        labels: What to call models, tasks and columns, by their names.
+        caption: What the caption begins with, in place of the layout's title.
+        label: What LaTeX calls the table in references.
+        width: How wide a paper's text is, in points: wider tables are split.
     """
 
     layout: str = "generic"
@@ -55,6 +65,14 @@ class TableSpec:
     allow: frozenset[str] = frozenset()
     allow_marked: bool = False
     pass_rules: tuple[PassRule, ...] = ()
+    tasks: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    caption: str = ""
+    label: str = ""
+    width: float = 345.0
+    """Of LaTeX's article in one column; 455 in two columns of ACL's style, 516 in IEEE's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +96,18 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperTable:
-    """A table without markup; footnotes are numbered from 0."""
+    """A table without markup; footnotes are numbered from 0.
+
+    `label` and `width` are LaTeX's: see `TableSpec`.
+    """
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...]
     doubt: Doubt
+    label: str = ""
+    width: float = 345.0
 
 
 def make_table(runs: Sequence[Run], spec: TableSpec) -> PaperTable:
@@ -94,7 +117,8 @@ def make_table(runs: Sequence[Run], spec: TableSpec) -> PaperTable:
         UsageError: no run, an unknown layout, source or baseline, runs that may not stand in a
             table, or a run without any of the columns; every offence is named.
     """
-    layout = _layout(runs, spec)
+    names = Labels.of_runs(runs, spec.labels)
+    layout = _chosen_columns(_layout(runs, spec, names), spec)
     _refuse(runs, layout, spec)
     suffix = _suffix(layout, spec)
     tests = _tests(runs, spec)
@@ -102,32 +126,147 @@ def make_table(runs: Sequence[Run], spec: TableSpec) -> PaperTable:
         run_cells(run, layout.columns, suffix=suffix, decimals=spec.decimals, against=test)
         for run, test in zip(runs, tests, strict=True)
     ]
-    cited = [row for row in published_rows(spec.published) if _has_column(row, layout)]
-    foreign = [published_cells(row, layout.columns, decimals=spec.decimals) for row in cited]
+    cited = [row for row in _cited(spec) if _has_column(row, layout)]
     if missing := _without_rows(spec.published, layout):
         raise UsageError(
             f"{', '.join(missing)}: nothing of it belongs to a column of layout {layout.name}; "
             "leave it out or choose another --layout"
         )
     passed = _passed(runs, spec)
+    foreign = [published_cells(row, layout.columns, decimals=spec.decimals) for row in cited]
+    filled = [row for row, cells in zip(cited, foreign, strict=True) if _any(cells)]
+    empty = [row for row in cited if row not in filled]
+    kept = [n for n, cells in enumerate(zip(*own, *foreign, strict=True)) if _any(cells)]
+    gone = [column for n, column in enumerate(layout.columns) if n not in kept]
+    own = [[cells[n] for n in kept] for cells in own]
+    foreign = [[cells[n] for n in kept] for cells in foreign if _any(cells)]
+    shown = replace(layout, columns=tuple(layout.columns[n] for n in kept))
     footnotes = _Footnotes()
     directions = [_direction(cells) for cells in zip(*own, *foreign, strict=True)]
     ranks = _ranks([*own, *foreign], directions)
     rows = [
-        _row(run.name, cells, ranks[n], False, [*_run_notes(run, tests[n]), *passed[n]], footnotes)
+        _row(
+            names.model(run.name, run.spec.model),
+            cells,
+            ranks[n],
+            False,
+            [*_run_notes(run, tests[n]), *passed[n]],
+            footnotes,
+        )
         for n, (run, cells) in enumerate(zip(runs, own, strict=True))
     ]
     rows += [
-        _row(row.model, cells, ranks[len(runs) + n], True, _published_notes(row), footnotes)
-        for n, (row, cells) in enumerate(zip(cited, foreign, strict=True))
+        _row(
+            names.model(row.model),
+            cells,
+            ranks[len(runs) + n],
+            True,
+            _published_notes(row),
+            footnotes,
+        )
+        for n, (row, cells) in enumerate(zip(filled, foreign, strict=True))
     ]
+    left_out = _left_out(gone, empty, names)
     return PaperTable(
-        caption=" ".join(_caption(layout, spec, runs, tests, own, directions)),
-        columns=tuple(map(_marked, layout.columns, directions)),
+        caption=" ".join([*_caption(shown, spec, runs, tests, own, directions), *left_out]),
+        columns=tuple(
+            _marked(_named(column, names), better)
+            for column, better in zip(shown.columns, directions, strict=True)
+        ),
         rows=tuple(rows),
         footnotes=tuple(footnotes.texts),
         doubt=spec.doubt,
+        label=spec.label,
+        width=spec.width,
     )
+
+
+def _any(cells: Iterable[Cell]) -> bool:
+    return any(cell.amount is not None for cell in cells)
+
+
+def _chosen_columns(layout: Layout, spec: TableSpec) -> Layout:
+    """The layout's columns that `tasks` and `columns` leave, in the order that `columns` gives.
+
+    Raises:
+        UsageError: one of them names no column; all such are named.
+    """
+    suffix, chosen = _suffix(layout, spec), list(layout.columns)
+    unknown = [
+        pattern
+        for pattern, names in (
+            *((p, [c.task + suffix for c in chosen if c.task]) for p in spec.tasks),
+            *((p, [n for c in chosen for n in (c.key, c.heading)]) for p in spec.columns),
+        )
+        if not any(_matches(name, pattern) for name in names)
+    ]
+    if unknown:
+        known = ", ".join(dict.fromkeys(column.key for column in layout.columns))
+        raise UsageError(
+            f"layout {layout.name} has no column for {', '.join(map(repr, unknown))}; it has "
+            f"{known}"
+        )
+    if spec.tasks:
+        chosen = [c for c in chosen if any(_matches(c.task + suffix, p) for p in spec.tasks)]
+    if spec.columns:
+        found = [
+            column
+            for pattern in spec.columns
+            for column in chosen
+            if _matches(column.key, pattern) or _matches(column.heading, pattern)
+        ]
+        chosen = list(dict.fromkeys(found))
+    return replace(layout, columns=tuple(chosen))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(name.lower(), pattern.lower())
+
+
+def _cited(spec: TableSpec) -> list[PublishedRow]:
+    """The published rows that `rows` leaves.
+
+    Raises:
+        UsageError: one of `rows` is no model of the sources; the message lists those there are.
+    """
+    rows = published_rows(spec.published)
+    if not spec.rows:
+        return rows
+
+    def means(row: PublishedRow, pattern: str) -> bool:
+        return _matches(row.model, pattern) or pattern.lower() in row.model.lower()
+
+    if unknown := [p for p in spec.rows if not any(means(row, p) for row in rows)]:
+        raise UsageError(
+            offence_list(
+                f"no published row for {', '.join(map(repr, unknown))}; the sources have",
+                list(dict.fromkeys(row.model for row in rows)) or ["none: name some --published"],
+            )
+        )
+    return [row for row in rows if any(means(row, pattern) for pattern in spec.rows)]
+
+
+def _named(column: Column, names: Labels) -> Column:
+    """The column under the user's name for it: for its key, its task or its heading."""
+    known = [n for n in (column.key, column.task, column.heading) if n and n in names.given]
+    # A part's or an average's task is not the column itself.
+    usable = [n for n in known if n != column.task or (column.tag is None and not column.mean_of)]
+    return replace(column, heading=names.given[usable[0]]) if usable else column
+
+
+def _left_out(
+    columns: Sequence[Column], rows: Sequence[PublishedRow], names: Labels
+) -> Iterator[str]:
+    """What would have been all dashes, so that nobody takes it for forgotten."""
+    if columns:
+        headings = [_named(column, names) for column in columns]
+        listed = ", ".join(
+            f"{c.section}: {c.heading}" if c.section else c.heading for c in headings
+        )
+        yield f"Left out, as no row has a number there: {listed}."
+    if rows:
+        listed = ", ".join(f"{names.model(row.model)} ({row.note})" for row in rows)
+        yield f"Left out, as no number could be read: {listed}."
 
 
 class _Footnotes:
@@ -143,9 +282,9 @@ class _Footnotes:
         return tuple(self.texts.index(text) for text in texts)
 
 
-def _layout(runs: Sequence[Run], spec: TableSpec) -> Layout:
+def _layout(runs: Sequence[Run], spec: TableSpec, names: Labels) -> Layout:
     if spec.layout == "generic":
-        return generic_layout(runs)
+        return generic_layout(runs, names)
     if spec.layout not in LAYOUTS:
         raise UsageError(
             f"no layout named {spec.layout!r}; there are: {', '.join([*LAYOUTS, 'generic'])}"
@@ -289,7 +428,10 @@ def _caption(
 ) -> Iterator[str]:
     given = [cell for cells in own for cell in cells if cell.amount is not None]
     percent = "in %" if all(cell.unit == "share" for cell in given) else "in % if it is a share"
-    yield f"{layout.title}; main metric of each column {percent}."
+    yield f"{spec.caption or _title(layout)}{'' if spec.caption.endswith(('.', '。')) else ':'}"
+    yield f"{_metric(layout, spec, runs)} {percent}."
+    if data := _data(layout, spec, runs):
+        yield data
     if "lower" in directions:
         yield f"{LESS_IS_BETTER}: less is better."
     if layout.remark:
@@ -306,7 +448,56 @@ def _caption(
         yield (
             f"{LEGEND} against {runs[spec.baseline].name}: "
             f"two-sided, paired by question ({', '.join(used)}), after Holm's procedure over all "
-            "tasks of the runs."
+            "tasks of the runs, and over their groups; averages and parts are not tested."
         )
     if spec.published:
         yield "Cited rows were measured by others under their own conditions; see the notes."
+
+
+def _title(layout: Layout) -> str:
+    """The layout's own, or what the tasks are."""
+    if layout.name != "generic":
+        return layout.title
+    headings = [column.heading for column in layout.columns]
+    return f"Results on {', '.join(headings)}" if len(headings) <= 4 else f"{len(headings)} tasks"
+
+
+def _metric(layout: Layout, spec: TableSpec, runs: Sequence[Run]) -> str:
+    """What all columns' numbers are called, if they are called alike."""
+    suffix = _suffix(layout, spec)
+    titles = {
+        "accuracy" if run.results[task].suite == "choice" else metric_of(run.results[task]).title
+        for run in runs
+        for column in layout.columns
+        if (task := column.task + suffix) in run.results
+    }
+    return titles.pop() if len(titles) == 1 else "main metric of each column"
+
+
+def _data(layout: Layout, spec: TableSpec, runs: Sequence[Run]) -> str:
+    """Over how many docs our numbers are, and that they are not the benchmark's."""
+    suffix = _suffix(layout, spec)
+    counts: dict[str, set[int]] = {}
+    for column in layout.columns:
+        for run in runs:
+            if column.task and column.tag is None and column.task + suffix in run.results:
+                name = f"{column.section} {column.heading}".strip()
+                counts.setdefault(name, set()).add(run.results[column.task + suffix].main.n)
+    if not counts:
+        return ""
+    alike = sorted({n for numbers in counts.values() for n in numbers})
+    if len(alike) == 1:
+        said = f"{alike[0]:,}" + (" a column" if len(counts) > 1 else "")
+    elif len(counts) > _MOST_COUNTS:
+        said = f"from {alike[0]:,} to {alike[-1]:,} a column"
+    else:
+        said = "; ".join(
+            f"{name} {' or '.join(f'{n:,}' for n in sorted(numbers))}"
+            for name, numbers in counts.items()
+        )
+    text = f"Questions of our runs: {said}."
+    marks = dict.fromkeys(mark for run in runs for mark in run.spec.marks)
+    return text + (f" Not the benchmark: {', '.join(marks)}." if marks else "")
+
+
+_MOST_COUNTS = 6  # columns whose numbers of questions a caption lists one by one
