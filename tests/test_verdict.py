@@ -379,3 +379,13 @@ def test_negative_weights_turn_costs_into_losses():
     )
     assert pooled.difference == pytest.approx(-0.2)
     assert pooled.tails.lower < 1e-4
+
+
+def test_a_lone_task_says_the_same_alone_and_as_all_tasks_together():
+    """Both at the level of the verdict, whatever that of the comparison."""
+    scores = [1.0] * 300 + [0.0] * 100
+    runs = [tasks_run("a", {"t": scores}), tasks_run("b", {"t": [0.0] * 20 + scores[20:]})]
+    verdict = overall_verdict(compare(*runs))
+    alone, whole = verdict.tasks["t"].comparison.paired, verdict.together.paired
+    assert alone.level == whole.level == pytest.approx(0.9)
+    assert alone.interval == whole.interval != compare(*runs).tasks["t"].paired.interval

@@ -13,7 +13,7 @@ wrong together: they are flipped together, and their covariance widens the inter
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +90,8 @@ def pooled_difference(
     """
     weighted = [weight * one.sign for weight, one in zip(weights, strata, strict=True)]
     if len(strata) == 1 and weighted[0] == 1:
-        return strata[0].paired
+        alone = strata[0].paired
+        return replace(alone, interval=alone.interval_at(level), level=level)
     questions, place = np.unique(
         np.concatenate([one.questions for one in strata]), return_inverse=True
     )

@@ -53,6 +53,10 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("task", "任务"),
     # Metrics.
     ("accuracy", "正确率"),
+    ("micro F1", "微平均 F1"),
+    ("macro F1", "宏平均 F1"),
+    ("weighted F1", "加权 F1"),
+    ("support-weighted F1", "按支持数加权的 F1"),
     ("at least one right letter", "至少一个正确字母"),
     ("answered", "已作答"),
     ("malformed", "格式错误"),

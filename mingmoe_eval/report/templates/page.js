@@ -235,6 +235,8 @@ function marked(text, reference) {
   if (reference === null || reference.length > LONG) return [text];
   const pieces = (whole) => whole.split(/(?<=[\n。；;，,、.])/u);
   const known = new Set(pieces(reference).map((piece) => piece.trim()));
+  // Texts without a piece in common would be marked from end to end, which shows nothing.
+  if (!pieces(text).some((piece) => piece.trim() && known.has(piece.trim()))) return [text];
   return pieces(text).map((piece) =>
     known.has(piece.trim()) ? piece : element("mark", { text: piece }),
   );
