@@ -103,14 +103,14 @@ def load_samples(folder: str | Path, task: str, *, suite: str = "") -> list[Samp
         raise RunStoreError(f"{path} cannot be read: {error.strerror}") from error
     # Looking for half characters takes long, and they can only come from such an escape.
     may_be_halved = b"\\ud" in data or b"\\uD" in data
-    doc_type = _doc_type(suite)
+    expected = doc_type(suite)
     samples: dict[int, Sample] = {}
     offences = []
     with _no_collection():
         for line, value in parse_lines(data):
             try:
                 sample = _sample(value, task, may_be_halved=may_be_halved)
-                as_record(doc_type, sample.doc, of="Sample.doc")
+                as_record(expected, sample.doc, of="Sample.doc")
                 if sample.position in samples:
                     raise RunStoreError(f"Sample.position: {sample.position} comes twice")
                 samples[sample.position] = sample
@@ -121,7 +121,7 @@ def load_samples(folder: str | Path, task: str, *, suite: str = "") -> list[Samp
     return list(samples.values())
 
 
-def _doc_type(suite: str) -> Any:
+def doc_type(suite: str) -> Any:
     """What a suite reads of a doc; a task that lm-eval scores has docs of any kind."""
     module, name = _DOC_TYPES.get(suite, ("mingmoe_eval.records", "JsonDict"))
     return getattr(importlib.import_module(module), name)

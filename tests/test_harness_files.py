@@ -6,9 +6,14 @@ import subprocess
 import sys
 
 import pytest
+from doubles import ScriptedLM
 
-from mingmoe_eval.errors import RunStoreError
-from mingmoe_eval.harness.files import read_output
+from mingmoe_eval.cli import main
+from mingmoe_eval.comparison import compare
+from mingmoe_eval.errors import RunStoreError, UsageError
+from mingmoe_eval.evaluation import evaluate
+from mingmoe_eval.harness.reading import read_output, read_outputs
+from mingmoe_eval.records import RunSpec
 
 ROWS = [
     {"question": "1+1?", "choices": ["1", "2"], "answer": 1},
@@ -209,3 +214,173 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     (folder / "samples_a_1.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(RunStoreError, match="not UTF-8"):
         read_output(folder)
+
+
+STRICT = {"filter": "strict", "metrics": ["exact_match"]}
+LENIENT = {"filter": "flexible", "metrics": ["exact_match"]}
+
+
+def two_filters(folder, *, named, **changes):
+    """Two docs under two filters: `strict` finds one right answer, `flexible` two."""
+    rows = [
+        (n, f, s)
+        for f, scores in ((STRICT, (1.0, 0.0)), (LENIENT, (1.0, 1.0)))
+        for n, s in enumerate(scores)
+    ]
+    lines = [
+        logged(n, None, **f, exact_match=s, resps=[["x"]], filtered_resps=["x"]) for n, f, s in rows
+    ]
+    for line in lines:
+        del line["acc"]
+        if not named:
+            del line["filter"], line["metrics"]
+    numbers = {"exact_match,strict": 0.5, "exact_match,flexible": 1.0}
+    counted = {"a": {"original": 2, "effective": 2}}
+    return write_stock(folder, lines, results={"a": numbers}, **{"n-samples": counted}, **changes)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["0.4.5 on", "up to 0.4.4"])
+@pytest.mark.parametrize(
+    ("filter_name", "value"), [(None, 0.5), ("strict", 0.5), ("flexible", 1.0)]
+)
+def test_the_filter_that_counts_can_be_chosen(tmp_path, named, filter_name, value):
+    (one,) = read_outputs(two_filters(tmp_path, named=named), filter_name=filter_name)
+    assert (one.run.results["a"].main.value, one.run.results["a"].main.n) == (value, 2)
+    other = "strict" if filter_name == "flexible" else "flexible"
+    assert len(one.left_out) == 1
+    assert one.left_out[0].startswith(f"a: filter {other} (exact_match ")
+
+
+def test_a_filter_that_there_is_not_is_answered_with_those_that_there_are(tmp_path):
+    with pytest.raises(UsageError, match="'loose': a has strict, flexible"):
+        read_outputs(two_filters(tmp_path, named=True), filter_name="loose")
+
+
+def test_several_results_of_one_model_are_one_run_and_the_newest_of_a_task_counts(tmp_path):
+    write_stock(tmp_path, PAIR)
+    newer = {"results": {"b": {"acc,none": 0.5}}, "config": {"model": "hf", "limit": None}}
+    (tmp_path / "results_2.json").write_text(json.dumps(newer))
+    (tmp_path / "samples_b_2.jsonl").write_text("\n".join(map(json.dumps, PAIR)))
+    again = {**newer, "results": {"a": {"acc,none": 1.0}}}
+    (tmp_path / "results_3.json").write_text(json.dumps(again))
+    line = json.dumps(logged(0, 1.0))
+    (tmp_path / "samples_a_3.jsonl").write_text(line)
+    (one,) = read_outputs(tmp_path)
+    assert {name: result.main.value for name, result in one.run.results.items()} == {
+        "a": 1.0,
+        "b": 0.5,
+    }
+    assert one.left_out == ("a: results_1.json has it too, from before",)
+
+
+def test_results_of_other_settings_are_left_out_with_a_word(tmp_path):
+    write_stock(tmp_path, PAIR)
+    newer = {"results": {"b": {"acc,none": 0.5}}, "config": {"model": "hf", "limit": 2}}
+    (tmp_path / "results_2.json").write_text(json.dumps(newer))
+    (tmp_path / "samples_b_2.jsonl").write_text("\n".join(map(json.dumps, PAIR)))
+    (one,) = read_outputs(tmp_path)
+    assert list(one.run.results) == ["b"]
+    assert one.left_out == ("results_1.json: other limit than results_2.json; import it by itself",)
+
+
+def test_each_model_folder_is_a_run_of_its_own(tmp_path, capsys):
+    for name in ("org__one", "org__two"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        write_stock(tmp_path / "out" / name, PAIR)
+    with pytest.raises(RunStoreError, match="several models: org__one, org__two"):
+        read_output(tmp_path / "out")
+    one = read_outputs(tmp_path / "out", model_folder="org__two")
+    assert [imported.name for imported in one] == ["org__two"]
+    with pytest.raises(UsageError, match="holds results in org__one, org__two"):
+        read_outputs(tmp_path / "out", model_folder="three")
+    assert main(["import", str(tmp_path / "out"), "--output", str(tmp_path / "r")]) == 0
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["org__one", "org__two"]
+    capsys.readouterr()
+
+
+def test_a_group_keeps_the_number_that_lm_eval_gave_it(tmp_path):
+    results = {"g": {"acc,none": 0.75}, "a": {"acc,none": 0.5}}
+    folder = write_stock(tmp_path, PAIR, results=results, group_subtasks={"g": ["a"]})
+    run = read_output(folder)
+    assert run.results["g"].members == ("a",)
+    assert (run.results["g"].main.value, run.results["g"].main.n) == (0.75, 2)
+
+
+def test_a_group_without_its_members_is_left_out_with_a_word(tmp_path):
+    results = {"g": {"acc,none": 0.75}, "a": {"acc,none": 0.5}, "b": {"acc,none": 0.5}}
+    folder = write_stock(tmp_path, PAIR, results=results, group_subtasks={"g": ["a", "b"]})
+    (one,) = read_outputs(folder)
+    assert list(one.run.results) == ["a"]
+    assert one.left_out == (
+        "b: no samples, so its numbers can only be cited; lm-eval: --log_samples",
+        "g: a group of which some members are not here",
+    )
+    assert [(n.task, n.metric, n.value) for n in one.cited] == [("b", "acc", 0.5)]
+
+
+def test_numbers_without_samples_can_be_cited_in_a_table(tmp_path, capsys):
+    stock = {"results": {"cmexam": {"acc,none": 0.425}}, "n-shot": {"cmexam": 5}, "model_name": "m"}
+    (tmp_path / "results_1.json").write_text(json.dumps(stock))
+    arguments = ["import", str(tmp_path), "--output", str(tmp_path / "r"), "--name", "x"]
+    assert main(arguments) == 0
+    assert "cmexam: acc 42.50 %, without its docs" in capsys.readouterr().out
+    cited = tmp_path / "r" / "x" / "cited.json"
+    evaluate(
+        RunSpec(model="scripted", tasks=("cmexam",), sample=True),
+        open_model=lambda spec, folder, watch: ScriptedLM(reply=lambda prompt: "A"),
+        folder=tmp_path / "own",
+    )
+    options = ["--published", str(cited), "--allow-marked", "--format", "markdown"]
+    assert main(["table", str(tmp_path / "own"), *options]) == 0
+    assert "42.5" in capsys.readouterr().out
+    cited.write_text('{"source": 3}')
+    assert main(["table", str(tmp_path / "own"), *options]) == 2
+    assert "holds no numbers to cite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (17.5, "acc is 17.5, and can only be from 0 to 1"),
+        (-0.1, "acc is -0.1, and can only be from 0 to 1"),
+        (0.9, "acc is 0.9, and its 2 docs give 0.5"),
+    ],
+)
+def test_a_number_that_cannot_be_or_that_its_docs_do_not_give_is_refused(tmp_path, number, message):
+    folder = write_stock(tmp_path, PAIR, results={"a": {"acc,none": number}})
+    with pytest.raises(RunStoreError, match=message):
+        read_output(folder)
+
+
+@pytest.mark.parametrize("doc_id", [False, True, -1, 1.0])
+def test_a_position_is_a_whole_number(tmp_path, doc_id):
+    with pytest.raises(RunStoreError, match="`doc_id` its position"):
+        read_output(write_stock(tmp_path, [logged(doc_id, 1.0)]))
+
+
+def test_the_layout_of_0_4_2_is_read(tmp_path):
+    """One array a task, under the model's arguments; requests are plain lists."""
+    results = {"results": {"a": {"acc,none": 0.5}}, "config": {"model_args": "pretrained=org/m"}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    lines = []
+    for line in PAIR:
+        old = {k: v for k, v in line.items() if k not in ("filter", "metrics")}
+        lines.append({**old, "arguments": [["prompt", " a"]]})
+    (tmp_path / "pretrained__org__m_a.jsonl").write_text(json.dumps(lines, indent=2))
+    assert read_output(tmp_path).results["a"].main.value == 0.5
+
+
+@pytest.mark.parametrize("task", ["usmle", "usmle_ll", "promptcblue_kuake_qic"])
+def test_our_own_folder_for_lm_eval_comes_back_as_the_run_that_it_was(tmp_path, task):
+    run = evaluate(
+        RunSpec(model="scripted", tasks=(task,), sample=True, limit=5),
+        open_model=lambda spec, folder, watch: ScriptedLM(reply=lambda prompt: "A"),
+        folder=tmp_path / "r",
+    )
+    again = read_output(tmp_path / "r" / "lm_eval")
+    assert again.marks == run.marks
+    assert again.spec == run.spec
+    assert again.results[task].metrics == run.results[task].metrics
+    assert again.results[task].chance == run.results[task].chance
+    assert [s.expected for s in again.samples[task]] == [s.expected for s in run.samples[task]]
+    assert compare(run, again).tasks[task].identical

@@ -14,7 +14,8 @@ from mingmoe_eval.comparison import compare
 from mingmoe_eval.comparison.output import comparison_markdown
 from mingmoe_eval.exams import scoring as exams
 from mingmoe_eval.exams.robustness import POSITION_BIAS
-from mingmoe_eval.harness.files import read_output, write_output
+from mingmoe_eval.harness.files import write_output
+from mingmoe_eval.harness.reading import read_output
 from mingmoe_eval.metrics.label_f1 import count_label, label_metrics
 from mingmoe_eval.metrics.metric import ClassMean, Metric, mean_of_sums, tabulate, tabulate_sides
 from mingmoe_eval.metrics.of_lm_eval import foreign_metric

@@ -37,6 +37,7 @@ LAYERS = [
         "comparison",
         "cost",
         "engine",
+        "foreign_logs",
         "harness",
         "pass_rules",
         "provenance",

@@ -41,7 +41,9 @@ VERBS: dict[str, Verb] = {
     "table": Verb("pages", "a paper's table from runs: Markdown, LaTeX, CSV, HTML"),
     "explain": Verb("explaining", "why a run's number differs from a published one"),
     "overlap": Verb("overlap", "which test questions stand in training data"),
-    "import": Verb("answers", "turn an output directory of lm-eval into a run folder", "import_"),
+    "import": Verb(
+        "answers", "turn logs of lm-eval, inspect_ai and others into run folders", "import_"
+    ),
     "convert": Verb("score", "original CBLUE files into PromptCBLUE records", below=("cblue",)),
     "ablate": Verb("ablate", "what a run's scores lose without an expert"),
     "train": Verb("train", "fine-tune a mixture of LoRA experts, or a plain LoRA"),

@@ -1,9 +1,13 @@
 """`mingmoe-eval rescore` and `import`: run folders from answers that are there already."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from mingmoe_eval.foreign_logs.log import Imported
 
 from mingmoe_eval.cli.exits import say
 
@@ -55,22 +59,62 @@ def rescore(
 
 
 def import_(
-    directory: Annotated[Path, typer.Argument(help="What lm-eval's --output_path named.")],
+    log: Annotated[
+        Path,
+        typer.Argument(
+            help="What lm-eval's --output_path named; a log of inspect_ai (.eval, .json) or a "
+            "folder of them; a work directory of EvalScope or OpenCompass."
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("reports"),
-    name: Annotated[str | None, typer.Option(help="The run folder's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The run folder's name; with the model's where several are.")
+    ] = None,
+    filter_name: Annotated[
+        str | None,
+        typer.Option(
+            "--filter", help="lm-eval: the filter whose scores count; default: the first."
+        ),
+    ] = None,
+    model_folder: Annotated[
+        str | None, typer.Option(help="Only this model's folder; default: one run for each.")
+    ] = None,
 ) -> None:
-    """Turn the output of stock lm-eval (with --log_samples) into a run folder.
+    """Turn what another program logged into run folders: lm-eval, inspect_ai and others.
 
-    Example: mingmoe-eval import lm_eval_output/ --name stock
+    Tasks without samples become numbers to cite. Example: mingmoe-eval import lm_eval_output/
     """
     import dataclasses
 
-    from mingmoe_eval.cli.console import print_results
-    from mingmoe_eval.harness.files import read_output
-    from mingmoe_eval.run_store import folder_named, save_run
+    from mingmoe_eval.cli.console import print_line, print_results
+    from mingmoe_eval.foreign_logs import read_logs
+    from mingmoe_eval.run_store import folder_named, refuse_taken, save_run, write_json
 
-    run = read_output(directory)
-    run = dataclasses.replace(run, name=name or run.name)
-    folder = save_run(run, folder_named(output, run.name))
-    print_results(run)
-    say(f"{folder}: saved")
+    imported = read_logs(log, filter_name=filter_name, model_folder=model_folder)
+    names = [_name_of(one, name, several=len(imported) > 1) for one in imported]
+    folders = [folder_named(output, own) for own in names]
+    for folder in folders:
+        refuse_taken(folder)  # none of them, before all can be written
+    for one, own, folder in zip(imported, names, folders, strict=True):
+        for line in one.left_out:
+            print(f"note: left out: {line}", file=sys.stderr)
+        if one.run is not None:
+            run = dataclasses.replace(one.run, name=own)
+            save_run(run, folder)
+            print_results(run)
+        if one.cited:
+            write_json(folder / "cited.json", one.cited_source())
+            for number in one.cited:
+                value = f"{100 * number.value:.2f} %" if number.is_share else f"{number.value:g}"
+                print_line(f"{number.task}: {number.metric} {value}, without its docs")
+            print(
+                f"note: cite these with `mingmoe-eval table --published {folder / 'cited.json'}`",
+                file=sys.stderr,
+            )
+        print(f"{folder}: saved", file=sys.stderr)
+
+
+def _name_of(one: "Imported", name: str | None, *, several: bool) -> str:
+    if name is None:
+        return one.run.name if one.run is not None and not several else one.name
+    return f"{name}-{one.name}" if several else name

@@ -238,6 +238,9 @@ def _setting_differences(task: str, baseline: Run, candidate: Run) -> Iterator[D
     if all(names):  # "score" tells little: a run says which metric that is, unless it is old
         mine["metric"], theirs["metric"] = names
     for kind, value in mine.items():
+        # Whose files nobody knows, as of an import, are held against each other doc by doc.
+        if kind == "data" and None in (value, theirs[kind]):
+            continue
         if value != theirs[kind]:
             yield Difference(
                 kind=kind, task=task, text=f"{_shown(value)} against {_shown(theirs[kind])}"

@@ -53,6 +53,11 @@ def answers(
     ]
 
 
+def logged_answers(task: str, logged: Iterable[Mapping[str, Any]]) -> list[Answer]:
+    """What lm-eval logged of each doc, as `answers` gives it of its requests."""
+    return [_answer(task, entry, {}) for entry in logged]
+
+
 def foreign_samples(
     task: str,
     results: Mapping[str, Any],
@@ -81,13 +86,23 @@ def foreign_samples(
 
 
 def foreign_result(
-    task: str, samples: Sequence[Sample], results: Mapping[str, Any], **facts: Any
+    task: str,
+    samples: Sequence[Sample],
+    results: Mapping[str, Any],
+    *,
+    filter_name: str | None = None,
+    **facts: Any,
 ) -> TaskResult:
-    """lm-eval's own aggregates of one task; with an interval where the metric is a plain mean."""
+    """lm-eval's own aggregates of one task; with an interval where the metric is a plain mean.
+
+    Those of one filter pipeline, or of each metric's first; `facts` are further fields.
+    """
     directions = results.get("higher_is_better", {}).get(task, {})
     metrics: dict[str, MetricValue] = {}
     for key, value in results["results"][task].items():
-        name, comma, _ = key.partition(",")
+        name, comma, of = key.partition(",")
+        if comma and filter_name not in (None, of):
+            continue
         if comma and not name.endswith("_stderr") and isinstance(value, int | float):
             number = _metric_value(name, float(value), samples, directions.get(name))
             metrics.setdefault(name, number)
@@ -113,6 +128,8 @@ def first_filter(logged: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, A
 def _answer(task: str, entry: Mapping[str, Any], usage: Mapping[UsageKey, RequestUsage]) -> Answer:
     keys = [(task, entry["doc_id"], index) for index in range(len(entry["arguments"]))]
     costs = tuple(usage[key] for key in keys if key in usage)
+    if failure := entry.get("failure"):  # logged by us: lm-eval has no word for it
+        costs = (RequestUsage(prompt_tokens=0, failure=str(failure)),)
     return Answer(
         position=entry["doc_id"],
         doc=entry["doc"],
@@ -125,6 +142,8 @@ def _response(first_repeats: Sequence[Any], usage: tuple[RequestUsage, ...]) -> 
     """One text, or for each request a log-likelihood (with or without its greedy flag)."""
     if first_repeats and isinstance(first_repeats[0], str):
         return Response(text=first_repeats[0], usage=usage)
+    if any(cost.failure for cost in usage):
+        return Response(usage=usage)
     pairs = ((r[0] if isinstance(r, tuple | list) else r) for r in first_repeats)
     return Response(log_likelihoods=tuple(float(value) for value in pairs), usage=usage)
 

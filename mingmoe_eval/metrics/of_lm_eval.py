@@ -20,6 +20,18 @@ _NUMBERS: dict[str, Better] = {
     **dict.fromkeys(("mcc", "bleu", "chrf", "chrf++", "likelihood"), "higher"),
 }
 
+_RANGES = {
+    "mcc": (-1.0, 1.0),
+    "brier_score": (0.0, 2.0),
+    **dict.fromkeys(("perplexity", "word_perplexity", "byte_perplexity", "ter"), (0.0, math.inf)),
+    **dict.fromkeys(("bleu", "chrf", "chrf++"), (0.0, 100.0)),
+}
+
+
+def is_mean_of_docs(name: str) -> bool:
+    """Whether lm-eval makes a metric's number as the mean of what each doc earned."""
+    return name in _SHARES - {"f1"}  # of a whole corpus
+
 
 def foreign_metric(
     name: str, *, higher_is_better: bool | None = None, rights_and_wrongs: bool = False
@@ -47,5 +59,5 @@ def foreign_metric(
         resampling=Mean(),
         unit=unit,
         better=stated[higher_is_better],
-        range=(0.0, 1.0) if is_share else (-math.inf, math.inf),
+        range=(0.0, 1.0) if is_share else _RANGES.get(name, (-math.inf, math.inf)),
     )

@@ -8,9 +8,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 from mingmoe_eval.errors import UsageError
+from mingmoe_eval.json_files import JsonFault, as_record, read_object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,28 @@ class PublishedRow:
     remarks: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Row(TypedDict):
+    model: str
+    n_shot: str | int | None
+    values: dict[str, float | None]
+
+
+class _Table(TypedDict):
+    table: str
+    decimals: int
+    note: str
+    columns: dict[str, dict[str, str]]
+    rows: list[_Row]
+
+
+class _Source(TypedDict):
+    """What a file of somebody's must hold to be cited from."""
+
+    source: str
+    arxiv: str | None
+    tables: list[_Table]
+
+
 def published_keys() -> tuple[str, ...]:
     """The sources that can be cited, by the key that `--published` takes."""
     files = resources.files(__name__).iterdir()
@@ -87,8 +111,11 @@ def published_keys() -> tuple[str, ...]:
 def published_rows(keys: Sequence[str]) -> list[PublishedRow]:
     """Every row of the named sources, in the order asked for.
 
+    Args:
+        keys: Of sources that are here, or the paths of files such as `import` writes.
+
     Raises:
-        UsageError: some keys are unknown; all of them are named.
+        UsageError: some keys are unknown, or a file is none of these; all keys are named.
     """
     return [row for table in published_tables(keys) for row in table.rows]
 
@@ -100,7 +127,7 @@ def published_tables(keys: Sequence[str]) -> list[PublishedTable]:
         UsageError: some keys are unknown; all of them are named.
     """
     known = published_keys()
-    if unknown := [key for key in keys if key not in known]:
+    if unknown := [key for key in keys if key not in known and not _is_file(key)]:
         raise UsageError(
             f"no published results under {', '.join(map(repr, unknown))}; "
             f"there are: {', '.join(known)}"
@@ -109,10 +136,21 @@ def published_tables(keys: Sequence[str]) -> list[PublishedTable]:
     return [_table(source, table) for source in sources for table in source["tables"]]
 
 
+def _is_file(key: str) -> bool:
+    return key.endswith(".json") and Path(key).is_file()
+
+
 def _read(key: str) -> dict[str, Any]:
+    if _is_file(key):
+        data = read_object(Path(key), UsageError)
+        try:
+            as_record(_Source, data, of="")
+        except JsonFault as fault:
+            raise UsageError(f"{key} holds no numbers to cite: {fault}") from fault
+        return data
     text = resources.files(__name__).joinpath(f"{key}.json").read_text("utf-8")
-    data: dict[str, Any] = json.loads(text)
-    return data
+    own: dict[str, Any] = json.loads(text)
+    return own
 
 
 def _table(source: Mapping[str, Any], table: Mapping[str, Any]) -> PublishedTable:

@@ -1,0 +1,564 @@
+"""Output directories of lm-eval 0.4.2 to 0.4.13, read into runs.
+
+Where its files lie, and what a line holds, changed on the way:
+
+- 0.4.2: `results.json`, or a name that the user gave, and one JSON array a task in
+  `<model args>_<task>.jsonl`; from 0.4.3 `<model>/results_<time>.json` and JSON Lines,
+  `samples_<task>_<time>.jsonl`.
+- Up to 0.4.4 a line names neither its filter nor its metrics, and a doc comes once a filter, in
+  their order.
+- Up to 0.4.8 a plain task is listed as a group without members.
+
+A task of ours, also one that stock lm-eval ran (`--include_path tasks`), is read and scored by us,
+from what the model answered; any other keeps lm-eval's scores.
+"""
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mingmoe_eval import scoring
+from mingmoe_eval.errors import MingMoeError, RunStoreError, UsageError, offence_list
+from mingmoe_eval.foreign_logs.log import ROUNDING, CitedNumber, Imported
+from mingmoe_eval.harness.results import foreign_result, foreign_samples, logged_answers
+from mingmoe_eval.json_files import JsonFault, as_record, parse, parse_lines, read_object
+from mingmoe_eval.metrics.of_lm_eval import foreign_metric, is_mean_of_docs
+from mingmoe_eval.provenance import task_provenance
+from mingmoe_eval.records import (
+    Counts,
+    JsonDict,
+    MetricValue,
+    Run,
+    RunSpec,
+    Sample,
+    TaskResult,
+    TaskSettings,
+)
+from mingmoe_eval.run_loading import doc_type
+from mingmoe_eval.task_catalog import load_catalog
+
+OURS = "mingmoe_eval"
+"""Under which key a results file that we wrote says what lm-eval's layout has no place for."""
+
+_NO_METRICS = frozenset(
+    (
+        *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
+        *("doc_hash", "prompt_hash", "target_hash", "failure"),
+    )
+)
+"""What lm-eval logs of a doc besides one entry a metric."""
+
+# Two results files of one model may be put together only where these are the same.
+_OF_A_RUN = ("model", "model_args", "limit", "gen_kwargs", "fewshot_seed")
+_LOCAL_MODELS = ("hf", "hf-auto", "huggingface")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """One task that a results file speaks of; no samples: its numbers can only be cited."""
+
+    name: str
+    results: Mapping[str, Any]
+    filter: str
+    samples: Sequence[Sample] = ()
+    settings: TaskSettings | None = None
+    """None where the scores are lm-eval's."""
+
+
+def read_output(directory: str | Path, *, filter_name: str | None = None) -> Run:
+    """The results of one model in an lm-eval output directory, as a run.
+
+    Raises:
+        RunStoreError: as `read_outputs`; or there are several models, or no samples.
+    """
+    imported = read_outputs(Path(directory), filter_name=filter_name)
+    if len(imported) > 1:
+        names = ", ".join(one.name for one in imported)
+        raise RunStoreError(f"{directory} holds results of several models: {names}")
+    (one,) = imported
+    if one.run is None:
+        listed = sorted({number.task for number in one.cited})
+        raise RunStoreError(
+            offence_list(
+                f"{directory} cannot become a run: its samples are not there; run lm-eval with "
+                "--log_samples",
+                listed,
+            )
+        )
+    return one.run
+
+
+def read_outputs(
+    place: Path, *, filter_name: str | None = None, model_folder: str | None = None
+) -> list[Imported]:
+    """Every model's results below a place, newest first where a task was run twice.
+
+    Args:
+        place: What `--output_path` named, a model's folder in it, or one results file.
+        filter_name: The filter pipeline whose scores count; default: each task's first.
+        model_folder: Only the results in the folder of that name.
+
+    Raises:
+        RunStoreError: there are no results, or a file is damaged: samples that are fewer or more
+            than were run, numbers that no metric can have, or that the samples do not give; every
+            offence is listed.
+        UsageError: there is no such model folder, or filter.
+    """
+    by_folder: dict[Path, list[Path]] = {}
+    for file in _results_files(place):
+        by_folder.setdefault(file.parent, []).append(file)
+    if model_folder is not None:
+        named = {
+            folder: files for folder, files in by_folder.items() if folder.name == model_folder
+        }
+        if not named:
+            there = ", ".join(sorted(folder.name for folder in by_folder))
+            raise UsageError(f"--model-folder {model_folder!r}: {place} holds results in {there}")
+        by_folder = named
+    return [_imported(place, folder, files, filter_name) for folder, files in by_folder.items()]
+
+
+def _results_files(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    # lm-eval makes a folder for the model below the --output_path that it is given.
+    patterns = ("results_*.json", "results.json", "*/results_*.json", "*/results.json")
+    found = [file for pattern in patterns for file in sorted(place.glob(pattern))]
+    if not found:
+        raise RunStoreError(f"{place} holds no results_*.json of lm-eval")
+    return found
+
+
+def _imported(
+    place: Path, folder: Path, files: Sequence[Path], filter_name: str | None
+) -> Imported:
+    """The results of one model; of a task that was run twice, the newest."""
+    tasks: dict[str, _Task] = {}
+    left_out: list[str] = []
+    groups: dict[str, Mapping[str, Any]] = {}
+    newest: tuple[Path, JsonDict] | None = None
+    for file in sorted(files, key=lambda file: file.stem, reverse=True):
+        results = _read_results(file)
+        if newest is not None and (differs := _other_settings(newest[1], results)):
+            left_out.append(
+                f"{file.name}: other {differs} than {newest[0].name}; import it by itself"
+            )
+            continue
+        newest = newest or (file, results)
+        with _as_lm_eval_writes(file):
+            for task, lines in _tasks_in(file, results, filter_name):
+                left_out += [f"{task.name}: {line}" for line in lines]
+                if task.name in tasks:
+                    left_out.append(f"{task.name}: {file.name} has it too, from before")
+                else:
+                    tasks[task.name] = task
+            for name, members in results.get("group_subtasks", {}).items():
+                if members and name not in groups:
+                    groups[name] = {
+                        "members": tuple(members),
+                        "results": results,
+                        "filters": {task.filter for task in tasks.values()},
+                    }
+    assert newest is not None
+    with _as_lm_eval_writes(newest[0]):
+        return _put_together(place, folder, newest, tasks, groups, left_out)
+
+
+def _other_settings(newest: Mapping[str, Any], older: Mapping[str, Any]) -> str:
+    pair = [results.get("config") or {} for results in (newest, older)]
+    differing = [name for name in _OF_A_RUN if pair[0].get(name) != pair[1].get(name)]
+    if newest.get("chat_template_sha") != older.get("chat_template_sha"):
+        differing.append("chat template")
+    return ", ".join(differing)
+
+
+def _tasks_in(
+    file: Path, results: JsonDict, filter_name: str | None
+) -> Iterator[tuple[_Task, list[str]]]:
+    """Each task with what of it is left out."""
+    subtasks = results.get("group_subtasks", {})
+    offences: list[str] = []
+    read = []
+    # Up to 0.4.8 a plain task is listed too, as a group without members.
+    for name in [task for task in results["results"] if not subtasks.get(task)]:
+        filters = _filters(results["results"][name])
+        if filter_name is not None and filter_name not in filters and len(filters) > 1:
+            raise UsageError(f"--filter {filter_name!r}: {name} has {', '.join(filters)}")
+        chosen = filter_name if filter_name in filters else (filters or ["none"])[0]
+        others = [other for other in filters if other != chosen]
+        lines = [
+            f"filter {o} ({_in_words(results['results'][name], o)}); --filter {o} takes it"
+            for o in others
+        ]
+        logged = _samples_file(file, name, results)
+        if logged is None:
+            lines.append("no samples, so its numbers can only be cited; lm-eval: --log_samples")
+        task = _read_task(name, logged, results, chosen, filters)
+        offences += _faults(task, logged)
+        read.append((task, lines))
+    if offences:
+        raise RunStoreError(offence_list(f"{file} cannot become a run", offences))
+    yield from read
+
+
+def _filters(numbers: Mapping[str, Any]) -> list[str]:
+    """The names of a task's filter pipelines, in the order in which lm-eval applied them."""
+    pairs = (key.partition(",") for key in numbers)
+    names = (after for before, comma, after in pairs if comma and not before.endswith("_stderr"))
+    return list(dict.fromkeys(names))
+
+
+def _in_words(numbers: Mapping[str, Any], filter_name: str) -> str:
+    shown = (
+        f"{key.partition(',')[0]} {value:.4g}"
+        for key, value in numbers.items()
+        if key.endswith(f",{filter_name}") and isinstance(value, float) and "_stderr" not in key
+    )
+    return ", ".join(shown)
+
+
+def _samples_file(file: Path, task: str, results: Mapping[str, Any]) -> Path | None:
+    stamp = file.stem.removeprefix("results_")
+    of_0_4_2 = re.sub("/|=", "__", str((results.get("config") or {}).get("model_args")))
+    names = (f"samples_{task}_{stamp}.jsonl", f"{of_0_4_2}_{task}.jsonl")
+    found = (file.with_name(name) for name in names)
+    return next((path for path in found if path.is_file()), None)
+
+
+def _read_task(
+    name: str,
+    file: Path | None,
+    results: Mapping[str, Any],
+    chosen: str,
+    filters: Sequence[str],
+) -> _Task:
+    if file is None:
+        return _Task(name=name, results=results, filter=chosen)
+    with _as_lm_eval_writes(file):
+        by_filter = _by_filter(list(_read_lines(file)), filters)
+        logged = by_filter.get(chosen) or next(iter(by_filter.values()), [])
+        settings = _own_settings(name, logged, results)
+        if settings is None:
+            samples = foreign_samples(name, results, {}, logged=logged)
+        else:
+            samples = scoring.distinct_ids(
+                [
+                    scoring.make_sample(name, a.position, a.doc, a.prompt, a.response, settings)
+                    for a in logged_answers(name, logged)
+                ]
+            )
+    return _Task(name=name, results=results, filter=chosen, samples=samples, settings=settings)
+
+
+def _by_filter(entries: Sequence[JsonDict], filters: Sequence[str]) -> dict[str, list[JsonDict]]:
+    """Every filter pipeline logs every doc again; to 0.4.4 without saying which one it is."""
+    by_filter: dict[str, list[JsonDict]] = {}
+    seen: Counter[int] = Counter()
+    names = list(filters) or ["none"]
+    for entry in entries:
+        turn = seen[entry["doc_id"]]
+        seen[entry["doc_id"]] += 1
+        name = entry.get("filter") or names[min(turn, len(names) - 1)]
+        by_filter.setdefault(name, []).append({**entry, "filter": name})
+    return by_filter
+
+
+def _own_settings(
+    task: str, logged: Sequence[JsonDict], results: Mapping[str, Any]
+) -> TaskSettings | None:
+    """How we score a task of ours; None for one of lm-eval's, or somebody's of the same name."""
+    catalog = load_catalog()
+    if not catalog.scores(task):
+        return None
+    definition = catalog.definitions[task]
+    try:
+        for entry in logged:
+            as_record(doc_type(definition.settings.suite), entry["doc"], of="doc")
+    except MingMoeError:
+        return None
+    said = results.get(OURS) or {}
+    return definition.settings.in_run(
+        reading=None,
+        profile=None,
+        permute_options=(said.get("spec") or _metadata(results)).get("permute_options"),
+    )
+
+
+def _faults(task: _Task, file: Path | None) -> Iterator[str]:
+    """Why a task's numbers cannot be what they are said to be."""
+    counted = (task.results.get("n-samples", {}).get(task.name) or {}).get("effective")
+    if file is not None and (not task.samples or counted not in (None, len(task.samples))):
+        yield f"{task.name}: {file.name} has {len(task.samples)} docs, of {counted} that were run"
+    for key, value in task.results["results"][task.name].items():
+        name, _, of = key.partition(",")
+        if of != task.filter or name.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        low, high = foreign_metric(name).range
+        if not (math.isnan(value) or low <= value <= high):
+            yield f"{task.name}: {name} is {value:g}, and can only be from {low:g} to {high:g}"
+        elif task.settings is None and is_mean_of_docs(name):
+            values = [sample.counts[name] for sample in task.samples if name in sample.counts]
+            given = sum(values) / len(values) if values else value
+            if len(values) == len(task.samples) and abs(given - value) > ROUNDING:
+                yield f"{task.name}: {name} is {value:g}, and its {len(values)} docs give {given:g}"
+
+
+def _put_together(
+    place: Path,
+    folder: Path,
+    newest: tuple[Path, JsonDict],
+    tasks: Mapping[str, _Task],
+    groups: Mapping[str, Mapping[str, Any]],
+    left_out: list[str],
+) -> Imported:
+    file, results = newest
+    with_docs = {name: task for name, task in tasks.items() if task.samples}
+    spec = _spec(results, with_docs)
+    leaves = {name: _result(task, spec) for name, task in with_docs.items()}
+    samples = {name: list(task.samples) for name, task in with_docs.items()}
+    run = None
+    if with_docs:
+        run = Run(
+            name=place.name or folder.name,
+            spec=spec,
+            provenance=_provenance(results, with_docs),
+            results={**leaves, **_groups(groups, leaves, samples, left_out)},
+            samples=samples,
+            timing={"seconds": float(results.get("total_evaluation_time_seconds") or 0.0)},
+        )
+    cited = [number for task in tasks.values() if not task.samples for number in _cited(task)]
+    version = results.get("lm_eval_version") or "of an unknown version"
+    return Imported(
+        name=folder.name,
+        model=spec.model,
+        source=f"lm-eval {version}, {file.name}",
+        run=run,
+        cited=cited,
+        left_out=tuple(left_out),
+    )
+
+
+def _result(task: _Task, spec: RunSpec) -> TaskResult:
+    results = task.results
+    if task.settings is None:
+        return foreign_result(task.name, task.samples, results, filter_name=task.filter)
+    said = (results.get(OURS) or {}).get("tasks", {}).get(task.name, {})
+    version = results.get("versions", {}).get(task.name)
+    folded = scoring.fold_task(
+        task.name,
+        task.samples,
+        task.settings,
+        num_fewshot=int(results.get("n-shot", {}).get(task.name) or 0),
+        marks=tuple(said.get("marks") or _rows_mark(task, spec)),
+    )
+    return dataclasses.replace(folded, version=folded.version if version is None else str(version))
+
+
+def _rows_mark(task: _Task, spec: RunSpec) -> Iterator[str]:
+    """That the data were only a part of the exam; a few rows may have been unusable."""
+    from mingmoe_eval.exams.facts_files import benchmarks
+
+    config = task.results.get("configs", {}).get(task.name) or {}
+    known = benchmarks().get((config.get("dataset_kwargs") or {}).get("benchmark", ""))
+    docs = (task.results.get("n-samples", {}).get(task.name) or {}).get("original")
+    rows = known.part(spec.split).rows if known else None
+    if not spec.sample and docs and rows and abs(docs - rows) > rows / 50:
+        yield f"{docs:,} docs, where the official part has {rows:,}"
+
+
+def _groups(
+    groups: Mapping[str, Mapping[str, Any]],
+    leaves: Mapping[str, TaskResult],
+    samples: Mapping[str, Sequence[Sample]],
+    left_out: list[str],
+) -> dict[str, TaskResult]:
+    """Ours are made again; of others, lm-eval's own number, where all its members are here."""
+    catalog = load_catalog()
+    made: dict[str, TaskResult] = {}
+    waiting = dict(groups)
+    while ready := [
+        name
+        for name, group in waiting.items()
+        if all(member in leaves or member in made for member in group["members"])
+    ]:
+        for name in ready:
+            group = waiting.pop(name)
+            members = {m: leaves.get(m) or made[m] for m in group["members"]}
+            if catalog.scores(name) and catalog.definitions[name].is_group:
+                definition = catalog.definitions[name]
+                made |= scoring.fold_groups(
+                    catalog, [definition], {**leaves, **made}, samples, refused=left_out.append
+                )
+            elif (result := _foreign_group(name, members, group)) is not None:
+                made[name] = result
+            else:
+                left_out.append(f"{name}: a group without a number of its own")
+    left_out += [f"{name}: a group of which some members are not here" for name in waiting]
+    return made
+
+
+def _foreign_group(
+    name: str, members: Mapping[str, TaskResult], group: Mapping[str, Any]
+) -> TaskResult | None:
+    results = group["results"]
+    numbers = results["results"].get(name) or results.get("groups", {}).get(name) or {}
+    counts = sum((member.counts for member in members.values()), Counts())
+    metrics: dict[str, MetricValue] = {}
+    for key, value in numbers.items():
+        metric, _, of = key.partition(",")
+        wanted = of in group["filters"] and not metric.endswith("_stderr")
+        if wanted and isinstance(value, int | float):
+            stated = MetricValue(value=float(value), n=counts.docs)
+            metrics.setdefault(metric, foreign_metric(metric).stamped(stated))
+    if not metrics:
+        return None
+    return TaskResult(
+        task=name,
+        main_metric="score",
+        metrics={"score": next(iter(metrics.values())), **metrics},
+        counts=counts,
+        version=str(results.get("versions", {}).get(name, "")),
+        members=tuple(members),
+    )
+
+
+def _cited(task: _Task) -> Iterator[CitedNumber]:
+    """The first number of a task, which is its headline, with what is known of it."""
+    for key, value in task.results["results"][task.name].items():
+        name, _, of = key.partition(",")
+        if of == task.filter and not name.endswith("_stderr") and isinstance(value, int | float):
+            shots = task.results.get("n-shot", {}).get(task.name)
+            yield CitedNumber(
+                task=task.name,
+                metric=name,
+                value=float(value),
+                is_share=foreign_metric(name).unit == "share",
+                num_fewshot=None if shots is None else int(shots),
+            )
+            return
+
+
+def _spec(results: Mapping[str, Any], tasks: Mapping[str, _Task]) -> RunSpec:
+    if said := (results.get(OURS) or {}).get("spec"):
+        return dataclasses.replace(RunSpec.from_json(said), tasks=tuple(tasks))
+    config = results.get("config", {})
+    metadata = _metadata(results)
+    return RunSpec.from_json(
+        {
+            "model": str(results.get("model_name") or config.get("model", "unknown")),
+            "tasks": list(tasks),
+            "limit": _limit(config.get("limit"), tasks),
+            "seed": config.get("fewshot_seed") or 1234,
+            "sample": bool(metadata.get("sample")),
+            "partial": bool(metadata.get("partial")),
+            "split": metadata.get("split"),
+            "permute_options": metadata.get("permute_options"),
+        }
+    )
+
+
+def _metadata(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What stock lm-eval was told by `--metadata`, which it writes into each task's definition."""
+    configs = results.get("configs") or {}
+    both: dict[str, Any] = {}
+    for config in configs.values():
+        both |= (config.get("metadata") or {}) if isinstance(config, dict) else {}
+    return both
+
+
+def _limit(limit: float | None, tasks: Mapping[str, _Task]) -> int | None:
+    """Docs a task at most; a limit below 1 is a share of each task, and comes as what it left."""
+    if not limit:
+        return None
+    return int(limit) if limit >= 1 else max((len(t.samples) for t in tasks.values()), default=1)
+
+
+def _provenance(results: Mapping[str, Any], tasks: Mapping[str, _Task]) -> JsonDict:
+    config = results.get("config", {})
+    said = results.get(OURS) or {}
+    # Not its device, which is what it was asked for, and no account of where it then ran.
+    model = {
+        "engine": "transformers" if config.get("model") in _LOCAL_MODELS else config.get("model"),
+        "dtype": str(dtype).removeprefix("torch.")
+        if (dtype := config.get("model_dtype"))
+        else None,
+        "lm_eval_model": config.get("model"),
+        "arguments": config.get("model_args"),
+    }
+    return {
+        "imported_from": "lm-eval",
+        "packages": {
+            "lm_eval": results.get("lm_eval_version"),
+            "transformers": results.get("transformers_version"),
+        },
+        "chat_template": {"applied": bool(results.get("chat_template_sha"))},
+        "model": said.get("model") or {k: v for k, v in model.items() if v is not None},
+        "tasks": {
+            name: said.get("tasks", {}).get(name, {}).get("provenance") or _of_task(task)
+            for name, task in tasks.items()
+        },
+    }
+
+
+def _of_task(task: _Task) -> JsonDict:
+    if task.settings is None:
+        return {"data_fingerprint": task.results.get("task_hashes", {}).get(task.name)}
+    return task_provenance([], task.samples, task.settings)
+
+
+@contextmanager
+def _as_lm_eval_writes(file: Path) -> Iterator[None]:
+    """What is not laid out as lm-eval lays it out is the file's fault, and named so."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise RunStoreError(f"{file} is not as lm-eval writes it ({reason})") from error
+
+
+def _read_results(path: Path) -> JsonDict:
+    data = read_object(path, RunStoreError)
+    if not isinstance(data.get("results"), dict):
+        raise RunStoreError(f"{path} is not a results file of lm-eval: it has no `results`")
+    return data
+
+
+def _read_lines(path: Path) -> Iterator[JsonDict]:
+    for number, entry in _entries(path.read_bytes()):
+        try:
+            if isinstance(entry, JsonFault):
+                raise entry
+            position = entry["doc_id"]
+            if not isinstance(entry["doc"], Mapping) or type(position) is not int or position < 0:
+                raise TypeError("`doc` must be an object and `doc_id` its position")
+            metrics = [name for name in entry if name not in _NO_METRICS]
+            # Releases before 0.4.5 name neither the filter nor the metrics.
+            yield {"metrics": metrics, **entry, "arguments": _arguments(entry["arguments"])}
+        except (JsonFault, KeyError, TypeError, AttributeError) as error:
+            raise RunStoreError(
+                f"{path}, line {number}: not a logged sample of lm-eval ({error})"
+            ) from error
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, Any]]:
+    """JSON Lines; 0.4.2 gave that name to one array."""
+    if data.lstrip()[:1] != b"[":
+        yield from parse_lines(data)
+        return
+    try:
+        yield from enumerate(parse(data), start=1)
+    except JsonFault as fault:
+        yield 1, fault
+
+
+def _arguments(arguments: Any) -> list[tuple[Any, ...]]:
+    """On disk `{"gen_args_0": {"arg_0": ..., "arg_1": ...}, ...}`, in memory a list of tuples."""
+    if isinstance(arguments, Mapping):
+        return [tuple(request.values()) for request in arguments.values()]
+    return [tuple(request) for request in arguments]

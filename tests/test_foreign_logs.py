@@ -1,0 +1,353 @@
+"""Logs of inspect_ai, EvalScope and OpenCompass, laid out as those programs lay them out.
+
+The fields and their nesting are those of real logs, made with inspect_ai 0.3.285 (mock model), with
+EvalScope 1.14.1 (mock model) and after the writers of OpenCompass 0.5.4.
+"""
+
+import json
+import random
+import struct
+import zipfile
+
+import pyarrow
+import pytest
+
+from mingmoe_eval.cli import main
+from mingmoe_eval.comparison import compare
+from mingmoe_eval.errors import MingMoeError, RunStoreError, UsageError
+from mingmoe_eval.foreign_logs import read_logs
+from mingmoe_eval.run_store import load_run, save_run
+
+LETTERS = "ABCD"
+
+
+def inspect_sample(number, said, *, epoch=1, **changes):
+    target = LETTERS[number % 4]
+    right = said == target
+    return {
+        "id": f"q{number}",
+        "epoch": epoch,
+        "input": f"Which is {number}?",
+        "choices": ["zero", "one", "two", "three"],
+        "target": target,
+        "messages": [
+            {"role": "user", "content": "attachment://long"},
+            {"role": "assistant", "content": f"ANSWER: {said}"},
+        ],
+        "attachments": {"long": f"Answer with a letter. Which is {number}?"},
+        "output": {
+            "model": "mockllm/model",
+            "completion": f"ANSWER: {said}",
+            "choices": [{"message": {"content": f"ANSWER: {said}"}, "stop_reason": "stop"}],
+            "usage": {"input_tokens": 42, "output_tokens": 9},
+        },
+        "scores": {"choice": {"value": "C" if right else "I", "answer": said, "history": []}},
+        "metadata": {},
+        **changes,
+    }
+
+
+def inspect_log(samples, *, accuracy, model="mockllm/model", task="exam", **changes):
+    return {
+        "version": 2,
+        "status": "success",
+        "eval": {
+            "task": task,
+            "task_version": 0,
+            "created": "2026-01-01T00:00:00+00:00",
+            "model": model,
+            "dataset": {"name": "exam", "sample_ids": ["q0", "q1", "q2", "q10"]},
+            "config": {"epochs": 1, "limit": None},
+            "packages": {"inspect_ai": "0.3.285"},
+        },
+        "results": {
+            "total_samples": len(samples),
+            "scores": [
+                {"name": "choice", "metrics": {"accuracy": {"name": "accuracy", "value": accuracy}}}
+            ],
+        },
+        "samples": samples,
+        **changes,
+    }
+
+
+def write_zstd_zip(path, members):
+    """A zip whose members are compressed by method 93, which zipfile cannot write."""
+    packed = {name: pyarrow.compress(text, codec="zstd").to_pybytes() for name, text in members}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in packed.items():
+            archive.writestr(name, data)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        offsets = [info.header_offset for info in archive.infolist()]
+        at = archive.start_dir
+    for offset, (_, text) in zip(offsets, members, strict=True):
+        struct.pack_into("<H", data, offset + 8, 93)
+        struct.pack_into("<I", data, offset + 22, len(text))
+        struct.pack_into("<H", data, at + 10, 93)
+        struct.pack_into("<I", data, at + 24, len(text))
+        at += 46 + sum(struct.unpack_from("<HHH", data, at + 28))
+    path.write_bytes(bytes(data))
+
+
+def write_eval(path, log, *, zstd=True):
+    header = {key: value for key, value in log.items() if key != "samples"}
+    members = [("header.json", json.dumps(header).encode())]
+    members += [
+        (f"samples/{s['id']}_epoch_{s['epoch']}.json", json.dumps(s).encode())
+        for s in sorted(log["samples"], key=lambda s: s["id"])
+    ]
+    if zstd:
+        write_zstd_zip(path, members)
+        return
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members:
+            archive.writestr(name, text)
+
+
+FOUR = [inspect_sample(n, said) for n, said in ((0, "A"), (1, "B"), (2, "X"), (10, "C"))]
+
+
+@pytest.mark.parametrize("form", ["json", "eval", "eval with zstd"])
+def test_a_log_of_inspect_ai_is_a_run_whatever_its_form(tmp_path, form):
+    log = inspect_log(FOUR, accuracy=0.75)
+    path = tmp_path / f"log.{form.split()[0]}"
+    if form == "json":
+        path.write_text(json.dumps(log))
+    else:
+        write_eval(path, log, zstd="zstd" in form)
+    (one,) = read_logs(path)
+    run = one.run
+    assert run.spec.model == "mockllm/model"
+    assert (run.results["exam"].main.value, run.results["exam"].main.n) == (0.75, 4)
+    samples = run.samples["exam"]
+    assert [s.doc["id"] for s in samples] == ["q0", "q1", "q2", "q10"]
+    assert [s.score for s in samples] == [1.0, 1.0, 0.0, 1.0]
+    assert [s.answered for s in samples] == ["A", "B", "X", "C"]
+    assert samples[0].prompt == "Answer with a letter. Which is 0?"
+    assert (samples[0].prompt_tokens, samples[0].generated_tokens) == (42, 9)
+    assert load_run(save_run(run, tmp_path / "saved")).results == run.results
+
+
+def test_epochs_are_one_doc_with_the_mean_of_its_scores(tmp_path):
+    samples = [inspect_sample(0, said, epoch=n) for n, said in ((1, "A"), (2, "B"))]
+    (tmp_path / "log.json").write_text(json.dumps(inspect_log(samples, accuracy=0.5)))
+    (one,) = read_logs(tmp_path)
+    assert [s.score for s in one.run.samples["exam"]] == [0.5]
+    assert one.left_out == ("exam: replies of epochs 2 to 2; scores are means over epochs",)
+
+
+def test_a_sample_without_a_score_fails_and_counts(tmp_path):
+    broken = inspect_sample(1, "B", scores={}, error={"message": "time-out"})
+    log = inspect_log([FOUR[0], broken], accuracy=1.0)
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    (one,) = read_logs(tmp_path)
+    assert one.run.results["exam"].counts.failed == 1
+    assert one.run.samples["exam"][1].failure == "time-out"
+    assert one.run.incomplete == ("exam",)
+
+
+def test_each_model_of_a_folder_has_its_run_and_one_can_be_chosen(tmp_path):
+    for model in ("a/one", "b/two"):
+        log = inspect_log(FOUR, accuracy=0.75, model=model)
+        (tmp_path / f"{model[-3:]}.json").write_text(json.dumps(log))
+    assert [one.name for one in read_logs(tmp_path)] == ["a-one", "b-two"]
+    assert [one.name for one in read_logs(tmp_path, model_folder="b/two")] == ["b-two"]
+    with pytest.raises(UsageError, match="holds results of a-one, b-two"):
+        read_logs(tmp_path, model_folder="c")
+    one, two = (imported.run for imported in read_logs(tmp_path))
+    assert compare(one, two).tasks["exam"].identical
+
+
+def test_a_log_that_its_samples_contradict_is_refused(tmp_path):
+    (tmp_path / "log.json").write_text(json.dumps(inspect_log(FOUR, accuracy=0.9)))
+    with pytest.raises(RunStoreError, match=r"choice is stated as 0\.9, and its 4 docs give 0\.75"):
+        read_logs(tmp_path)
+
+
+def evalscope_folder(place, *, score=0.5, model="mock"):
+    lines, predictions = [], []
+    for index, (target, said) in enumerate((("A", "A"), ("B", "D"))):
+        messages = [{"role": "user", "content": f"Which is {index}?\nA) zero\nB) one"}]
+        inner = {
+            "value": {"accuracy": float(target == said)},
+            "status": "success",
+            "extracted_prediction": said,
+            "prediction": f"ANSWER: {said}",
+            "main_score_name": "accuracy",
+        }
+        lines.append(
+            {
+                "index": index,
+                "target": [target],
+                "messages": messages,
+                "sample_score": {
+                    "score": inner,
+                    "sample_id": index,
+                    "sample_metadata": {"id": "1"},
+                },
+            }
+        )
+        output = {"choices": [{"stop_reason": "max_tokens"}], "usage": None, "error": None}
+        predictions.append({"index": index, "model": model, "model_output": output})
+    for part, rows in (("reviews", lines), ("predictions", predictions)):
+        (place / part / model).mkdir(parents=True)
+        text = "\n".join(map(json.dumps, rows))
+        (place / part / model / "general_mcq_default.jsonl").write_text(text)
+    subset = {"name": "default", "score": score, "num": 2}
+    metric = {
+        "identity": {"name": "accuracy", "aggregation": "mean"},
+        "categories": [{"subsets": [subset]}],
+    }
+    (place / "reports" / model).mkdir(parents=True)
+    report = {"dataset_name": "general_mcq", "metrics": [metric]}
+    (place / "reports" / model / "general_mcq.json").write_text(json.dumps(report))
+    return place
+
+
+def test_a_work_directory_of_evalscope_is_a_run(tmp_path):
+    (one,) = read_logs(evalscope_folder(tmp_path))
+    result = one.run.results["general_mcq"]
+    assert (result.main.value, result.main.n, result.counts.truncated) == (0.5, 2, 2)
+    first, second = one.run.samples["general_mcq"]
+    assert (first.expected, first.answered, first.response) == ("A", "A", "ANSWER: A")
+    assert (second.score, second.prompt) == (0.0, "Which is 1?\nA) zero\nB) one")
+
+
+def test_a_report_of_evalscope_that_its_reviews_contradict_is_refused(tmp_path):
+    with pytest.raises(RunStoreError, match="accuracy is stated as 1"):
+        read_logs(evalscope_folder(tmp_path, score=1.0))
+
+
+def opencompass_folder(place, *, accuracy=50.0, details=True):
+    home = place / "20260101_000000"
+    for part in ("predictions", "results"):
+        (home / part / "internlm").mkdir(parents=True)
+    golds, said = "AB", "AC"
+    rows = [
+        {
+            "origin_prompt": [{"role": "HUMAN", "prompt": f"Which is {n}?"}],
+            "prediction": f"It is {s}",
+            "gold": g,
+        }
+        for n, (g, s) in enumerate(zip(golds, said, strict=True))
+    ]
+    for part, row in enumerate(rows):  # of two workers
+        file = home / "predictions" / "internlm" / f"ward_exam_{part}.json"
+        file.write_text(json.dumps({"0": row}))
+    results = {"accuracy": accuracy}
+    if details:
+        results["details"] = {"type": "GEN"} | {
+            str(n): {
+                "prompt": row["origin_prompt"],
+                "origin_prediction": row["prediction"],
+                "predictions": said[n],
+                "references": golds[n],
+                "correct": golds[n] == said[n],
+            }
+            for n, row in enumerate(rows)
+        }
+    (home / "results" / "internlm" / "ward_exam.json").write_text(json.dumps(results))
+    return place
+
+
+def test_a_work_directory_of_opencompass_is_a_run(tmp_path):
+    (one,) = read_logs(opencompass_folder(tmp_path))
+    assert (one.run.results["ward_exam"].main.value, one.left_out) == (0.5, ())
+    first, second = one.run.samples["ward_exam"]
+    assert (first.prompt, first.response, first.answered) == ("Which is 0?", "It is A", "A")
+    assert (second.expected, second.score) == ("B", 0.0)
+
+
+def test_opencompass_numbers_without_details_are_cited_beside_runs(tmp_path, capsys):
+    folder = opencompass_folder(tmp_path / "work", details=False)
+    assert main(["import", str(folder), "--output", str(tmp_path), "--name", "oc"]) == 0
+    out, err = capsys.readouterr()
+    assert "ward_exam: accuracy 50.00 %, without its docs" in out
+    assert "can only be cited" in err
+    cited = json.loads((tmp_path / "oc" / "cited.json").read_text())
+    assert cited["tables"][0]["rows"] == [
+        {"model": "internlm", "n_shot": None, "values": {"ward_exam": 50.0}}
+    ]
+
+
+@pytest.mark.parametrize("accuracy", [1750.0, -1.0, 90.0])
+def test_numbers_of_opencompass_that_cannot_be_are_refused(tmp_path, accuracy):
+    with pytest.raises(RunStoreError, match=r"accuracy|correct"):
+        read_logs(opencompass_folder(tmp_path, accuracy=accuracy))
+
+
+def test_what_is_no_log_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(RunStoreError, match="holds no results"):
+        read_logs(tmp_path)
+    with pytest.raises(RunStoreError, match="no such file"):
+        read_logs(tmp_path / "nowhere")
+    (tmp_path / "x.eval").write_bytes(b"PK")
+    with pytest.raises(RunStoreError, match=r"x\.eval is no log of inspect_ai"):
+        read_logs(tmp_path / "x.eval")
+
+
+def test_filters_are_lm_evals_alone(tmp_path):
+    with pytest.raises(UsageError, match="is a log of EvalScope"):
+        read_logs(evalscope_folder(tmp_path), filter_name="strict")
+
+
+VALUES = [None, True, -1, 3.5, 1e308, float("nan"), "", "x", [], [[]], {}, {"value": 1}, 10**40]
+
+
+def places(value, path=()):
+    """Every place in a parsed JSON value."""
+    yield path
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, part in inner:
+        yield from places(part, (*path, key))
+
+
+def changed(value, path, new):
+    if not path:
+        return new
+    copied = dict(value) if isinstance(value, dict) else list(value)
+    copied[path[0]] = changed(copied[path[0]], path[1:], new)
+    return copied
+
+
+def files_of(kind, folder):
+    if kind == "inspect":
+        (folder / "log.json").write_text(json.dumps(inspect_log(FOUR[:2], accuracy=1.0)))
+    else:
+        {"evalscope": evalscope_folder, "opencompass": opencompass_folder}[kind](folder)
+    return sorted(path for path in folder.rglob("*.json*"))
+
+
+@pytest.mark.parametrize("kind", ["inspect", "evalscope", "opencompass"])
+def test_any_value_at_any_place_is_read_or_refused_with_one_message(tmp_path, kind):
+    dice = random.Random(7)
+    (tmp_path / kind).mkdir()
+    for file in files_of(kind, tmp_path / kind):
+        text = file.read_text()
+        value = (
+            [json.loads(line) for line in text.splitlines()]
+            if file.suffix == ".jsonl"
+            else json.loads(text)
+        )
+        for path in places(value):
+            if file.suffix == ".jsonl" and not path:
+                continue
+            wrong = changed(value, path, dice.choice(VALUES))
+            lines = wrong if file.suffix == ".jsonl" else [wrong]
+            file.write_text("\n".join(map(json.dumps, lines)))
+            try:
+                for number, one in enumerate(read_logs(tmp_path / kind)):
+                    if one.run is not None:
+                        saved = tmp_path / "saved" / f"{kind}-{number}-{dice.random()}"
+                        load_run(save_run(one.run, saved))
+            except MingMoeError as error:
+                assert str(error)  # noqa: PT017  any number of them may come
+        file.write_text(text)
