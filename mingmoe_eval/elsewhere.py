@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mingmoe_eval import scoring
 from mingmoe_eval.data_sources import Docs
 from mingmoe_eval.errors import DataError, UsageError, offence_list
+from mingmoe_eval.exams.benchmarks import Benchmark
 from mingmoe_eval.exams.facts_files import benchmarks
 from mingmoe_eval.exams.foreign_answers import ForeignAnswer, read_answers, refuse_doubles
 from mingmoe_eval.exams.loading import load
@@ -16,6 +17,7 @@ from mingmoe_eval.exams.records import folded_stem
 from mingmoe_eval.metrics.choice_accuracy import exact_match, overlaps
 from mingmoe_eval.provenance import environment, task_provenance
 from mingmoe_eval.records import (
+    JsonDict,
     RequestUsage,
     Response,
     Run,
@@ -24,7 +26,7 @@ from mingmoe_eval.records import (
     TaskSettings,
     fingerprint,
 )
-from mingmoe_eval.task_catalog import load_catalog
+from mingmoe_eval.task_catalog import TaskCatalog, definition_facts, open_catalog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Elsewhere:
         by: What is scored: the `reply`, as we read it, or the `letters` that were read elsewhere;
             None takes replies where the file has them.
         columns: By field, the file's column for it, where its name does not tell.
+        include_path: Folders of tasks beside the bundled ones.
     """
 
     task: str
@@ -53,6 +56,12 @@ class Elsewhere:
     partial: bool = False
     by: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    include_path: tuple[str, ...] = ()
+
+    @property
+    def plain_task(self) -> str:
+        """The task's name without its form."""
+        return self.task.removesuffix("_cot")
 
 
 def score_elsewhere(wanted: Elsewhere) -> tuple[Run, tuple[str, ...]]:
@@ -63,13 +72,16 @@ def score_elsewhere(wanted: Elsewhere) -> tuple[Run, tuple[str, ...]]:
             how many there are. Every offence is named.
         UsageError: an option does not fit the file or the task.
     """
-    wanted = replace(wanted, task=load_catalog().found(wanted.task) or wanted.task)
+    catalog = open_catalog(wanted.include_path)
+    wanted = replace(wanted, task=catalog.found(wanted.task) or wanted.task)
+    exam = _exam_of(wanted, catalog)
     answers = read_answers(wanted.answers, wanted.columns)
     refuse_doubles(answers, wanted.answers)
-    with_data = wanted.data_dir is not None or wanted.sample
+    at_hand = exam is not None and exam.part(wanted.split).file is not None
+    with_data = wanted.data_dir is not None or wanted.sample or at_hand
     by = _what_is_scored(wanted, answers, with_data=with_data)
-    settings = _settings(wanted.task)
-    docs = _docs(wanted) if with_data else _docs_of_file(wanted, answers)
+    settings = _settings(wanted.task, catalog)
+    docs = _docs(wanted, exam, catalog) if with_data else _docs_of_file(wanted, exam, answers)
     paired = _pair(docs, answers, wanted) if with_data else list(zip(docs, answers, strict=True))
     samples = scoring.distinct_ids(
         [
@@ -77,7 +89,9 @@ def score_elsewhere(wanted: Elsewhere) -> tuple[Run, tuple[str, ...]]:
             for position, (doc, answer) in enumerate(paired)
         ]
     )
-    run = _run(wanted, settings, docs, samples, answers)
+    definition = catalog.definitions.get(wanted.task)
+    known = definition_facts(definition) if definition else {}
+    run = _run(wanted, settings, docs, samples, answers, known)
     return run, tuple(_notes(samples, [answer for _, answer in paired], by))
 
 
@@ -102,8 +116,15 @@ def _what_is_scored(
     return "reply"
 
 
-def _settings(task: str) -> TaskSettings:
-    definition = load_catalog().definitions.get(task)
+def _exam_of(wanted: Elsewhere, catalog: TaskCatalog) -> Benchmark | None:
+    """The facts of the exam, of ours or of an entry that makes its tasks; None: nobody knows it."""
+    definition = catalog.definitions.get(wanted.task)
+    made = definition.benchmark if definition else None
+    return made or benchmarks().get(wanted.plain_task)
+
+
+def _settings(task: str, catalog: TaskCatalog) -> TaskSettings:
+    definition = catalog.definitions.get(task)
     if definition is None:
         return TaskSettings(suite="choice", form="direct")
     if definition.is_group or definition.settings.suite != "choice":
@@ -114,20 +135,21 @@ def _settings(task: str) -> TaskSettings:
     return definition.settings
 
 
-def _docs(wanted: Elsewhere) -> Docs:
-    name = wanted.task.removesuffix("_cot")
-    if name not in benchmarks():
-        if load_catalog().meant_by(wanted.task):
-            raise load_catalog().unknown(wanted.task)
+def _docs(wanted: Elsewhere, exam: Benchmark | None, catalog: TaskCatalog) -> Docs:
+    if exam is None:
+        if catalog.meant_by(wanted.task):
+            raise catalog.unknown(wanted.task)
         raise UsageError(
             f"--task {wanted.task}: not an exam of ours, so there are no questions to look up; "
             "leave --data-dir and --sample out and let the file bring its key"
         )
     place: dict[str, Any] = {"data_dir": wanted.data_dir, "sample": wanted.sample}
-    return load(benchmark=name, split=wanted.split, **place)["test"]
+    return load(benchmark=exam, split=wanted.split, **place)["test"]
 
 
-def _docs_of_file(wanted: Elsewhere, answers: Sequence[ForeignAnswer]) -> Docs:
+def _docs_of_file(
+    wanted: Elsewhere, exam: Benchmark | None, answers: Sequence[ForeignAnswer]
+) -> Docs:
     """Docs that hold what the file says of its questions: no options, so no reply can be read."""
     if keyless := [f"record {a.number}" for a in answers if not a.key]:
         raise DataError(
@@ -152,8 +174,7 @@ def _docs_of_file(wanted: Elsewhere, answers: Sequence[ForeignAnswer]) -> Docs:
         }
         for answer in answers
     ]
-    official = benchmarks().get(wanted.task.removesuffix("_cot"))
-    rows = official.part(wanted.split).rows if official else None
+    rows = exam.part(wanted.split).rows if exam else None
     differs = rows is not None and rows != len(docs)
     mark = f"{len(docs):,} rows, where the official part has {rows:,}" if differs else ""
     return Docs(
@@ -284,6 +305,7 @@ def _run(
     docs: Docs,
     samples: Sequence[Sample],
     answers: Sequence[ForeignAnswer],
+    known: JsonDict,
 ) -> Run:
     missing = len(docs) - len(samples)
     left_out = [f"{missing} of {len(docs)} questions have no answer"] if missing else []
@@ -302,6 +324,7 @@ def _run(
         data_dir=wanted.data_dir,
         sample=wanted.sample,
         split=wanted.split,
+        include_path=wanted.include_path,
     )
     data = wanted.answers.read_bytes()
     model = {
@@ -315,7 +338,7 @@ def _run(
         provenance={
             **environment(),
             "model": model,
-            "tasks": {wanted.task: task_provenance(docs, samples, settings)},
+            "tasks": {wanted.task: {**task_provenance(docs, samples, settings), **known}},
         },
         results={wanted.task: result},
         samples={wanted.task: samples},

@@ -43,7 +43,7 @@ from mingmoe_eval.records import (
     fingerprint,
 )
 from mingmoe_eval.reply_room import make_room_for_targets, remarks, tell_of_short_context
-from mingmoe_eval.task_catalog import Selection, load_catalog
+from mingmoe_eval.task_catalog import Selection, TaskCatalog, definition_facts, open_catalog
 
 if TYPE_CHECKING:
     from mingmoe_eval.engine.backend import Backend, Checkpoint
@@ -101,7 +101,10 @@ def evaluate(
             watch.note(f"{spec.price} has no price for {spec.model}: the run has no cost in money")
         # The file may change or go; the run keeps what it said.
         spec = dataclasses.replace(spec, price=price.said if price else None)
-    selection = load_catalog().select(spec.tasks, foreign=True, columns=spec.columns)
+    catalog = open_catalog(spec.include_path)
+    selection = catalog.select(spec.tasks, foreign=True, columns=spec.columns)
+    # Now, for the files may be gone when the run is done.
+    definitions = {d.name: definition_facts(d) for d in (*selection.leaves, *selection.groups)}
     # What can be refused at once comes before the first library that takes seconds to import.
     if folder:
         run_store.refuse_taken(folder, resume=resume)
@@ -121,7 +124,14 @@ def evaluate(
         try:
             lm = (open_model or open_named)(opening, path, watch)
             refuse_incomplete(lm)
-            conditions = _Conditions(lm=lm, spec=spec, chat=_chat_template(spec, lm), watch=watch)
+            conditions = _Conditions(
+                lm=lm,
+                spec=spec,
+                chat=_chat_template(spec, lm),
+                watch=watch,
+                catalog=catalog,
+                definitions=definitions,
+            )
             _refuse_template_words(conditions)
             if isinstance(lm, MayLackAbilities):
                 kinds = {task.name: task.output_type for task in tasks}
@@ -240,6 +250,9 @@ class _Conditions:
     spec: RunSpec
     chat: bool
     watch: Watch
+    catalog: TaskCatalog
+    definitions: Mapping[str, JsonDict]
+    """By task and group, what a run keeps of a definition that is not ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +284,7 @@ def _run_all(
     results = {name: one.result for name, one in done.items()}
     samples = {name: one.samples for name, one in done.items()}
     groups = scoring.fold_groups(
-        load_catalog(), selection.groups, results, samples, refused=conditions.watch.note
+        conditions.catalog, selection.groups, results, samples, refused=conditions.watch.note
     )
     run = Run(
         name=path.name if path else "run",
@@ -394,6 +407,7 @@ def _seed_everything(seed: int) -> None:
 
 def _provenance(conditions: _Conditions, done: Mapping[str, _Done]) -> JsonDict:
     text = conditions.lm.chat_template(True) if conditions.chat else None
+    definitions = conditions.definitions
     return {
         **environment(),
         "model": conditions.lm.describe(),
@@ -403,7 +417,12 @@ def _provenance(conditions: _Conditions, done: Mapping[str, _Done]) -> JsonDict:
         },
         "protocol": _protocol(conditions),
         "seed": conditions.spec.seed,
-        "tasks": {name: one.provenance for name, one in done.items()},
+        "tasks": {
+            name: {**one.provenance, **definitions.get(name, {})} for name, one in done.items()
+        },
+        "groups": {
+            name: facts for name, facts in definitions.items() if facts and name not in done
+        },
     }
 
 

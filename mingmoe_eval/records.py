@@ -159,6 +159,8 @@ class RunSpec:
     permute_options: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)  # a dict has no hash
     """Of exams that are files: which column holds what, where its name does not tell."""
+    include_path: Sequence[str] = ()
+    """Folders of tasks beside the bundled ones; see `locations.plugin_folders`."""
     max_new_tokens: Natural | None = None
     think: Natural | None = None
     thinking: Thinking = "auto"
@@ -175,6 +177,9 @@ class RunSpec:
         # A lone name is a sequence too, of letters: as such it would be five tasks, "u" to "e".
         names = (self.tasks,) if isinstance(self.tasks, str) else tuple(self.tasks)
         object.__setattr__(self, "tasks", names)
+        folders = self.include_path
+        listed = (folders,) if isinstance(folders, str) else tuple(folders)
+        object.__setattr__(self, "include_path", listed)
 
     @property
     def protocol(self) -> GenerationProtocol:

@@ -7,7 +7,7 @@ from mingmoe_eval import scoring
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.provenance import environment
 from mingmoe_eval.records import RequestUsage, Response, Run, Sample, TaskResult, TaskSettings
-from mingmoe_eval.task_catalog import load_catalog
+from mingmoe_eval.task_catalog import open_catalog
 
 
 def rescore(
@@ -65,7 +65,7 @@ def settings_of_all(run: Run, deed: str) -> dict[str, TaskSettings]:
     Raises:
         UsageError: it holds tasks of lm-eval's own; `deed` is what cannot be done to them.
     """
-    catalog = load_catalog()
+    catalog = open_catalog().remembering(run)
     found = {task: catalog.settings_in(run, task) for task in run.samples}
     if foreign := sorted(task for task, settings in found.items() if settings is None):
         raise UsageError(f"cannot {deed} {', '.join(foreign)}: lm-eval's own tasks keep its scores")
@@ -80,7 +80,7 @@ def refold(
     refused: Callable[[str], None],
 ) -> dict[str, TaskResult]:
     """The results of a run's tasks and groups again, from other samples of the same docs."""
-    catalog = load_catalog()
+    catalog = open_catalog().remembering(run)
     results = {
         task: _fold(run.results[task], of_task, settings[task]) for task, of_task in samples.items()
     }

@@ -28,7 +28,8 @@ from mingmoe_eval.records import (
     TaskSettings,
     fingerprint,
 )
-from mingmoe_eval.task_catalog import TaskCatalog, TaskDefinition
+from mingmoe_eval.task_catalog import TaskCatalog
+from mingmoe_eval.task_definitions import TaskDefinition
 
 _MAY_HOLD_A_TAG = re.compile(r"[<\[◁]")
 

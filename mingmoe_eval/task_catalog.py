@@ -1,47 +1,26 @@
-"""Which tasks exist, what they are, and whether every definition loads.
+"""Which tasks exist, what they are, and whether every definition loads."""
 
-The YAML files are read here without lm-eval, whose import alone takes seconds and whose own index
-passes over a file that does not parse: there, a typo shows as "task not found".
-"""
-
-import difflib
 import fnmatch
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-import yaml
 
-from mingmoe_eval.errors import DataError, UnknownTaskError, UsageError, offence_list
-from mingmoe_eval.locations import tasks_dir
-from mingmoe_eval.records import Run, TaskSettings
-
-if TYPE_CHECKING:
-    from mingmoe_eval.exams.exam_files import ExamFile
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskDefinition:
-    """One YAML: a task, or a group of tasks (then `members` names them)."""
-
-    name: str
-    path: Path
-    output_type: str = ""
-    num_fewshot: int | None = None
-    members: tuple[str, ...] = ()
-    settings: TaskSettings = field(default_factory=TaskSettings)
-    weight_by_size: bool = False
-    exam: "ExamFile | None" = None
-    """The questions themselves, where the task is a file of the user's."""
-
-    @property
-    def is_group(self) -> bool:
-        """True for a group over other tasks."""
-        return bool(self.members)
+from mingmoe_eval.errors import (
+    DataError,
+    RunStoreError,
+    UnknownTaskError,
+    UsageError,
+    offence_list,
+)
+from mingmoe_eval.locations import plugin_folders, tasks_dir
+from mingmoe_eval.records import JsonDict, Run, TaskSettings
+from mingmoe_eval.suites.form import ENDINGS
+from mingmoe_eval.task_definitions import TaskDefinition, definitions_below
 
 
 @dataclass(frozen=True)
@@ -118,6 +97,20 @@ class TaskCatalog:
         form = run.provenance.get("tasks", {}).get(task, {}).get("form", "direct")
         return TaskSettings(suite="choice", version=1.0, form=form)
 
+    def remembering(self, run: Run) -> "TaskCatalog":
+        """The same with the tasks of a run whose definitions are not here, as the run has them."""
+        absent = [name for name in run.results if name not in self.definitions]
+        kept = {
+            **run.provenance.get("tasks", {}),
+            **run.provenance.get("groups", {}),
+        }
+        remembered = {
+            name: definition
+            for name in absent
+            if (definition := _remembered(name, kept.get(name, {}))) is not None
+        }
+        return TaskCatalog({**self.definitions, **remembered})
+
     def leaves_of(self, name: str) -> list[str]:
         """The leaf tasks below a name, in the order of the definitions, each once."""
         definition = self.definitions[name]
@@ -174,7 +167,7 @@ class TaskCatalog:
             return None
         path, form = place
         exam = read_exam_file(path, columns)
-        ending = {"direct": "", "letters": "_ll", "cot": "_cot"}[form]
+        ending = ENDINGS[form]
         name = exam.name + ending
         if name in self.definitions:
             raise UsageError(f"{path}: {name} is a task of ours; give the file another name")
@@ -189,7 +182,7 @@ class TaskCatalog:
             path=path,
             settings=TaskSettings(
                 suite="choice",
-                version=1.0,
+                version=1.1,  # since then, no blank stands before a letter compared in Chinese
                 form=form,
                 language=exam.language,
                 description=f"{path.name}: " + "; ".join(exam.found),
@@ -220,23 +213,81 @@ def load_catalog(folder: Path | None = None) -> TaskCatalog:
         DataError: listing each file that does not parse, each name used twice, and each group
             member that does not exist. A task never vanishes without a word.
     """
-    definitions: dict[str, TaskDefinition] = {}
+    return _catalog_of([folder or tasks_dir()])
+
+
+def open_catalog(include_path: Sequence[str | Path] = ()) -> TaskCatalog:
+    """The bundled definitions with those of `plugin_folders`.
+
+    Those are read again at each call: somebody may be writing them.
+
+    Raises:
+        DataError: as `load_catalog` does; also a name that two folders have.
+        UsageError: a folder is not there.
+    """
+    folders = plugin_folders(include_path)
+    return _catalog_of([*folders], load_catalog()) if folders else load_catalog()
+
+
+def _catalog_of(folders: Sequence[Path], beside: TaskCatalog | None = None) -> TaskCatalog:
+    definitions = dict(beside.definitions) if beside else {}
     offences: list[str] = []
-    for path in sorted((folder or tasks_dir()).rglob("*.yaml")):
-        if path.name.startswith("_"):
-            continue  # a base that others include, not a task
-        try:
-            definition = _definition(path)
-        except (yaml.YAMLError, UnicodeDecodeError, OSError, ValueError) as error:
-            offences.append(f"{path}: {' '.join(str(error).split())}")
-            continue
-        if definition.name in definitions:
-            offences.append(f"{path}: the name {definition.name!r} is taken by another file")
-        definitions[definition.name] = definition
-    offences += _missing_members(definitions.values())
+    seen: set[tuple[Path, str]] = set()
+    for folder in folders:
+        found, faults = definitions_below(folder)
+        offences += faults
+        for definition in found:
+            if (key := (definition.path.resolve(), definition.name)) in seen:
+                continue  # one folder lies in another
+            seen.add(key)
+            if taken := definitions.get(definition.name):
+                whose = "of ours" if beside and taken.is_bundled else f"of {taken.path}"
+                offences.append(
+                    f"{definition.path}: the name {definition.name!r} is taken by a task {whose}; "
+                    "give it another"
+                )
+            definitions[definition.name] = definition
+    # A member that a fault has kept away is not missing.
+    offences = offences or _missing_members(definitions.values())
     if offences:
-        raise DataError(offence_list(f"{len(offences)} faults in the task definitions", offences))
+        many = "1 fault" if len(offences) == 1 else f"{len(offences)} faults"
+        raise DataError(offence_list(f"{many} in the task definitions", offences))
     return TaskCatalog(definitions)
+
+
+def _remembered(name: str, facts: Mapping[str, Any]) -> TaskDefinition | None:
+    """A task as `definition_facts` told a run of it; None where the run was told nothing."""
+    known = facts.get("definition")
+    if not isinstance(known, Mapping):
+        return None
+    try:
+        settings = msgspec.convert(known.get("settings", {}), TaskSettings)
+    except msgspec.ValidationError as error:
+        raise RunStoreError(f"provenance of {name}: definition: {error}") from error
+    return TaskDefinition(
+        name=name,
+        path=Path(str(known.get("path", ""))),
+        members=tuple(map(str, known.get("members", ()))),
+        settings=settings,
+        weight_by_size=known.get("weight_by_size") is True,
+    )
+
+
+def definition_facts(definition: TaskDefinition) -> JsonDict:
+    """What a run keeps of a definition that is not ours, so that it can be scored without it."""
+    if definition.is_bundled:
+        return {}
+    facts: JsonDict = {
+        "path": str(definition.path),
+        "fingerprint": definition.fingerprint,
+        "settings": definition.settings.to_json(),
+    }
+    if definition.is_group:
+        facts |= {
+            "members": list(definition.members),
+            "weight_by_size": definition.weight_by_size,
+        }
+    return {"definition": facts}
 
 
 def _missing_members(definitions: Iterable[TaskDefinition]) -> list[str]:
@@ -247,68 +298,6 @@ def _missing_members(definitions: Iterable[TaskDefinition]) -> list[str]:
         for member in d.members
         if member not in known
     ]
-
-
-def _definition(path: Path) -> TaskDefinition:
-    config = _read_yaml(path)
-    name = config.get("task") if isinstance(config.get("task"), str) else config.get("group")
-    if not isinstance(name, str):
-        raise ValueError("neither `task:` nor `group:` names it")
-    members = tuple(config["task"]) if isinstance(config.get("task"), list) else ()
-    aggregate = config.get("aggregate_metric_list") or [{}]
-    return TaskDefinition(
-        name=name,
-        path=path,
-        output_type=str(config.get("output_type", "")),
-        num_fewshot=config.get("num_fewshot"),
-        members=members,
-        settings=_settings(config.get("metadata") or {}),
-        weight_by_size=bool(aggregate[0].get("weight_by_size", False)),
-    )
-
-
-def _settings(metadata: Any) -> TaskSettings:
-    """A definition's `metadata`, every key known and every value of its type.
-
-    Without a suite the task is lm-eval's to score, and its metadata are its author's own.
-    """
-    if not isinstance(metadata, dict):
-        raise ValueError("metadata: not a mapping")
-    known = {f.name for f in fields(TaskSettings)} - {"permute_options"}
-    unknown = [key for key in metadata if key not in known]
-    misspelt = [key for key in unknown if difflib.get_close_matches(str(key), ["suite"])]
-    if unknown and ("suite" in metadata or misspelt):
-        listed = ", ".join(f"metadata.{key}" for key in unknown)
-        raise ValueError(f"{listed}: no such setting; there are {', '.join(sorted(known))}")
-    try:
-        return msgspec.convert({k: v for k, v in metadata.items() if k in known}, TaskSettings)
-    except msgspec.ValidationError as error:
-        what, _, key = str(error).partition(" - at `$")
-        raise ValueError(f"metadata{key.rstrip('`')}: {what}") from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """One file with what it includes; its own keys win, as lm-eval has it."""
-    loaded = yaml.load(path.read_text("utf-8"), Loader=_Loader)
-    if not isinstance(loaded, dict):
-        raise ValueError("not a mapping")
-    includes = loaded.pop("include", [])
-    merged: dict[str, Any] = {}
-    for included in [includes] if isinstance(includes, str) else includes:
-        merged |= _read_yaml(path.parent / included)
-    # lm-eval replaces a nested mapping whole; so do we, or the catalogue would tell another story.
-    return merged | loaded
-
-
-# libyaml is ten times as fast as the pure Python parser, where PyYAML was built with it.
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_SafeLoader):  # type: ignore[misc]  # chosen at run time
-    """Safe YAML, in which `!function module.name` stays a plain string."""
-
-
-_Loader.add_constructor("!function", lambda loader, node: f"!function {node.value}")
 
 
 def _letters_and_digits(name: str) -> str:

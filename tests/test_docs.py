@@ -31,7 +31,7 @@ def cli_reference() -> str:
     """The whole of docs/cli.md."""
     parts = ["# The command\n", "Made from `--help` by `make docs`.\n", block(help_of())]
     for name, verb in VERBS.items():
-        for words in [(name, below) for below in verb.below] or [(name,)]:
+        for words in [(name, below) for below in verb.below] or [tuple(name.split())]:
             parts += [f"## {' '.join(words)}\n", block(help_of(*words))]
     return "\n".join(parts)
 

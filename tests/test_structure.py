@@ -45,6 +45,7 @@ LAYERS = [
         "run_store",
         "scoring",
         "task_catalog",
+        "task_definitions",
         "workers",
     ],
     [
@@ -59,6 +60,7 @@ LAYERS = [
         "explanation",
         "rescoring",
         "thought_budgets",
+        "task_check",
         "training",
         "vllm",
     ],
@@ -169,7 +171,7 @@ def test_tasks_is_not_a_package():
         ["--help"],
         ["--version"],
         ["tasks"],
-        *([verb, "--help"] for verb in VERBS),
+        *([*verb.split(), "--help"] for verb in VERBS),
     ],
     ids=" ".join,
 )

@@ -30,7 +30,8 @@ class Verb:
 
 VERBS: dict[str, Verb] = {
     "run": Verb("run", "evaluate a model on tasks (the default verb)"),
-    "tasks": Verb("tasks", "list the tasks and groups"),
+    "tasks": Verb("tasks", "list the tasks and groups; tasks check DIR: try those of a folder"),
+    "tasks check": Verb("tasks", "check a folder of tasks: prompts, replies, faults", "check"),
     "inspect": Verb("inspect", "say what a checkpoint holds, and whether its adapter is live"),
     "score": Verb("score", "score predictions made elsewhere", below=("exams", "promptcblue")),
     "rescore": Verb("answers", "all metrics of a run again from its responses, without the model"),
@@ -86,6 +87,8 @@ def _run(words: list[str]) -> int:
     from mingmoe_eval.library_noise import quiet_command
 
     with quiet_command():
+        if (two := " ".join(words[:2])) in VERBS:
+            return _call(two, words[2:])
         if words[0] == "run":
             from mingmoe_eval.cli.run_file import run_as_said
 
@@ -141,7 +144,9 @@ def _keeping(raised: list[BaseException], verb: Callable[..., None]) -> Callable
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {name:<9} {verb.summary}" for name, verb in VERBS.items())
+    verbs = "\n".join(
+        f"  {name:<9} {verb.summary}" for name, verb in VERBS.items() if " " not in name
+    )
     return f"""\
 mingmoe-eval {__version__}: evaluate medical language models, MoLoRA checkpoints above all.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mingmoe_eval.cli.include_path import IncludePath, folders_said
 from mingmoe_eval.errors import MissingDataError, UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def overlap(
     split: Annotated[
         str | None, typer.Option(help="Another split than the official test split.")
     ] = None,
+    include_path: IncludePath = None,
     threshold: Annotated[
         float, typer.Option(help="Share of a question that one record must hold.")
     ] = 0.6,
@@ -67,7 +69,13 @@ def overlap(
     if missing := [str(file) for file in train if not file.exists()]:
         raise MissingDataError(f"--train: there is no {', '.join(missing)}")
     loaded = load_run(run) if run is not None else None
-    docs = _docs_of_run(loaded, tasks) if loaded else _docs_of(tasks, data_dir, sample, split)
+    place = {
+        "data_dir": str(data_dir) if data_dir else None,
+        "sample": sample,
+        "split": split,
+        "include_path": folders_said(include_path),
+    }
+    docs = _docs_of_run(loaded, tasks) if loaded else _docs_of(tasks, place)
     training = read_training(train)
     _say(f"looking for {sum(map(len, docs.values()))} docs in {len(training.texts)} records")
     found = find_overlap(docs, training, SearchRules(threshold=threshold))
@@ -82,23 +90,18 @@ def overlap(
         _print(found, scores)
 
 
-def _docs_of(tasks: str | None, data_dir: Path | None, sample: bool, split: str | None) -> Docs:
+def _docs_of(tasks: str | None, place: dict[str, Any]) -> Docs:
     from mingmoe_eval.harness.tasks import load_tasks
     from mingmoe_eval.overlap import by_id
     from mingmoe_eval.records import RunSpec
-    from mingmoe_eval.task_catalog import load_catalog
+    from mingmoe_eval.task_catalog import open_catalog
 
     if tasks is None:
         raise UsageError("--tasks or --run must be given: which docs are to be looked for?")
     names = _names(tasks)
-    spec = RunSpec(
-        model="",
-        tasks=names,
-        data_dir=str(data_dir) if data_dir else None,
-        sample=sample,
-        split=split,
-    )
-    loaded, _ = load_tasks(load_catalog().select(names, foreign=True), spec)
+    spec = RunSpec(model="", tasks=names, **place)
+    selection = open_catalog(spec.include_path).select(names, foreign=True)
+    loaded, _ = load_tasks(selection, spec)
     return {task.name: by_id(task.docs) for task in loaded}
 
 

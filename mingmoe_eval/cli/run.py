@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_INTERRUPTED, headline, say
+from mingmoe_eval.cli.include_path import IncludePath, folders_said
 from mingmoe_eval.engine.served_address import is_served, model_in_words, without_credentials
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.records import Run, RunSpec
@@ -50,6 +51,7 @@ def run(
     data_dir: Annotated[
         Path | None, typer.Option(help="Local data: DIR/<data set>/<split>.jsonl and the like.")
     ] = None,
+    include_path: IncludePath = None,
     sample: Annotated[
         bool, typer.Option("--sample", help="Use the small invented sample; every output says so.")
     ] = False,
@@ -217,6 +219,7 @@ def run(
             tasks=_task_names(tasks),
             base=base,
             data_dir=str(data_dir) if data_dir else None,
+            include_path=folders_said(include_path),
             sample=sample,
             split=split,
             partial=partial,

@@ -9,6 +9,7 @@ import typer
 
 from mingmoe_eval.cli.console import print_line, print_table, write_json
 from mingmoe_eval.cli.exits import EXIT_USER_MISTAKE, printable, say
+from mingmoe_eval.cli.include_path import IncludePath, folders_said
 from mingmoe_eval.errors import RunStoreError, offence_list
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def exams(
         list[str] | None,
         typer.Option(help="Would it pass? A rule's name (jmle2026) or file: docs/pass_rules.md."),
     ] = None,
+    include_path: IncludePath = None,
     output: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("reports"),
     json_to: Annotated[
         str | None, typer.Option("--json", help="Write run.json's content to a file, or - .")
@@ -126,6 +128,7 @@ def exams(
         partial=partial,
         by=by,
         columns=columns_said(columns),
+        include_path=folders_said(include_path),
     )
     rules = list(map(rule_named, pass_rule or ()))
     run, notes = score_elsewhere(wanted)

@@ -5,6 +5,7 @@ loader must know and that no file says of itself. How it is asked is in `suites.
 file is read in `facts_files`.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -12,10 +13,13 @@ import msgspec
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.exams.fields import Declares
 from mingmoe_eval.hub import HubSet
-from mingmoe_eval.suites.form import Form
+from mingmoe_eval.suites.form import Fault, Form, FormName, Several
 
 # Data sets call it validation, val or dev; all of them are understood.
 _VALIDATION = ("val", "validation", "dev")
+
+SHOWN_OF_QUESTIONS = ("question", "options", "context", "type", "letters")
+"""What a prompt of an exam can show of a question, beside its tags."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +40,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     files: tuple[str, ...] = ()
     file: str | None = None
-    rows: int | None = None
+    rows: Several | None = None
     hub: HubSet | None = None
     sample: str | None = None
     key_files: tuple[str, ...] = ()
@@ -106,6 +110,26 @@ class Benchmark(Form, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if split not in self.parts:
             raise UsageError(f"{self.name} has no split {split!r}; it has {', '.join(self.parts)}")
         return self.parts[split]
+
+    @property
+    def forms(self) -> list[FormName]:
+        """The forms in which it can be asked: letters are compared where one option is right."""
+        if self.suite != "choice":
+            return self.prompts_that_ask
+        single = self.declares == "one right option"
+        return ["direct", "letters", "cot"] if single else ["direct", "cot"]
+
+    def faults(self) -> Iterator[Fault]:
+        """What its values contradict."""
+        yield from super().faults()
+        if self.suite != "choice":
+            return
+        known = {*SHOWN_OF_QUESTIONS, *self.tags, *self.tag_fields}
+        for name in sorted(self.shown - known - {"answer"}):
+            yield (
+                "prompt",
+                f"{{{{ {name} }}}}: an exam's prompt can show {', '.join(sorted(known))}",
+            )
 
     @property
     def examples(self) -> Part | None:

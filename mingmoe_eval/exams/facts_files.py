@@ -3,9 +3,10 @@
 import dataclasses
 import difflib
 import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -78,11 +79,18 @@ def facts_and_faults(path: Path) -> tuple[list[Benchmark], list[str]]:
         if not isinstance(name, str):
             faults.append(f"{name!r}: a name is a text: write it in quotes")
             continue
-        entry, wrong = _entry(name, values, path.parent)
-        faults += [f"{place}: {words}" for place, words in _below(name, wrong)]
-        if entry is not None and not wrong:
-            entries += _by_subject(entry) if entry.subjects else [entry]
+        made, wrong = entry_and_faults(name, values, path.parent)
+        entries += made
+        faults += wrong
     return entries, faults
+
+
+def entry_and_faults(name: str, values: Any, folder: Path) -> tuple[list[Benchmark], list[str]]:
+    """One entry, one benchmark a subject, and what is wrong with it; `folder` has its files."""
+    entry, faults = _entry(name, values, folder)
+    if entry is None or faults:
+        return [], [f"{place}: {words}" for place, words in _below(name, faults)]
+    return list(_by_subject(entry)) if entry.subjects else [entry], []
 
 
 def _entry(name: str, values: Any, folder: Path) -> tuple[Benchmark | None, list[Fault]]:
@@ -90,6 +98,11 @@ def _entry(name: str, values: Any, folder: Path) -> tuple[Benchmark | None, list
     if isinstance(values, dict) and "name" in values:
         return None, [("name", "the entry's own key is its name: leave this out")]
     entry, faults = _record(Benchmark, {**values, "name": name} if _is_mapping(values) else values)
+    # Also of an entry that has other faults: whoever mends those wants to know now.
+    for place, part in _parts_of(values):
+        of_exam = not _is_mapping(values) or values.get("suite", "choice") == "choice"
+        suffixes = EXAM_SUFFIXES if of_exam else SUFFIXES
+        faults += _below(place, _faults_of_part(part, folder, suffixes))
     if entry is None:
         return None, faults
     faults += entry.faults()
@@ -98,19 +111,25 @@ def _entry(name: str, values: Any, folder: Path) -> tuple[Benchmark | None, list
         faults.append(("shots", f"from {entry.shots!r}, which is no part ({listed})"))
     if not entry.parts:
         faults.append(("parts", "no parts: `parts: {test: {file: NAME}}` names a file"))
-    places = {f"parts.{key}": part for key, part in entry.parts.items()}
-    if isinstance(entry.shots, Part):
-        places["shots"] = entry.shots
-    suffixes = EXAM_SUFFIXES if entry.suite == "choice" else SUFFIXES
-    for place, part in places.items():
-        faults += _below(place, _faults_of_part(part, folder, suffixes))
     beside = msgspec.structs.replace(
         entry,
         folders=entry.folders or (name,),
-        parts={key: _beside(part, folder) for key, part in entry.parts.items()},
-        shots=_beside(entry.shots, folder) if isinstance(entry.shots, Part) else entry.shots,
+        parts={key: _beside(part, folder, key) for key, part in entry.parts.items()},
+        shots=_beside(entry.shots, folder, "dev") if isinstance(entry.shots, Part) else entry.shots,
     )
     return beside, faults
+
+
+def _parts_of(values: Any) -> Iterator[tuple[str, Part]]:
+    """Those parts of an entry, and its own shots, that can be read, with their places."""
+    if not _is_mapping(values):
+        return
+    parts = values.get("parts")
+    named = [(f"parts.{key}", part) for key, part in parts.items()] if _is_mapping(parts) else []
+    for place, raw in (*named, ("shots", values.get("shots"))):
+        part, _ = _record(Part, raw) if _is_mapping(raw) else (None, [])
+        if part is not None:
+            yield place, part
 
 
 def _faults_of_part(part: Part, folder: Path, suffixes: Sequence[str]) -> Iterator[Fault]:
@@ -133,9 +152,11 @@ def _faults_of_part(part: Part, folder: Path, suffixes: Sequence[str]) -> Iterat
             yield field, f"{name}: records of this suite come as {', '.join(suffixes)}"
 
 
-def _beside(part: Part, folder: Path) -> Part:
+def _beside(part: Part, folder: Path, called: str) -> Part:
     return msgspec.structs.replace(
         part,
+        # What only the hub has may lie below --data-dir too, called as the part is.
+        files=part.files or (() if part.file else (called,)),
         file=str(folder / part.file) if part.file else None,
         sample=str(folder / part.sample) if part.sample else None,
     )
@@ -169,7 +190,7 @@ def _value(name: str, value: Any, wanted: Any) -> tuple[Any, list[Fault]]:
     try:
         return msgspec.convert(value, wanted), []
     except (msgspec.ValidationError, RecursionError) as error:
-        return None, [_in_words(error, value)]
+        return None, [_in_words(error, value, wanted)]
 
 
 _NESTED: Mapping[str, type[Any]] = {"shots": Part, "hub": HubSet}
@@ -186,16 +207,25 @@ def _unknown(key: Any, known: Mapping[str, Any]) -> Fault:
     return str(key), f"no such field; {hint}"
 
 
-def _in_words(error: Exception, value: Any) -> Fault:
-    """Msgspec's words for a value of another kind, with the value, and the trap behind it."""
+def _in_words(error: Exception, value: Any, wanted: Any) -> Fault:
+    """What is wrong with a value of another kind: msgspec's words, and what would be right."""
     if isinstance(error, RecursionError):
         return "", "it is nested too deeply"
     what, _, where = str(error).partition(" - at `")
-    is_word = "`str`" in what and "got `bool`" in what
-    trap = "; YAML reads yes, no, on and off as true and false: write them in quotes"
-    return where.rstrip("`").removeprefix("$").removeprefix("."), (
-        f"{what}, {shown(value)}{trap if is_word else ''}"
-    )
+    hint = ""
+    if "`str`" in what and "got `bool`" in what:
+        hint = "; YAML reads yes, no, on and off as true and false: write them in quotes"
+    elif "Invalid enum value" in what:
+        hint = f"; there are {', '.join(_words_of(wanted))}"
+    field = re.sub(r"^key` in `|[`$]", "", where).removeprefix(".")
+    return field, f"{what}{'' if hint[:7] == '; there' else f', {shown(value)}'}{hint}"
+
+
+def _words_of(wanted: Any) -> list[str]:
+    """The words that a type allows."""
+    if get_origin(wanted) is Literal:
+        return [word for word in get_args(wanted) if word]
+    return [word for part in get_args(wanted) for word in _words_of(part)]
 
 
 def _required(cls: type[Any]) -> list[str]:

@@ -7,6 +7,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,12 +49,13 @@ def load(
     permute_options: str | None = None,
     limit: int | None = None,
     include_path: Sequence[str] = (),
+    form: str = "",
     **_: Any,
 ) -> dict[str, Docs]:
     """The docs under test as "test", whatever their split is called; worked examples as "dev".
 
     `include_path` names the folders, beside that of the bundled tasks, whose `_data.yaml` may have
-    the benchmark.
+    the benchmark; `form` is the form of a task that no YAML defines.
     """
     chosen = (
         benchmark_named(benchmark, [Path(folder) for folder in include_path])
@@ -71,11 +73,22 @@ def load(
         raise MissingDataError(
             f"{chosen.name}: {error}; or --partial, to run only the subjects that are there"
         ) from error
+    if form == "letters":
+        _refuse_several_right(chosen, tested)
     if permute_options is not None:
         tested = _in_several_orders(tested, OptionOrders.named(permute_options), limit)
     for note in tested.notes:
         logger.info("%s: %s", chosen.name, note)
     return {"test": tested, "dev": _worked_examples(chosen, place, tested)}
+
+
+def _refuse_several_right(chosen: Benchmark, docs: Docs) -> None:
+    if several := sum(not doc["single"] for doc in docs):
+        raise DataError(
+            f"{chosen.name}_ll: letters are compared where each question has one right option; "
+            f"{several:,} of these {len(docs):,} may have several. Write `declares: nothing` in "
+            f"its entry, and this form goes; {chosen.name} and {chosen.name}_cot ask them all"
+        )
 
 
 def load_exam_file(
@@ -117,8 +130,7 @@ def _docs_and_source(chosen: Benchmark, part: Part, place: Place) -> tuple[Docs,
         source = _source(chosen, part, place)
         return _docs(chosen, source), source
     # Read as an exam that the command names: whatever its columns are called.
-    tags = list(chosen.tag_fields.values())
-    exam = read_exam_file(Path(part.file), chosen.fields, keep=tags)
+    exam = exam_beside(chosen, Path(part.file))
     source = _source_of(exam)
     told = msgspec.structs.replace(
         exam.benchmark,
@@ -127,6 +139,19 @@ def _docs_and_source(chosen: Benchmark, part: Part, place: Place) -> tuple[Docs,
         tag_fields={**exam.benchmark.tag_fields, **chosen.tag_fields},
     )
     return _docs(told, source), source
+
+
+def exam_beside(chosen: Benchmark, file: Path) -> ExamFile:
+    """The exam in a file beside its entry, which may say what its columns are called.
+
+    Raises:
+        DataError: it cannot be read, or its columns are not clear.
+    """
+    try:
+        return read_exam_file(file, chosen.fields, keep=list(chosen.tag_fields.values()))
+    except (DataError, UsageError) as error:  # which speaks of the command's own option
+        words = re.sub(r"--columns (\w+)=(\S+)", r"`fields: {\1: \2}`", str(error))
+        raise DataError(f"{chosen.name}: {words.replace('--columns', 'fields')}") from error
 
 
 def _source_of(exam: ExamFile) -> Source:
@@ -219,9 +244,26 @@ def _read(chosen: Benchmark, files: Sequence[str], part: Part, place: Place) -> 
 def _docs(chosen: Benchmark, source: Source) -> Docs:
     if chosen.suite != "choice":
         return docs_of_records(chosen, source)
-    converted = convert(source.rows, chosen, name=source.path)
+    converted = convert(_with_roles(chosen, source.rows), chosen, name=source.path)
     unusable = [UnusableRow(number, reason) for number, reason in converted.unusable]
     return Docs(docs_of(converted.questions), source=source, unusable=unusable)
+
+
+def _with_roles(chosen: Benchmark, rows: Sequence[Row]) -> Sequence[Row]:
+    """Rows whose fields are called as data sets call them, where the entry says what they hold.
+
+    Not those of a file of its own, whose columns were found already.
+    """
+    called = {name: _CALLED.get(role, role) for role, name in chosen.fields.items()}
+    if not called:
+        return rows
+    return [
+        Row(row.number, {called.get(name, name): value for name, value in row.fields.items()})
+        for row in rows
+    ]
+
+
+_CALLED = {"type": "question_type"}
 
 
 def _notes(docs: Docs) -> list[str]:

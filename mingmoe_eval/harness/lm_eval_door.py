@@ -104,6 +104,12 @@ def requests_of(
     return list(task.instances)
 
 
+def first_prompt(task: Any) -> str:
+    """What a task asks of its first doc, shots included, without a chat template."""
+    task.build_all_requests(limit=1, rank=0, world_size=1)
+    return str(task.instances[0].args[0])
+
+
 def ask(
     lm: LanguageModel,
     name: str,

@@ -5,11 +5,11 @@ both are set here.
 """
 
 import difflib
-import functools
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mingmoe_eval.errors import (
@@ -19,16 +19,17 @@ from mingmoe_eval.errors import (
     UsageError,
     offence_list,
 )
-from mingmoe_eval.exams import prompts
-from mingmoe_eval.exams.loading import load_exam_file
 from mingmoe_eval.exams.option_orders import OptionOrders
 from mingmoe_eval.generation_protocol import over_task
 from mingmoe_eval.harness import lm_eval_door
+from mingmoe_eval.harness.forms import config_of
 from mingmoe_eval.language_model import LanguageModel
 from mingmoe_eval.library_noise import quiet_libraries
-from mingmoe_eval.locations import tasks_dir
+from mingmoe_eval.locations import plugin_folders
 from mingmoe_eval.records import RunSpec, TaskSettings
-from mingmoe_eval.task_catalog import Selection, TaskDefinition, load_catalog
+from mingmoe_eval.scoring import suite_named
+from mingmoe_eval.task_catalog import Selection, load_catalog, open_catalog
+from mingmoe_eval.task_definitions import TaskDefinition
 
 # What lm-eval's own tasks call the limit, besides `max_gen_toks`.
 _OTHER_LIMITS = ("max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -120,10 +121,11 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
         "sample": spec.sample,
         "split": spec.split,
         "partial": spec.partial,
+        "include_path": [str(folder) for folder in plugin_folders(spec.include_path)],
         **_option_orders(selection, spec),
     }
     # Only the folders that are needed: lm-eval parses every YAML below what it is given.
-    folders = sorted({d.path.parent for d in selection.leaves if d.exam is None})
+    folders = sorted({d.path.parent for d in selection.leaves if not _is_made(d)})
     ours = lm_eval_door.index_of(folders, metadata)
     loaded: list[HarnessTask] = []
     passed_over: list[str] = []
@@ -145,6 +147,11 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
     if not loaded and not selection.foreign:
         raise MissingDataError(f"none of the tasks has data below {spec.data_dir}")
     return [*loaded, *_foreign_tasks(selection.foreign, spec)], tuple(passed_over)
+
+
+def _is_made(definition: TaskDefinition) -> bool:
+    """Whether its config is made here, and stands in no YAML of lm-eval's."""
+    return definition.exam is not None or definition.benchmark is not None
 
 
 def _option_orders(selection: Selection, spec: RunSpec) -> dict[str, Any]:
@@ -174,11 +181,12 @@ def _load(
     manager: Any, definition: TaskDefinition, settings: TaskSettings, spec: RunSpec
 ) -> HarnessTask:
     name = definition.name
+    _refuse_unknown_metric(definition)
     if not settings.suite:
-        task = _loaded(manager, name)[name]
+        task = _loaded(manager, name, definition.path)[name]
     else:
         with _own_errors():
-            asked = name if definition.exam is None else _exam_file_config(definition)
+            asked = config_of(definition) if _is_made(definition) else name
             task = lm_eval_door.load(manager, asked)[name]
         # Its YAML's own scoring is for lm-eval's command: here a suite scores responses, once.
         task.process_results = lambda doc, results: {}
@@ -188,26 +196,19 @@ def _load(
     return ready
 
 
-def _exam_file_config(definition: TaskDefinition) -> dict[str, Any]:
-    """A task of lm-eval's for a file of questions: the form that our own exams have."""
-    exam, form = definition.exam, definition.settings.form
-    assert exam is not None
-    base = {"direct": "_direct.yaml", "letters": "_letters.yaml", "cot": "_cot.yaml"}[form]
-    asked = {
-        ("zh", "direct"): prompts.chinese_letter,
-        ("zh", "letters"): prompts.chinese_question,
-        ("zh", "cot"): prompts.chinese_reasoning,
-        ("en", "direct"): prompts.english_letters,
-        ("en", "letters"): prompts.question_answer,
-        ("en", "cot"): prompts.english_reasoning,
-    }
-    return {
-        **lm_eval_door.read_yaml(tasks_dir() / "exams" / base),
-        "task": definition.name,
-        "custom_dataset": functools.partial(load_exam_file, exam),
-        "doc_to_text": asked[definition.settings.language, form],
-        "metadata": {},
-    }
+def _refuse_unknown_metric(definition: TaskDefinition) -> None:
+    """Before the model is asked, and not when its replies are to be scored."""
+    settings = definition.settings
+    if not settings.suite or not settings.metric:
+        return
+    known = suite_named(settings.suite).METRICS
+    if settings.metric not in known:
+        close = difflib.get_close_matches(settings.metric, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        raise DataError(
+            f"{definition.path}: {definition.name}: metric: suite {settings.suite} has no "
+            f"{settings.metric!r}; {hint}"
+        )
 
 
 @contextmanager
@@ -276,7 +277,7 @@ def _foreign_tasks(names: tuple[str, ...], spec: RunSpec) -> list[HarnessTask]:
     if not names:
         return []
     if spec.sample or spec.data_dir or spec.split:
-        catalog = load_catalog()
+        catalog = open_catalog(spec.include_path)
         for name in names:
             if catalog.meant_by(name) or difflib.get_close_matches(name, catalog.names, n=1):
                 raise catalog.unknown(name)
@@ -287,7 +288,7 @@ def _foreign_tasks(names: tuple[str, ...], spec: RunSpec) -> list[HarnessTask]:
     manager = lm_eval_door.index_of_its_own()
     for name in names:
         if name not in manager.all_tasks:
-            raise load_catalog().unknown(name, manager.all_tasks)
+            raise open_catalog(spec.include_path).unknown(name, manager.all_tasks)
     tasks = {key: task for name in names for key, task in _loaded(manager, name).items()}
     its_own = TaskSettings()  # no suite: its own scoring stays in force
     ready = [HarnessTask(name=name, task=task, settings=its_own) for name, task in tasks.items()]
@@ -297,8 +298,8 @@ def _foreign_tasks(names: tuple[str, ...], spec: RunSpec) -> list[HarnessTask]:
     return ready
 
 
-def _loaded(manager: Any, name: str) -> dict[str, Any]:
-    """One of lm-eval's own tasks, or those of a group of its own, with their data.
+def _loaded(manager: Any, name: str, path: Path | None = None) -> dict[str, Any]:
+    """A task that lm-eval scores, of its own or of the YAML at `path`, or those of its group.
 
     Raises:
         DataError: whatever lm-eval, `datasets` and the task's own code run into meanwhile: without
@@ -311,6 +312,8 @@ def _loaded(manager: Any, name: str) -> dict[str, Any]:
             raise
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            if path is not None:
+                raise DataError(f"{path}: lm-eval cannot load {name}: {reason}") from error
             ours = load_catalog().meant_by(name)
             instead = f"; a task of ours is {' or '.join(ours)}" if ours else ""
             raise DataError(

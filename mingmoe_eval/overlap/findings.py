@@ -17,7 +17,7 @@ from mingmoe_eval.records import (
     TaskSettings,
     fingerprint,
 )
-from mingmoe_eval.task_catalog import load_catalog
+from mingmoe_eval.task_catalog import open_catalog
 
 _SCHEMA_VERSION = 1
 
@@ -168,7 +168,7 @@ def _results(
     run: Run, keep: Callable[[Sample], bool], refused: Callable[[str], None]
 ) -> dict[str, TaskResult]:
     """The run's tasks and groups over some of its samples."""
-    catalog = load_catalog()
+    catalog = open_catalog().remembering(run)
     results: dict[str, TaskResult] = {}
     kept: dict[str, list[Sample]] = {}
     for task, samples in run.samples.items():

@@ -10,12 +10,25 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from mingmoe_eval.metrics.number_reading import Kind
 from mingmoe_eval.suites.templates import fields_in
-from mingmoe_eval.suites.tuples import KEYS, Shape
 
 SuiteName = Literal["choice", "number", "labels", "tuples", "text"]
 FormName = Literal["direct", "letters", "cot"]
+Kind = Literal["number", "date", "weeks"]
+"""As `metrics.number_reading` has it, which takes long to import."""
+
+Shape = Literal["entities", "relations", "findings", "terms", "events", "tuples"]
+"""What a tuple is; `tuples` have keys of the user's own, and no lines but those with `|`."""
+
+KEYS: Mapping[Shape, tuple[str, ...]] = {
+    "entities": ("entity", "type"),
+    "relations": ("subject", "predicate", "object"),
+    "findings": ("entity", "attr"),
+    "terms": ("entity",),
+    "events": ("主体词", "发生状态", "描述词", "解剖部位"),
+    "tuples": (),
+}
+
 ENDINGS: Mapping[FormName, str] = {"direct": "", "letters": "_ll", "cot": "_cot"}
 """What a form's task has behind its name."""
 
@@ -95,6 +108,11 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return self.prompts.get(form, "")
 
     @property
+    def prompts_that_ask(self) -> list[FormName]:
+        """The forms for which there is a prompt of the user's own."""
+        return [form for form in get_args(FormName) if self.prompt_of(form).strip()]
+
+    @property
     def shown(self) -> frozenset[str]:
         """What the user's own prompts show of a record, by the names that they have for it."""
         shown: frozenset[str] = frozenset()
@@ -108,7 +126,9 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for name, suites in _BELONGS_TO.items():
             if self.suite not in suites and getattr(self, name) != _DEFAULTS[name]:
                 yield name, f"it belongs to suite {' and '.join(suites)}, not to {self.suite}"
-        for role in sorted(self.fields.keys() - set(ROLES[self.suite]) - self.shown):
+        # An exam's prompt shows what every exam has, whatever the file calls it.
+        names = self.shown if self.suite != "choice" else frozenset()
+        for role in sorted(self.fields.keys() - set(ROLES[self.suite]) - names):
             roles = ", ".join(ROLES[self.suite])
             yield (
                 f"fields.{role}",
@@ -138,6 +158,9 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             if not text.strip():
                 if isinstance(self.prompt, dict) or self.prompt:
                     yield where, "it is empty"
+                continue
+            if text.startswith("!function"):
+                yield where, "it is a text here; a function goes into a YAML of lm-eval's"
                 continue
             try:
                 used = fields_in(text)

@@ -8,11 +8,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
-
 
 def fields_in(template: str) -> frozenset[str]:
     """The fields that a template speaks of.
@@ -20,8 +15,10 @@ def fields_in(template: str) -> frozenset[str]:
     Raises:
         ValueError: it is no template; the message has the line.
     """
+    from jinja2 import TemplateError, meta
+
     try:
-        return frozenset(meta.find_undeclared_variables(_ENVIRONMENT.parse(template)))
+        return frozenset(meta.find_undeclared_variables(_environment().parse(template)))
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         raise ValueError(f"{f'line {line}: ' if line else ''}{error.message}") from error
@@ -41,4 +38,13 @@ def rendered(template: str, values: Mapping[str, Any]) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _compiled(template: str) -> Any:
-    return _ENVIRONMENT.from_string(template)
+    return _environment().from_string(template)
+
+
+@functools.cache
+def _environment() -> Any:
+    """Made when the first prompt is a text: most commands have none."""
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)

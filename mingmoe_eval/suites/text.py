@@ -49,12 +49,14 @@ _MEASURE = measure_of(
 def _score_doc(doc: Mapping[str, Any], response: Response, settings: TaskSettings) -> Score:
     text = (split_thoughts(response.text or "")[1] or "").strip()
     compared = _MEASURE.compare(str(doc["answer"]), text)
+    # The official scorer takes an empty text for "无。", whose full stop most texts have too.
+    counts = compared.counts if text else {**dict.fromkeys(compared.counts, 0.0), "pairs": 1.0}
     exact = float(" ".join(text.split()) == " ".join(str(doc["answer"]).split()))
     return Score(
         value=compared.score if text else 0.0,
         answered=text or None,
         reading="the reply without its thoughts" if text else "an empty reply",
-        counts={**compared.counts, "exact": exact},
+        counts={**counts, "exact": exact},
     )
 
 

@@ -9,31 +9,19 @@ A doc: `items` (the right tuples), `shape`, `keys`, `labels` (types, relations o
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypedDict, cast, get_args
+from typing import Any, TypedDict, cast
 
 from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 from mingmoe_eval.metrics.choice_accuracy import ANSWERED
 from mingmoe_eval.metrics.metric import tabulate
 from mingmoe_eval.metrics.tuple_f1 import MICRO_F1, PRECISION, RECALL, compare_sets, doc_f1
-from mingmoe_eval.promptcblue.catalogue import EVENT_KEYS, CblueTask, Family, Item
+from mingmoe_eval.promptcblue.catalogue import CblueTask, Family, Item
 from mingmoe_eval.promptcblue.lenient import fold_answer, fold_width
 from mingmoe_eval.promptcblue.measures import LABEL_F1, answer_tuples
 from mingmoe_eval.promptcblue.parsing import Profile, parse_answer, profile_named
 from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskSettings
+from mingmoe_eval.suites.form import KEYS, Shape
 from mingmoe_eval.suites.sampled import SampledSuite
-
-Shape = Literal["entities", "relations", "findings", "terms", "events", "tuples"]
-"""What a tuple is; `tuples` have keys of the user's own, and no lines but those with `|`."""
-
-KEYS: Mapping[Shape, tuple[str, ...]] = {
-    "entities": ("entity", "type"),
-    "relations": ("subject", "predicate", "object"),
-    "findings": ("entity", "attr"),
-    "terms": ("entity",),
-    "events": EVENT_KEYS,
-    "tuples": (),
-}
-SHAPES = get_args(Shape)
 
 _FAMILIES: Mapping[Shape, Family] = {
     "entities": "ner",
@@ -100,7 +88,7 @@ def _score_doc(doc: Mapping[str, Any], response: Response, settings: TaskSetting
     return Score(
         value=doc_f1(counts) if items is not None else 0.0,
         answered=None if items is None else json.dumps(items, ensure_ascii=False),
-        reading="nothing that could be read" if items is None else f"{len(items)} tuples",
+        reading="nothing that could be read" if items is None else f"tuples read: {len(items)}",
         counts={"tp": counts.found, "fp": counts.invented, "fn": counts.missed},
     )
 
