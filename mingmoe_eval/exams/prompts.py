@@ -127,6 +127,42 @@ def answer_text(doc: Doc) -> str:
     return str(doc["options"][doc["answer"][0]])
 
 
+# --- MedCalc-Bench -------------------------------------------------------------------------------
+
+_CALCULATES = "You are a helpful assistant for calculating a score for a given patient note. "
+_ANSWER_KEY = '{"answer": str(value which is the answer to the question)}'
+_STEPS_KEY = (
+    '{"step_by_step_thinking": '
+    "str(your_step_by_step_thinking_procress_to_solve_the_question), "
+    '"answer": str(short_and_direct_answer_of_the_question)}'
+)
+
+
+def medcalc_answer(doc: Doc) -> str:
+    """The authors' "direct answer" (evaluation/run.py), word for word, slips included."""
+    return (
+        f"{_CALCULATES}Please output answer only without any other text. Your output should only "
+        f"contain a JSON dict formatted as {_ANSWER_KEY}.\n\n{_note_and_task(doc)}"
+        f"Please directly output the JSON dict formatted as {_ANSWER_KEY}:"
+    )
+
+
+def medcalc_reasoning(doc: Doc) -> str:
+    """The authors' "zero-shot" with steps, likewise."""
+    return (
+        f"{_CALCULATES}Please think step-by-step to solve the question and then generate the "
+        f"required score. Your output should only contain a JSON dict formatted as {_STEPS_KEY}."
+        f"\n\n{_note_and_task(doc)}"
+        f"Please directly output the JSON dict formatted as {_STEPS_KEY}:"
+    )
+
+
+def _note_and_task(doc: Doc) -> str:
+    return (
+        f"Here is the patient note:\n{doc['context']}\n\nHere is the task:\n{doc['question']}\n\n"
+    )
+
+
 # --- Chinese: MedQA mainland, CMExam, the pharmacist exam, CMB, CMMLU, C-Eval -------------------
 
 
