@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -7,8 +8,11 @@ from statsmodels.stats.proportion import proportion_confint
 
 from mingmoe_eval.metrics.choice_accuracy import (
     ACCURACY,
+    HAMMING,
     chance_of,
     exact_match,
+    guessing_level,
+    jaccard,
     likeliest,
     overlaps,
 )
@@ -94,6 +98,38 @@ def test_the_macro_accuracy_weighs_parts_and_not_docs():
 def test_a_guess_is_right_once_in_the_possible_answers():
     assert chance_of(4, single=True) == 0.25
     assert chance_of(5, single=False) == pytest.approx(1 / 31)  # 2^5 - 1 sets that are not empty
+
+
+def test_a_candidate_who_is_told_how_many_are_right_guesses_among_such_sets():
+    for options, choose in ((5, 1), (5, 2), (5, 3), (8, 1)):
+        sets = list(itertools.combinations(range(options), choose))
+        told = chance_of(options, single=choose == 1, choose=choose)
+        assert told == pytest.approx(1 / len(sets))
+
+
+def test_nobody_guesses_a_number():
+    docs = [
+        {"options": {"A": "x", "B": "y"}, "single": True},
+        {"options": {}, "single": True},
+    ]
+    assert guessing_level(docs) == 0.25
+    assert guessing_level(docs[1:]) is None
+
+
+def official_hamming(preds, refs):
+    """As FrenchMedMCQA's code counts: hits over all letters of the one side or the other."""
+    preds, refs = list(preds), list(refs)
+    return sum(p in refs for p in preds) / len(set(preds + refs))
+
+
+def test_the_hamming_score_is_frenchmedmcqa_s():
+    sets = ["".join(s) for n in range(1, 6) for s in itertools.combinations("ABCDE", n)]
+    pairs = list(itertools.product([*sets, ""], sets))
+    for answered, key in pairs:
+        assert jaccard(answered or None, key) == pytest.approx(official_hamming(answered, key))
+    counted = [{"": (jaccard(answered, key), 1.0)} for answered, key in pairs]
+    mean = sum(official_hamming(*pair) for pair in pairs) / len(pairs)
+    assert HAMMING.of(counted).value == pytest.approx(mean)
 
 
 def test_macro_f1_equals_scikit_learns():

@@ -273,3 +273,31 @@ def test_breakdowns_show_tags_that_differ():
 def test_chance_is_that_of_a_uniform_guess_over_the_possible_answers():
     assert ACCURACY.chance([doc("B"), doc("AC")]) == pytest.approx((1 / 4 + 1 / 15) / 2)
     assert ACCURACY.chance([]) is None
+
+
+NUMBER = {"id": "9", "question": "?", "options": {}, "answer": "0.40", "single": True, "tags": {}}
+
+
+@pytest.mark.parametrize(
+    ("reply", "value", "answered", "rule"),
+    [
+        ("【回答】0.40", 1.0, "0.40", "the number at the end"),
+        ("【回答】0.4 g/gCr", 1.0, "0.4", "the number at the end"),
+        ("<think>0.40かもしれない。</think>【回答】0.50", 0.0, "0.50", "the number at the end"),
+        ("<think>【回答】0.40", 0.0, None, "no number"),
+        ("分かりません。", 0.0, None, "no number"),
+    ],
+)
+def test_a_question_without_options_is_answered_by_its_number(reply, value, answered, rule):
+    score = score_doc(NUMBER, Response(text=reply), TaskSettings(suite="choice", form="cot"))
+    assert (score.value, score.answered, score.reading) == (value, answered, rule)
+
+
+def test_further_metrics_that_a_task_names_stand_beside_its_score():
+    settings = TaskSettings(suite="choice", form="direct", also=("hamming",))
+    samples = [sample("AC", "答案是AB。"), sample("AB", "答案是AB。"), sample("AB", "对不起")]
+    metrics = fold(samples, settings)
+    assert metrics["acc"].value == pytest.approx(1 / 3)
+    assert metrics["hamming"].value == pytest.approx((1 / 3 + 1 + 0) / 3)
+    assert metrics["score"] == metrics["acc"]
+    assert "hamming" not in fold(samples, TaskSettings(suite="choice", form="direct"))
