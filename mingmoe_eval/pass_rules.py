@@ -48,14 +48,14 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     where: dict[str, list[str]] = {}
     points: float = 1.0
 
-    def has(self, sample: Sample) -> bool:
-        """Whether a question is one of these."""
+    def has(self, sample: Sample, place: int) -> bool:
+        """Whether a question is one of these; `place` is its own in the exam, from 1."""
         name = str(sample.doc.get("question_id") or "")
         if self.id is not None and not re.fullmatch(self.id, name):
             return False
         if self.numbers is not None:
             last = re.findall(r"\d+", name)
-            number = int(last[-1]) if last else sample.position + 1
+            number = int(last[-1]) if last else place
             if not self.numbers[0] <= number <= self.numbers[1]:
                 return False
         return all(sample.tags.get(tag) in values for tag, values in self.where.items())
@@ -270,12 +270,12 @@ def _strata(task: str, samples: Sequence[Sample], rule: PassRule) -> list[list[_
     entries = [(n, one) for n, section in enumerate(rule.sections) for one in section.questions]
     earned: list[list[float]] = [[] for _ in entries]
     offences = []
-    for sample in samples:
-        places = [place for place, (_, one) in enumerate(entries) if one.has(sample)]
+    for number, sample in enumerate(samples, 1):
+        places = [place for place, (_, one) in enumerate(entries) if one.has(sample, number)]
         if len(places) == 1:
             earned[places[0]].append(float(sample.score or 0.0))
         else:
-            name = sample.doc.get("question_id") or f"number {sample.position + 1}"
+            name = sample.doc.get("question_id") or f"number {number}"
             offences.append(f"question {name}: in {'several' if places else 'no'} sections")
     for n, section in enumerate(rule.sections):
         there = sum(

@@ -173,7 +173,7 @@ def test_what_was_done_to_a_file_is_told(tmp_path):
     shown(path)
     assert "6 questions show their answer in brackets: it is taken out" in told(path)
     with_notes(path)
-    assert "2 lines without question, options and answer (line 9, 10)" in told(path)
+    assert "2 lines without question, options and answer (9, 10)" in told(path)
     subjects(path)
     exam = read_exam_file(path)
     assert {q.tags["subject"] for q in exam.converted.questions} == {"护理学基础"}

@@ -193,3 +193,14 @@ def test_the_bundled_rules_say_their_source():
     assert set(rules) == {"jmle2026"}
     assert all(rule.source.startswith("https://") for rule in rules.values())
     assert rules["jmle2026"].out_of == 500
+
+
+def test_other_orders_of_the_options_earn_no_points_and_move_no_number(tmp_path):
+    run = run_of("110001")
+    shown = []
+    for sample in run.samples["ward"]:
+        turned = dataclasses.replace(sample, variant="BA", score=1 - sample.score)
+        shown += [sample, turned]
+    shown = [dataclasses.replace(one, position=at) for at, one in enumerate(shown)]
+    [one] = verdicts(dataclasses.replace(run, samples={"ward": shown}), rule_of(tmp_path))
+    assert [part.points for part in one.parts] == [2, 3]

@@ -223,11 +223,12 @@ def _rows(
     kept = [line for line in table.lines if any(text_in(cell) for cell in line.cells)]
     remarks = []
     if blank := len(table.lines) - len(kept):
-        remarks.append(f"{blank} blank lines passed over")
+        remarks.append(f"{blank} blank line{'s' * (blank > 1)} passed over")
     asked = [line for line in kept if _asks(line, layout)]
     if notes := [str(line.number) for line in kept if line not in asked]:
         listed = ", ".join(notes[:5]) + (", ..." if len(notes) > 5 else "")
-        remarks.append(f"{len(notes)} lines without question, options and answer (line {listed})")
+        lines = "line" if len(notes) == 1 else "lines"
+        remarks.append(f"{len(notes)} {lines} without question, options and answer ({listed})")
     kept = _with_options_below(asked, layout)
     counts_from = _counts_from(kept, layout, first, path)
     judged = 0
