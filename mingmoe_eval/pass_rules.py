@@ -270,10 +270,16 @@ def _strata(task: str, samples: Sequence[Sample], rule: PassRule) -> list[list[_
     entries = [(n, one) for n, section in enumerate(rule.sections) for one in section.questions]
     earned: list[list[float]] = [[] for _ in entries]
     offences = []
-    for number, sample in enumerate(samples, 1):
+    asked: dict[str, list[Sample]] = {}
+    for sample in samples:
+        name = sample.doc.get("question_id") or sample.doc.get("id") or sample.doc_id
+        asked.setdefault(str(name), []).append(sample)
+    for number, (sample, *again) in enumerate(asked.values(), 1):
         places = [place for place, (_, one) in enumerate(entries) if one.has(sample, number)]
         if len(places) == 1:
-            earned[places[0]].append(float(sample.score or 0.0))
+            # Of a question that was asked several times, what it earned on average.
+            scores = [float(one.score or 0.0) for one in (sample, *again)]
+            earned[places[0]].append(math.fsum(scores) / len(scores))
         else:
             name = sample.doc.get("question_id") or f"number {number}"
             offences.append(f"question {name}: in {'several' if places else 'no'} sections")

@@ -204,3 +204,13 @@ def test_other_orders_of_the_options_earn_no_points_and_move_no_number(tmp_path)
     shown = [dataclasses.replace(one, position=at) for at, one in enumerate(shown)]
     [one] = verdicts(dataclasses.replace(run, samples={"ward": shown}), rule_of(tmp_path))
     assert [part.points for part in one.parts] == [2, 3]
+
+
+def test_a_question_that_is_asked_several_times_earns_its_mean(tmp_path):
+    run = run_of("110001")
+    first, *others = run.samples["ward"]
+    again = dataclasses.replace(first, score=0.0, answered="B")
+    [one] = verdicts(
+        dataclasses.replace(run, samples={"ward": [first, again, *others]}), rule_of(tmp_path)
+    )
+    assert [part.points for part in one.parts] == [1.5, 3]
