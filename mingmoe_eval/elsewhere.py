@@ -12,6 +12,7 @@ from mingmoe_eval.errors import DataError, UsageError, offence_list
 from mingmoe_eval.exams.benchmarks import Benchmark
 from mingmoe_eval.exams.facts_files import benchmarks
 from mingmoe_eval.exams.foreign_answers import ForeignAnswer, read_answers, refuse_doubles
+from mingmoe_eval.exams.japanese_exams import number_asked_for, same_number
 from mingmoe_eval.exams.loading import load
 from mingmoe_eval.exams.records import folded_stem
 from mingmoe_eval.metrics.choice_accuracy import exact_match, overlaps
@@ -192,8 +193,8 @@ def _pair(
     By the question's own id where both sides have one, else by its text where the file has it, else
     by order: only where there are as many answers as questions, none of which was left out.
     """
-    if (pairs := _pair_by_id(docs, answers)) is not None:
-        pass
+    if _share_ids(docs, answers):
+        pairs = _pair_by_id(docs, answers, wanted)
     elif all(answer.question for answer in answers):
         pairs = _pair_by_text(docs, answers, wanted)
     elif len(docs) == len(answers) and not docs.unusable:
@@ -207,7 +208,7 @@ def _pair(
     contradicted = [
         f"record {answer.number}: the key is {answer.key} there and {doc['answer']} here"
         for doc, answer in pairs
-        if answer.key and answer.key != doc["answer"]
+        if answer.key and not _is_key(doc, answer.key)
     ]
     if contradicted:
         raise DataError(
@@ -216,15 +217,31 @@ def _pair(
     return pairs
 
 
-def _pair_by_id(
-    docs: Docs, answers: Sequence[ForeignAnswer]
-) -> list[tuple[dict[str, Any], ForeignAnswer]] | None:
-    """By what the exam itself calls a question, where both sides say it of every question."""
-    by_id = {answer.id: answer for answer in answers}
+def _is_key(doc: Mapping[str, Any], key: str) -> bool:
+    """Whether a file's key is a question's; that of a calculation may be its digits alone."""
+    if doc["options"]:
+        return bool(key == doc["answer"])
+    number = number_asked_for(doc["question"], key)
+    return number is not None and same_number(number, doc["answer"])
+
+
+def _share_ids(docs: Docs, answers: Sequence[ForeignAnswer]) -> bool:
+    """Whether both sides say of every question what the exam itself calls it."""
     names = [doc.get("question_id") for doc in docs]
-    if None in by_id or set(names) != set(by_id) or len(set(names)) < len(names):
-        return None
-    return [(doc, by_id[name]) for doc, name in zip(docs, names, strict=True)]
+    told = {answer.id for answer in answers}
+    return None not in {*names, *told} and len(set(names)) == len(names) and bool(told & {*names})
+
+
+def _pair_by_id(
+    docs: Docs, answers: Sequence[ForeignAnswer], wanted: Elsewhere
+) -> list[tuple[dict[str, Any], ForeignAnswer]]:
+    by_id = {str(answer.id): answer for answer in answers}
+    pairs = [(doc, by_id[doc["question_id"]]) for doc in docs if doc["question_id"] in by_id]
+    here = {doc["question_id"] for doc in docs}
+    missing = [doc["question_id"] for doc in docs if doc["question_id"] not in by_id]
+    strangers = [name for name in by_id if name not in here]
+    _refuse_others(missing, strangers, docs, wanted)
+    return pairs
 
 
 def _pair_by_text(
@@ -240,12 +257,19 @@ def _pair_by_text(
             missing.append(doc["question"][:60])
         else:
             pairs.append((doc, free.pop(at)[1]))
-    if free and wanted.partial is False and not missing:
-        strangers = [f"record {answer.number}" for _, answer in free]
-        raise DataError(
-            offence_list(f"{wanted.answers} answers questions that are not here", strangers)
-        )
-    if missing and not wanted.partial:
+    _refuse_others(missing, [f"record {answer.number}" for _, answer in free], docs, wanted)
+    if not pairs:
+        raise DataError(f"{wanted.answers} answers none of the questions of {wanted.task}")
+    return pairs
+
+
+def _refuse_others(
+    missing: Sequence[str], strangers: Sequence[str], docs: Docs, wanted: Elsewhere
+) -> None:
+    """Refuse answers to other questions, and questions without an answer; --partial takes both."""
+    if wanted.partial:
+        return
+    if missing:
         raise DataError(
             offence_list(
                 f"{wanted.answers} has no answer to {len(missing)} of {len(docs)} questions; "
@@ -253,9 +277,13 @@ def _pair_by_text(
                 missing,
             )
         )
-    if not pairs:
-        raise DataError(f"{wanted.answers} answers none of the questions of {wanted.task}")
-    return pairs
+    if strangers:
+        raise DataError(
+            offence_list(
+                f"{wanted.answers} answers questions that are not here; --partial passes over them",
+                strangers,
+            )
+        )
 
 
 def _sample(

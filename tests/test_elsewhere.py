@@ -237,3 +237,43 @@ def test_real_medqa_answers_go_through_every_verb(tmp_path, monkeypatch, capsys)
     for name in names:
         [row] = [line for line in table.splitlines() if line.startswith(f"| {name}")]
         assert f"{100 * STATED[f'medqa_test.{name}'] / 1273:.1f}" in row
+
+
+CALLED = load(benchmark="jmle2026", sample=True)["test"]
+
+
+def by_id(folder, changes=None, **options):
+    answers = {doc["question_id"]: doc["answer"] for doc in reversed(CALLED)} | (changes or {})
+    records = [{"question_id": n, "predicted": a, "gold": a} for n, a in answers.items() if a]
+    return scored(file_of(folder, records), task="jmle2026", by="letters", **options)
+
+
+def test_the_exam_s_own_ids_tell_which_question_is_which(tmp_path):
+    run, _ = by_id(tmp_path)
+    assert run.results["jmle2026"].main.value == 1.0
+    assert [s.doc["question_id"] for s in run.samples["jmle2026"]] == [
+        doc["question_id"] for doc in CALLED
+    ]
+
+
+def test_ids_that_are_missing_or_of_other_questions_are_refused_unless_partial(tmp_path):
+    gone, more = {CALLED[0]["question_id"]: None}, {"99Z-1": "A"}
+    with pytest.raises(DataError, match=rf"no answer to 1 of {len(CALLED)} questions"):
+        by_id(tmp_path, gone)
+    with pytest.raises(DataError, match=r"(?s)not here; --partial passes over them.*99Z-1"):
+        by_id(tmp_path, more)
+    run, _ = by_id(tmp_path, gone | more, partial=True)
+    assert run.results["jmle2026"].main.n == len(CALLED) - 1
+    assert any("1 of 11 questions have no answer" in mark for mark in run.marks)
+    whole, _ = by_id(tmp_path, more, partial=True)
+    assert not any("have no answer" in mark for mark in whole.marks)
+
+
+def test_a_calculation_s_key_may_be_the_digits_of_its_answer_sheet(tmp_path):
+    docs = load(benchmark="igakuqa_2018", sample=True)["test"]
+    records = [
+        {"id": d["question_id"], "pred": d["answer"], "key": d["answer"].replace("1800", "1800.0")}
+        for d in docs
+    ]
+    run, _ = scored(file_of(tmp_path, records), task="igakuqa_2018", by="letters")
+    assert run.results["igakuqa_2018"].main.value == 1.0

@@ -96,7 +96,11 @@ def exams(
         typer.Option(help="What columns hold, where names do not tell: reply=answer_text,key=gold"),
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Leave questions without an answer out; marked.")
+        bool,
+        typer.Option(
+            "--partial",
+            help="Leave questions without an answer out; marked. Pass over answers to others.",
+        ),
     ] = False,
     pass_rule: Annotated[
         list[str] | None,
