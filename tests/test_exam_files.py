@@ -111,6 +111,17 @@ def test_answers_may_be_numbers(tmp_path, keys, first):
     assert questions(read_exam_file(sheet(tmp_path / "a.xlsx", lines), columns)) == rows
 
 
+@pytest.mark.parametrize(
+    "key", ["AB", "a b", "A、B", "Ａ，Ｂ", "A和B", "A+B", "答案：AB", "选A、B", "AB。", "①②", "B,A"]
+)
+def test_letters_are_written_in_many_ways(tmp_path, key):
+    (q, o, k), *_ = (one for one in QUESTIONS if one[2] == "AB")
+    lines = [["题干", "A", "B", "C", "D", "答案"], [q, *o, key], ["？", *o, "④"]]
+    if "①" not in key:
+        lines[2][-1] = "D"
+    assert questions(read_exam_file(sheet(tmp_path / "a.xlsx", lines)))[0] == (q, o, k)
+
+
 def test_numbers_that_could_count_from_either_are_refused(tmp_path):
     lines = [["题干", "A", "B", "C", "D", "答案"], ["?", "a", "b", "c", "d", 2]]
     with pytest.raises(DataError, match="--columns first=1"):

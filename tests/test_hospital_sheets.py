@@ -1,4 +1,4 @@
-"""Spreadsheets by other hands: ten layouts of one exam give one exam, through every verb."""
+"""Spreadsheets by other hands: thirteen layouts of one exam give one exam, through every verb."""
 
 import json
 from pathlib import Path
@@ -136,7 +136,34 @@ def reversed_columns(path):
     book(path, lines)
 
 
+def unlettered(path):
+    """Options under one merged heading, without letters; the answer repeats its option's text."""
+    lines = [["试题", "选项", None, None, None, "答案"]]
+    for q, o, k in QUESTIONS:
+        lines.append([q, *o, f"{k}．{o['ABCD'.index(k)]}" if len(k) == 1 else k])
+    book(path, lines, "B1:E1")
+
+
+def circles(path):
+    """Options after numbers in circles in one cell, and answers as such numbers."""
+    lines = [["題目", "備選答案", "答案"]]
+    for q, o, k in QUESTIONS:
+        cell = " ".join(f"{circle}{text}" for circle, text in zip("①②③④", o, strict=True))
+        lines.append([q, cell, "".join("①②③④"["ABCD".index(letter)] for letter in k)])
+    book(path, lines)
+
+
+def answers_called_so(path):
+    """Options called 答案A to 答案D beside the column of the right one."""
+    lines = [["问题", "答案A", "答案B", "答案C", "答案D", "正确答案", "解析"]]
+    lines += [[q, *o, "；".join(k), "略"] for q, o, k in QUESTIONS]
+    book(path, lines)
+
+
 SHEETS = [
+    unlettered,
+    circles,
+    answers_called_so,
     traditional,
     numbers,
     one_cell,
@@ -151,7 +178,7 @@ SHEETS = [
 
 
 @pytest.mark.parametrize("sheet", SHEETS, ids=lambda sheet: sheet.__name__)
-def test_one_exam_in_ten_hands_is_one_exam(tmp_path, sheet):
+def test_one_exam_in_thirteen_hands_is_one_exam(tmp_path, sheet):
     path = tmp_path / f"{sheet.__name__}.xlsx"
     sheet(path)
     exam = read_exam_file(path)

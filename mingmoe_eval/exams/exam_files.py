@@ -190,6 +190,9 @@ def _layout(table: Table, said: Mapping[str, str], path: Path) -> _Layout:
     if not table.lines:
         raise DataError(f"{path} has a header and no questions")
     options = _option_columns(table, columns) if "options" not in columns else {}
+    if "options" in columns and (spread := _under_one_heading(table, columns["options"])):
+        options = dict(zip(ascii_uppercase, spread, strict=False))
+        del columns["options"]
     for role in NEEDED:
         if role not in columns and not any(d.startswith(role) for d in doubts):
             doubts.append(f"{role}: no column is called so; say --columns {role}=NAME")
@@ -201,6 +204,16 @@ def _layout(table: Table, said: Mapping[str, str], path: Path) -> _Layout:
 
 def _has_cells(table: Table, place: int) -> bool:
     return any(text_in(cell_at(line, place)) for line in table.lines)
+
+
+def _under_one_heading(table: Table, place: int) -> list[int]:
+    """The columns below a heading of options that is merged over them and has no letters below."""
+    followers = itertools.takewhile(
+        lambda at: not table.header[at] and _has_cells(table, at),
+        range(place + 1, len(table.header)),
+    )
+    spread = [place, *followers]
+    return spread if len(spread) >= 2 else []
 
 
 def _option_columns(table: Table, columns: Mapping[str, int]) -> dict[str, int]:
@@ -264,7 +277,7 @@ def _texts(line: Line, places: Mapping[str, int]) -> dict[str, str]:
 
 def _fields(line: Line, layout: _Layout, counts_from: int | None) -> tuple[dict[str, Any], bool]:
     question = text_in(cell_at(line, layout.columns["question"]))
-    answer = _bare_answer(text_in(cell_at(line, layout.columns["answer"])))
+    answer = _bare_answer(_answer_in(line, layout))
     options: Any = {letter: text_in(cell_at(line, at)) for letter, at in layout.options.items()}
     if "options" in layout.columns:
         raw = cell_at(line, layout.columns["options"])
@@ -279,6 +292,8 @@ def _fields(line: Line, layout: _Layout, counts_from: int | None) -> tuple[dict[
             answer = "A" if folded in _RIGHT else "B"
     if counts_from is not None and _is_number(answer):
         answer = _letter_of_number(answer, counts_from)
+    if isinstance(options, Mapping):
+        answer = _without_its_text(answer, options)
     fields = {"question": question, "options": options, "answer": answer}
     for role, name in (("type", "question_type"), ("subject", "subject")):
         if role in layout.columns:
@@ -294,14 +309,32 @@ _SIMPLIFIED = str.maketrans("單選題項複擇", "单选题项复择")
 # "答案：B", "选AC", "B。": the letters are the answer.
 _AROUND_ANSWER = re.compile(
     r"(?:(?:正确|标准|参考|正確|標準|參考)?答案|answer|选|選)?\s*[:：]?\s*"
-    r"(?P<letters>[A-JＡ-Ｊ](?:[\s,，、;；/]*[A-JＡ-Ｊ]){0,9})\s*[。.]?",
+    r"(?P<letters>[A-JＡ-Ｊ](?:[\s,，、;；/+和与及與]*[A-JＡ-Ｊ]){0,9})\s*[。.]?",
     re.IGNORECASE,
 )
 
 
+_CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩"
+
+
+def _answer_in(line: Line, layout: _Layout) -> str:
+    """The cell of the answer; "①③" is "1,3"."""
+    text = text_in(cell_at(line, layout.columns["answer"]))
+    if text and all(c in _CIRCLED for c in re.sub(r"[\s,，、;；]", "", text)):
+        return ",".join(str(_CIRCLED.index(c) + 1) for c in text if c in _CIRCLED)
+    return text
+
+
 def _bare_answer(answer: str) -> str:
     match = _AROUND_ANSWER.fullmatch(answer)
-    return match["letters"] if match else answer
+    return re.sub("[+和与及與]", "、", match["letters"]) if match else answer
+
+
+def _without_its_text(answer: str, options: Mapping[str, Any]) -> str:
+    """The letter of an answer that repeats its option: "C. 100～120次/分"."""
+    match = re.fullmatch(r"([A-JＡ-Ｊ])\s*[.．、:：)）]?\s*(.+)", answer, re.DOTALL)
+    letter = unicodedata.normalize("NFKC", match[1]) if match else ""
+    return letter if match and str(options.get(letter, "")).strip() == match[2].strip() else answer
 
 
 _ANSWER_IN_BRACKETS = re.compile(
@@ -363,6 +396,12 @@ _INLINE = re.compile(r"(?<![A-Za-z0-9])([A-J])\s*[.．、:：)）]\s*")
 def _one_line_each(text: str) -> str:
     """One option a line, where a cell holds them one after the other."""
     text = _half_width_marks(text)
+    if not _INLINE.search(text):
+        # "①心 ②肝": numbers in circles are letters where there are no letters.
+        found = [c for c in text if c in _CIRCLED]
+        if len(found) >= 2 and "".join(found) == _CIRCLED[: len(found)]:
+            for number, circle in enumerate(found):
+                text = text.replace(circle, f"{ascii_uppercase[number]}. ")
     if "\n" in text:
         return text
     marks = list(_INLINE.finditer(text))
@@ -404,7 +443,7 @@ def _counts_from(
     numbers = {
         int(digit)
         for line in lines
-        for answer in [text_in(cell_at(line, layout.columns["answer"]))]
+        for answer in [_answer_in(line, layout)]
         if _is_number(answer)
         for digit in re.findall(r"\d+", answer)
     }

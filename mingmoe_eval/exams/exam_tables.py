@@ -95,7 +95,7 @@ NEEDED = ("question", "answer")
 
 # "A", "选项A", "A选项", "option A", "choice_1", "选项一".
 _OPTION_NAME = re.compile(
-    r"(?:选项|選項|備選|备选|option|choice|opt|op|ending|answer|候选)?"
+    r"(?:选项|選項|備選|备选|option|choice|opt|op|ending|answer|候选|备选答案|答案|備選答案)?"
     r"(?P<mark>[a-z]|[0-9]{1,2}|[一二三四五六七八九十])(?:选项|選項|项|項|option|choice)?"
 )
 
