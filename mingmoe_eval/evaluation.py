@@ -42,6 +42,7 @@ from mingmoe_eval.records import (
     TaskResult,
     fingerprint,
 )
+from mingmoe_eval.repeats import draws, refuse_without_draws, seed_of
 from mingmoe_eval.reply_room import make_room_for_targets, remarks, tell_of_short_context
 from mingmoe_eval.task_catalog import Selection, TaskCatalog, definition_facts, open_catalog
 
@@ -118,6 +119,10 @@ def evaluate(
     tasks, passed_over = load_tasks(selection, spec)
     for name in passed_over:
         watch.note(f"{name}: no data, passed over because of --partial")
+    texts = {task.name: task.generation_arguments for task in tasks if task.generates}
+    refuse_without_draws(spec, {name: not draws(given) for name, given in texts.items()})
+    if spec.repeats > 1 and (once := [task.name for task in tasks if not task.generates]):
+        watch.note(f"asked once, for a log-likelihood is the same every time: {', '.join(once)}")
     with run_store.claim(folder, resume=resume) if folder else nullcontext() as path:
         if path:
             run_store.save_unfinished(path, spec)
@@ -133,6 +138,7 @@ def evaluate(
                 definitions=definitions,
             )
             _refuse_template_words(conditions)
+            _refuse_greedy_model(spec, lm, tasks)
             if isinstance(lm, MayLackAbilities):
                 kinds = {task.name: task.output_type for task in tasks}
                 lm.refuse_unless_able(kinds, chat=conditions.chat)
@@ -262,7 +268,7 @@ class _Done:
     result: TaskResult
     samples: list[Sample]
     provenance: JsonDict
-    usage: Mapping[UsageKey, RequestUsage]
+    usage: Sequence[RequestUsage]
 
 
 def _run_all(
@@ -309,43 +315,77 @@ def _save(run: Run, path: Path) -> None:
 
 
 def _run_task(conditions: _Conditions, task: HarnessTask, room: JsonDict) -> _Done:
-    """Ask, score, fold: one task; `room` says what its replies have room for."""
+    """Ask, score, fold: one task, as often as it is asked; `room`: what its replies have room for."""
     spec = conditions.spec
-    _seed_everything(spec.seed)
-    # With several option orders a question, the loader itself counts questions.
-    limit = None if spec.permute_options else spec.limit
-    docs = len(task.docs) if limit is None else min(limit, len(task.docs))
-    conditions.watch.task_started(task.name, docs)
-    conditions.lm.take_usage()
-    started = time.perf_counter()
-    results = task.ask(
-        conditions.lm, limit=limit, chat=conditions.chat, system=spec.system_instruction
-    )
-    usage = conditions.lm.take_usage()
-    seconds = time.perf_counter() - started
+    # A log-likelihood is the same every time.
+    repeats = spec.repeats if task.generates else 1
+    generation = _generation(conditions.lm, task)  # with the first seed
+    rounds = [_ask(conditions, task, repeat, repeats) for repeat in range(repeats)]
+    samples = [sample for one in rounds for sample in one.samples]
+    seconds = sum(one.seconds for one in rounds)
     if not task.is_ours:
-        samples = harness_results.foreign_samples(task.name, results, usage)
-        result = harness_results.foreign_result(task.name, samples, results, seconds=seconds)
-    else:
-        samples = scoring.distinct_ids(
-            [
-                scoring.make_sample(
-                    task.name, a.position, a.doc, a.prompt, a.response, task.settings
-                )
-                for a in harness_results.answers(task.name, task.requests, usage)
-            ]
+        result = harness_results.foreign_result_of_repeats(
+            task.name, [(one.samples, one.results) for one in rounds], seconds=seconds
         )
+    else:
         result = _fold(task, samples, seconds, tuple(remarks(room)))
     return _Done(
         result=result,
         samples=samples,
         provenance={
-            **task_provenance(task.docs, samples, task.settings),
-            **_generation(conditions.lm, task),
+            **task_provenance(task.docs, rounds[0].samples, task.settings),
+            **generation,
             **({"targets": room} if room else {}),
         },
-        usage=usage,
+        usage=[usage for one in rounds for usage in one.usage.values()],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Round:
+    """One task, asked once."""
+
+    samples: list[Sample]
+    results: Mapping[str, Any]
+    usage: Mapping[UsageKey, RequestUsage]
+    seconds: float
+
+
+def _ask(conditions: _Conditions, task: HarnessTask, repeat: int, repeats: int) -> _Round:
+    """Ask a task once and score it, exactly as a run of its own with this repeat's seed would."""
+    spec, lm = conditions.spec, conditions.lm
+    if repeats > 1:
+        task.draw_with(seed_of(spec, repeat), shots=spec.seed)
+    _seed_everything(spec.seed + repeat)
+    # With several option orders a question, the loader itself counts questions.
+    limit = None if spec.permute_options else spec.limit
+    docs = len(task.docs) if limit is None else min(limit, len(task.docs))
+    name = f"{task.name}, repeat {repeat + 1} of {repeats}" if repeats > 1 else task.name
+    conditions.watch.task_started(name, docs)
+    lm.take_usage()
+    started = time.perf_counter()
+    results = task.ask(lm, limit=limit, chat=conditions.chat, system=spec.system_instruction)
+    usage = lm.take_usage()
+    seconds = time.perf_counter() - started
+    if not task.is_ours:
+        samples = harness_results.foreign_samples(task.name, results, usage, repeat=repeat)
+    else:
+        samples = scoring.distinct_ids(
+            [
+                scoring.make_sample(
+                    task.name, a.position, a.doc, a.prompt, a.response, task.settings, repeat
+                )
+                for a in harness_results.answers(task.name, task.requests, usage)
+            ]
+        )
+    return _Round(samples=samples, results=results, usage=usage, seconds=seconds)
+
+
+def _refuse_greedy_model(spec: RunSpec, lm: LanguageModel, tasks: Sequence[HarnessTask]) -> None:
+    """`--gen-kwargs model` may come to greedy decoding, which only the model's config says."""
+    if spec.repeats > 1 and isinstance(lm, StatesGeneration):
+        facts = {t.name: lm.generation_facts(t.generation_arguments) for t in tasks if t.generates}
+        refuse_without_draws(spec, {name: bool(one.get("greedy")) for name, one in facts.items()})
 
 
 def _generation(lm: LanguageModel, task: HarnessTask) -> JsonDict:
@@ -438,7 +478,7 @@ def _protocol(conditions: _Conditions) -> JsonDict:
 
 def _timing(done: Mapping[str, _Done], seconds: float) -> dict[str, float]:
     """Seconds and tokens; what came out of the response store cost this run nothing."""
-    usages = [usage for one in done.values() for usage in one.usage.values()]
+    usages = [usage for one in done.values() for usage in one.usage]
     fresh = [usage for usage in usages if not usage.from_store]
     return {
         "seconds": seconds,

@@ -168,6 +168,8 @@ class RunSpec:
     system_instruction: str | None = None
     chat_template_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
     reasoning_effort: str | None = None
+    repeats: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """How often each question is asked, by sampling, with seeds from `seed` up."""
     price: str | None = None
     """What tokens and time cost, in the words of `--price`; it changes no answer and no score."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -278,6 +280,8 @@ class Sample:
     prompt_truncated: bool = False
     thought_tokens: Natural | None = None
     forced: bool = False
+    repeat: Natural = 0
+    """Which of several draws for the same doc this is."""
     variant: str = ""
     """How the doc was changed to test for robustness; "" is the benchmark's own doc."""
 
@@ -402,6 +406,8 @@ class TaskResult:
     version: str = ""
     suite: str = ""
     num_fewshot: Natural = 0
+    repeats: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """How often each doc was asked; counts are of answers, and the numbers' n of docs."""
     members: tuple[str, ...] = ()
     weight_by_size: bool | None = None
     """Of a group: whether every doc weighs the same, or every member; None where unknown."""

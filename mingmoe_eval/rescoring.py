@@ -113,7 +113,13 @@ def _again(sample: Sample, settings: TaskSettings) -> Sample:
         text=sample.response, log_likelihoods=sample.log_likelihoods, usage=(usage,)
     )
     return scoring.make_sample(
-        sample.task, sample.position, sample.doc, sample.prompt, response, settings
+        sample.task,
+        sample.position,
+        sample.doc,
+        sample.prompt,
+        response,
+        settings,
+        sample.repeat,
     )
 
 

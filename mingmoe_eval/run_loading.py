@@ -104,16 +104,16 @@ def load_samples(folder: str | Path, task: str, *, suite: str = "") -> list[Samp
     # Looking for half characters takes long, and they can only come from such an escape.
     may_be_halved = b"\\ud" in data or b"\\uD" in data
     expected = doc_type(suite)
-    samples: dict[int, Sample] = {}
+    samples: dict[tuple[int, int], Sample] = {}
     offences = []
     with _no_collection():
         for line, value in parse_lines(data):
             try:
                 sample = _sample(value, task, may_be_halved=may_be_halved)
                 as_record(expected, sample.doc, of="Sample.doc")
-                if sample.position in samples:
+                if (place := (sample.repeat, sample.position)) in samples:
                     raise RunStoreError(f"Sample.position: {sample.position} comes twice")
-                samples[sample.position] = sample
+                samples[place] = sample
             except MingMoeError as error:
                 offences.append(f"line {line}: {error}")
     if offences:

@@ -28,6 +28,8 @@ from mingmoe_eval.records import (
     TaskSettings,
     fingerprint,
 )
+from mingmoe_eval.repeats import clustered, question_means, repeats_of, scores_by_repeat
+from mingmoe_eval.repeats import fold as fold_repeats
 from mingmoe_eval.task_catalog import TaskCatalog
 from mingmoe_eval.task_definitions import TaskDefinition
 
@@ -163,6 +165,7 @@ def make_sample(
     prompt: str,
     response: Response,
     settings: TaskSettings,
+    repeat: int = 0,
 ) -> Sample:
     """Score one response; one that cannot be scored becomes a failed sample that says why."""
     suite = suite_named(settings.suite)
@@ -179,6 +182,7 @@ def make_sample(
         "tags": doc.get("tags") or {},
         "cluster": doc.get("cluster") or _question(doc, settings),
         "variant": str(doc.get("variant") or ""),
+        "repeat": repeat,
         "finish": usage[-1].finish if usage else "none",
         "prompt_tokens": sum(u.prompt_tokens for u in usage),
         "generated_tokens": sum(u.generated_tokens for u in usage),
@@ -220,7 +224,20 @@ def fold_task(
     """
     suite = suite_named(settings.suite)
     usable = [sample for sample in samples if sample.status != "failed"]
-    metrics = suite.fold(usable, settings) if usable else {"score": _nothing()}
+    repeats = repeats_of(samples)
+
+    def once(some: Sequence[Sample]) -> dict[str, MetricValue]:
+        return suite.fold(some, settings)
+
+    metrics, breakdowns = {"score": _nothing()}, {}
+    if usable and repeats == 1:
+        metrics, breakdowns = once(usable), suite.breakdowns(usable, settings)
+    elif usable:
+        metrics = fold_repeats(usable, once)
+        breakdowns = {
+            **suite.breakdowns(clustered(usable), settings),
+            "repeat": scores_by_repeat(usable, once),
+        }
     warning = letter_mass_warning(metrics)
     main = suite.METRICS.get(metrics["score"].metric)
     return TaskResult(
@@ -228,7 +245,8 @@ def fold_task(
         main_metric="score",
         metrics=metrics,
         counts=count(samples, unusable=unusable),
-        breakdowns=suite.breakdowns(usable, settings) if usable else {},
+        breakdowns=breakdowns,
+        repeats=repeats,
         chance=_chance(main, samples, settings),
         version=str(settings.version),
         suite=settings.suite,
@@ -288,12 +306,17 @@ def fold_group(
     **facts: Any,
 ) -> TaskResult:
     """A group's result from its members' results and samples; the members must all be there."""
-    metrics = suite_named(suite_name).fold_group(members, samples, weight_by_size=weight_by_size)
+    metrics = suite_named(suite_name).fold_group(
+        members,
+        {task: question_means(listed) for task, listed in samples.items()},
+        weight_by_size=weight_by_size,
+    )
     chances = [m.chance for m in members.values()]
     marks = (
         mark if m.is_group else f"{m.task}: {mark}" for m in members.values() for mark in m.marks
     )
     known = [chance for chance in chances if chance is not None]
+    repeats = {m.repeats for m in members.values()}
     return TaskResult(
         task=group,
         main_metric="score",
@@ -301,6 +324,7 @@ def fold_group(
         counts=sum((m.counts for m in members.values()), Counts()),
         chance=_mean_chance(members, known, weight_by_size) if len(known) == len(chances) else None,
         suite=suite_name,
+        repeats=repeats.pop() if len(repeats) == 1 else 1,
         members=tuple(members),
         weight_by_size=weight_by_size,
         marks=tuple(marks),
@@ -327,11 +351,11 @@ def count(samples: Sequence[Sample], *, unusable: int = 0) -> Counts:
 
 def distinct_ids(samples: Sequence[Sample]) -> list[Sample]:
     """Give the second and later samples of the same doc ids of their own: `d`, `d#2`, `d#3`."""
-    seen: Counter[str] = Counter()
+    seen: Counter[tuple[int, str]] = Counter()
     distinct = []
     for sample in samples:
-        seen[sample.doc_id] += 1
-        if (times := seen[sample.doc_id]) > 1:
+        seen[sample.repeat, sample.doc_id] += 1
+        if (times := seen[sample.repeat, sample.doc_id]) > 1:
             sample = dataclasses.replace(sample, doc_id=f"{sample.doc_id}#{times}")
         distinct.append(sample)
     return distinct

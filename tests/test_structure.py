@@ -41,6 +41,7 @@ LAYERS = [
         "harness",
         "pass_rules",
         "provenance",
+        "repeats",
         "run_loading",
         "run_store",
         "scoring",

@@ -20,6 +20,7 @@ from mingmoe_eval.cost import Cost, price_of, task_costs, total_cost
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.exams.robustness import METRICS as ROBUSTNESS
 from mingmoe_eval.json_files import dumps
+from mingmoe_eval.metrics.repeated import is_of_repeats
 from mingmoe_eval.metrics.showing import LESS_IS_BETTER, with_interval
 from mingmoe_eval.records import JsonDict, MetricValue, Run, TaskResult
 
@@ -95,7 +96,7 @@ def print_results(run: Run) -> None:
                 f"{name} (group)" if result.is_group else name,
                 _score(result.main, alike),
                 "" if result.chance is None else f"{100 * result.chance:.1f}",
-                str(result.counts.docs),
+                _docs(result),
                 str(result.num_fewshot),
                 str(result.counts.unanswered or ""),
                 _share_of(result.counts.truncated, result.counts.docs),
@@ -105,9 +106,9 @@ def print_results(run: Run) -> None:
         rows += [
             (f"  {metric}", _score(value, alike), "", str(value.n), *[""] * 4)
             for metric, value in result.metrics.items()
-            # What a group's number is made of, and what other orders of the options did to a
-            # task's.
-            if metric != result.main_metric and (result.is_group or metric in ROBUSTNESS)
+            # What a group's number is made of, and what other orders of the options, or several
+            # draws, did to a task's.
+            if metric != result.main_metric and (result.is_group or _was_asked_for(metric))
         ]
     print_table(run.name, headings, rows, words=("remarks",))
     for result in run.results.values():
@@ -187,6 +188,16 @@ def refuse_unwritable(to: str) -> None:
 
 def _share_of(count: int, docs: int) -> str:
     return f"{count} ({100 * count / docs:.1f} %)" if count else ""
+
+
+def _docs(result: TaskResult) -> str:
+    """How many docs, and how often each was asked."""
+    docs, repeats = result.counts.docs, result.repeats
+    return str(docs) if repeats == 1 else f"{docs // repeats} x {repeats}"
+
+
+def _was_asked_for(metric: str) -> bool:
+    return metric in ROBUSTNESS or is_of_repeats(metric)
 
 
 def _score(value: MetricValue, alike: bool) -> str:

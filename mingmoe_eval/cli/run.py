@@ -134,6 +134,14 @@ def run(
             "sheet=NAME, first=0 or 1 (what a number as an answer counts from)."
         ),
     ] = None,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Ask each question so often, with seeds from --seed up; needs sampling, such as "
+            "--gen-kwargs temperature=0.6.",
+        ),
+    ] = 1,
     price: Annotated[
         str | None,
         typer.Option(
@@ -241,6 +249,7 @@ def run(
             thinking=thinking_said(thinking),
             chat_template_args=template_args_said(chat_template_args),
             reasoning_effort=reasoning_effort,
+            repeats=repeats,
             price=price,
         )
         _run_as_asked(spec, adapters, output, name, json_to, open_model)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mingmoe_eval.errors import IncomparableRunsError, UsageError, offence_list
 from mingmoe_eval.records import Run, Sample, TaskResult
+from mingmoe_eval.repeats import mean_of
 from mingmoe_eval.scoring import described
 
 KINDS = {
@@ -55,10 +56,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One doc as both runs answered it."""
+    """One doc as both runs answered it; of several repeats a side holds the mean.
+
+    `answers`: every repeat of the baseline, and of the candidate, which may have more or fewer.
+    """
 
     baseline: Sample
     candidate: Sample
+    answers: tuple[Sequence[Sample], Sequence[Sample]]
 
 
 def kinds_named(words: Iterable[str]) -> frozenset[str]:
@@ -214,22 +219,27 @@ def pair_samples(baseline: Sequence[Sample], candidate: Sequence[Sample]) -> lis
 
     Where a data set holds the very same doc twice, its first occurrences are paired, then its
     second ones. Docs of only one side are left out, and so are docs changed to test for
-    robustness: they are not what the headline is made from.
+    robustness: they are not what the headline is made from. The repeats of a doc are no docs of
+    their own: they enter together, as one question.
     """
-    theirs = dict(_numbered(candidate))
-    return [Pair(mine, theirs[key]) for key, mine in _numbered(baseline) if key in theirs]
+    mine, theirs = _by_doc(baseline), _by_doc(candidate)
+    return [
+        Pair(mean_of(answers), mean_of(theirs[key]), (answers, theirs[key]))
+        for key, answers in mine.items()
+        if key in theirs
+    ]
 
 
-def _numbered(samples: Iterable[Sample]) -> Iterator[tuple[tuple[str, int], Sample]]:
-    """Each sample under its doc's id and the occurrence of that id."""
-    seen: Counter[str] = Counter()
-    for sample in _own(samples):
-        yield (sample.doc_id, seen[sample.doc_id]), sample
-        seen[sample.doc_id] += 1
-
-
-def _own(samples: Iterable[Sample]) -> list[Sample]:
-    return [sample for sample in samples if not sample.variant]
+def _by_doc(samples: Iterable[Sample]) -> dict[tuple[str, int], list[Sample]]:
+    """The repeats of each doc under its id and the occurrence of that id."""
+    seen: Counter[tuple[int, str]] = Counter()
+    docs: dict[tuple[str, int], list[Sample]] = {}
+    for sample in samples:
+        if not sample.variant:
+            occurrence = seen[sample.repeat, sample.doc_id]
+            docs.setdefault((sample.doc_id, occurrence), []).append(sample)
+            seen[sample.repeat, sample.doc_id] += 1
+    return docs
 
 
 def _setting_differences(task: str, baseline: Run, candidate: Run) -> Iterator[Difference]:
@@ -266,12 +276,12 @@ def _shown(value: Any) -> str:
 def _doc_differences(
     task: str, baseline: Sequence[Sample], candidate: Sequence[Sample]
 ) -> Iterator[Difference]:
-    baseline, candidate = _own(baseline), _own(candidate)
+    mine, theirs = len(_by_doc(baseline)), len(_by_doc(candidate))
     pairs = pair_samples(baseline, candidate)
-    missing, added = len(baseline) - len(pairs), len(candidate) - len(pairs)
+    missing, added = mine - len(pairs), theirs - len(pairs)
     if missing or added:
-        text = f"{missing} of {len(baseline)} docs are only in the baseline, {added} of "
-        text += f"{len(candidate)} only in the candidate"
+        text = f"{missing} of {mine} docs are only in the baseline, {added} of "
+        text += f"{theirs} only in the candidate"
         yield Difference(kind="docs", task=task, text=text)
     for kind, what, field in (
         ("docs", "expected answer", "expected"),

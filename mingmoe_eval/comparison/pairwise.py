@@ -23,7 +23,7 @@ from mingmoe_eval.comparison.comparability import (
 from mingmoe_eval.errors import IncomparableRunsError, UsageError
 from mingmoe_eval.exams.cases import clusters_of
 from mingmoe_eval.exams.records import folded_stem
-from mingmoe_eval.metrics.metric import Metric, tabulate_sides, units_of
+from mingmoe_eval.metrics.metric import Counted, Metric, mean_of_counts, tabulate_sides, units_of
 from mingmoe_eval.metrics.paired import PairedDifference, too_few
 from mingmoe_eval.metrics.pooling import Stratum, moves_of, pooled_difference
 from mingmoe_eval.metrics.resampling import paired_counts
@@ -259,8 +259,8 @@ def _compare_task(
     clusters = clusters_of([pair.baseline for pair in pairs])
     before, after = tabulate_sides(
         [
-            [metric.count(pair.baseline) for pair in pairs],
-            [metric.count(pair.candidate) for pair in pairs],
+            [_counted(pair.answers[0], metric) for pair in pairs],
+            [_counted(pair.answers[1], metric) for pair in pairs],
         ],
         clusters=clusters,
     )
@@ -282,6 +282,11 @@ def _compare_task(
         failed=len(all_pairs) - len(pairs),
         notes=tuple(_notes(task, baseline, candidate, len(pairs), paired)),
     )
+
+
+def _counted(answers: Sequence[Sample], metric: Metric) -> Counted:
+    """What a doc adds; of several repeats the mean of what each adds, so that it weighs as one."""
+    return mean_of_counts([metric.count(one) for one in answers if says(one, metric)])
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:
@@ -397,8 +402,8 @@ def _merit(sample: Sample, metric: Metric) -> float:
 def _same_answer(pair: Pair, metric: Metric) -> bool:
     """Whether a doc went the same way on both sides, and not only earned as much."""
     mine, theirs = (
-        (one.score, one.answered or one.response, metric.count(one))
-        for one in (pair.baseline, pair.candidate)
+        [(one.score, one.answered or one.response, _counted([one], metric)) for one in answers]
+        for answers in pair.answers
     )
     return mine == theirs
 

@@ -89,19 +89,20 @@ def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricV
     their options count for the metrics of robustness alone.
     """
     usable = _own(_usable(samples))
+    clusters = clusters_of(usable)
     right = _better_of_head_and_tail(usable) if _mode(settings) == O1 else _accuracy(usable)
     metrics = {"score": right, "acc": right}
     if settings.metric:
         metrics["score"] = metrics[settings.metric] = _chosen(settings.metric, usable)
     kinds = {sample.doc["single"] for sample in usable}
     if False in kinds:
-        metrics["any_overlap"] = ANY_OVERLAP.fold(usable)
+        metrics["any_overlap"] = ANY_OVERLAP.fold(usable, clusters)
     if len(kinds) > 1:
         metrics["acc_single"] = _accuracy([s for s in usable if s.doc["single"]])
         metrics["acc_multiple"] = _accuracy([s for s in usable if not s.doc["single"]])
     for name in settings.also:
         metrics[name] = _chosen(name, usable)
-    metrics["answered"] = ANSWERED.fold(usable)
+    metrics["answered"] = ANSWERED.fold(usable, clusters)
     if usable and all("letter_mass" in s.counts for s in usable):
         metrics["letter_mass"] = LETTER_MASS.fold(usable)
         metrics["low_letter_mass"] = LOW_LETTER_MASS_SHARE.fold(usable)
@@ -178,7 +179,7 @@ def _macro_over(samples: Sequence[Sample], tag: str) -> MetricValue:
     parts: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         parts[str(sample.tags.get(tag) or _NOT_STATED)].append(sample)
-    accuracies = [ACCURACY.fold(part) for part in parts.values()]
+    accuracies = [_accuracy(part) for part in parts.values()]
     return mean_of_parts(accuracies) if accuracies else ACCURACY.fold([])
 
 

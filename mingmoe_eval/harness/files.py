@@ -8,6 +8,7 @@ from typing import Any
 
 from mingmoe_eval.harness.reading import OURS
 from mingmoe_eval.records import JsonDict, Run, Sample, TaskResult
+from mingmoe_eval.repeats import mean_of
 from mingmoe_eval.run_store import write_json, write_json_lines
 
 _UPWARDS = {"higher": True, "lower": False}
@@ -18,7 +19,11 @@ def write_output(run: Run, folder: Path) -> None:
     """Write `results_<time>.json` and `samples_<task>_<time>.jsonl` as lm-eval lays them out."""
     write_json(folder / _results_name(run), _results_dict(run))
     for task, samples in run.samples.items():
-        rows = (_logged(sample, run.results[task]) for sample in samples)
+        # As lm-eval does, a doc stands once, with the replies of all its repeats.
+        docs: dict[int, list[Sample]] = {}
+        for sample in samples:
+            docs.setdefault(sample.position, []).append(sample)
+        rows = (_logged(answers) for answers in docs.values())
         write_json_lines(folder / _samples_name(run, task), rows)
 
 
@@ -63,7 +68,7 @@ def _results_dict(run: Run) -> JsonDict:
             for name, result in run.results.items()
         },
         "n-samples": {
-            name: {"original": result.counts.docs, "effective": len(run.samples[name])}
+            name: dict.fromkeys(("original", "effective"), result.counts.docs // result.repeats)
             for name, result in run.leaves.items()
         },
         "config": {"model": "mingmoe", "model_args": run.spec.model, "limit": run.spec.limit},
@@ -85,8 +90,9 @@ def _results_dict(run: Run) -> JsonDict:
     }
 
 
-def _logged(sample: Sample, result: TaskResult) -> JsonDict:
-    """One sample as lm-eval logs it: every response value a string."""
+def _logged(answers: Sequence[Sample]) -> JsonDict:
+    """One doc as lm-eval logs it: every response value a string."""
+    sample = mean_of(answers)
     values = sample.log_likelihoods
     options = [str(letter) for letter in sample.doc.get("options") or {}]
     if values is not None:
@@ -94,7 +100,7 @@ def _logged(sample: Sample, result: TaskResult) -> JsonDict:
         requests: Sequence[tuple[str, Any]] = [(sample.prompt, text) for text in continuations]
         responses: list[Any] = [[[str(value), "False"]] for value in values]
     else:
-        requests, responses = [(sample.prompt, {})], [[sample.response]]
+        requests, responses = [(sample.prompt, {})], [[one.response for one in answers]]
     return {
         "doc_id": sample.position,
         "doc": sample.doc,

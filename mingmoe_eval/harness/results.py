@@ -15,7 +15,8 @@ from mingmoe_eval.records import (
     TaskResult,
     fingerprint,
 )
-from mingmoe_eval.scoring import count, distinct_ids, failure_of
+from mingmoe_eval.repeats import questions
+from mingmoe_eval.scoring import count, distinct_ids, failure_of, mean_of_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,7 @@ def foreign_samples(
     usage: Mapping[UsageKey, RequestUsage],
     *,
     logged: Sequence[Mapping[str, Any]] | None = None,
+    repeat: int = 0,
 ) -> list[Sample]:
     """Samples of a task that lm-eval scores, by its own metrics.
 
@@ -75,14 +77,16 @@ def foreign_samples(
         results: lm-eval's result dict.
         usage: What each request cost.
         logged: What lm-eval logged of each doc; default: as the results have it.
+        repeat: Which of several draws for the same docs these are.
     """
     entries = list(first_filter(results["samples"][task] if logged is None else logged))
     directions = results.get("higher_is_better", {}).get(task, {})
     lower = {name for name, higher in directions.items() if higher is False}
     metric = _score_metric(entries, lower)
-    return distinct_ids(
-        [_foreign_sample(task, entry, _answer(task, entry, usage), metric) for entry in entries]
-    )
+    samples = [
+        _foreign_sample(task, entry, _answer(task, entry, usage), metric) for entry in entries
+    ]
+    return distinct_ids([replace(sample, repeat=repeat) for sample in samples])
 
 
 def foreign_result(
@@ -116,6 +120,40 @@ def foreign_result(
         version=str(results.get("versions", {}).get(task, "")),
         num_fewshot=int(results.get("n-shot", {}).get(task) or 0),
         **facts,
+    )
+
+
+def foreign_result_of_repeats(
+    task: str, rounds: Sequence[tuple[Sequence[Sample], Mapping[str, Any]]], **facts: Any
+) -> TaskResult:
+    """The mean of lm-eval's own aggregates over repeats, each with its samples.
+
+    An interval, over questions, belongs to a metric that is a plain mean over docs.
+    """
+    results = [foreign_result(task, samples, found, **facts) for samples, found in rounds]
+    if len(results) == 1:
+        return results[0]
+    samples = [sample for listed, _ in rounds for sample in listed]
+    asked = [[one for one in q if one.status != "failed"] for q in questions(samples)]
+    metrics = {}
+    for name, stated in results[0].metrics.items():
+        values = [result.metrics[name].value for result in results if name in result.metrics]
+        own = stated.metric
+        counted = [
+            {"": (math.fsum(one.counts[own] for one in question) / len(question), 1.0)}
+            for question in asked
+            if question and all(own in one.counts for one in question)
+        ]
+        folded = replace(stated, interval=None, interval_method="")
+        if stated.interval is not None and counted:
+            folded = mean_of_scores(stated).of(counted)
+        metrics[name] = replace(folded, value=math.fsum(values) / len(values))
+    return replace(
+        results[0],
+        metrics=metrics,
+        counts=count(samples),
+        repeats=len(rounds),
+        breakdowns={"repeat": {str(n): one.main for n, one in enumerate(results, start=1)}},
     )
 
 

@@ -104,6 +104,15 @@ class HarnessTask:
         self.task.set_fewshot_seed(seed=spec.seed)
         return [str(request.args[0]) for request in requests]
 
+    def draw_with(self, seed: int, *, shots: int) -> None:
+        """Have the next answers drawn with a seed, behind the same worked examples as before.
+
+        lm-eval goes on drawing examples where it stopped: without setting that seed again a
+        question would have other ones in each repeat.
+        """
+        self.set_generation({**self.generation_arguments, "seed": seed})
+        self.task.set_fewshot_seed(seed=shots)
+
     @property
     def requests(self) -> list[Any]:
         """lm-eval's requests, which hold the answers once the task was asked."""

@@ -280,6 +280,20 @@ def total_of(counted: Sequence[Counted]) -> Floats:
     return _totals(counted, classes, kinds)
 
 
+def mean_of_counts(counted: Sequence[Counted]) -> Counted:
+    """What docs add on average; a class that one of them does not touch has nothing there."""
+    if len(counted) == 1:
+        return counted[0]
+    names = dict.fromkeys(name for one in counted for name in one)
+    return {
+        name: tuple(
+            math.fsum(kind) / len(counted)
+            for kind in zip(*(one[name] for one in counted if name in one), strict=True)
+        )
+        for name in names
+    }
+
+
 def tabulate(counted: Sequence[Counted], *, clusters: Clusters = None) -> CountTable:
     """Lay out what docs add."""
     return tabulate_sides([counted], clusters=clusters)[0]

@@ -9,6 +9,7 @@ from mingmoe_eval.comparison.comparability import Pair, pair_samples, shared_tas
 from mingmoe_eval.comparison.pairwise import says
 from mingmoe_eval.cost import Cost, price_of, task_costs, total_cost
 from mingmoe_eval.metrics.paired import mcnemar_exact
+from mingmoe_eval.metrics.repeated import is_of_repeats
 from mingmoe_eval.records import Run, Sample
 from mingmoe_eval.scoring import metric_of
 
@@ -67,7 +68,8 @@ def missing_parts(baseline: Run, candidate: Run) -> Iterator[Finding]:
             if task not in candidate.missing_tasks:
                 yield Finding(kind="missing", task=task, text="the candidate lacks this task")
             continue
-        for metric in sorted(set(result.metrics) - set(candidate.leaves[task].metrics)):
+        owed = {name for name in result.metrics if not is_of_repeats(name)}
+        for metric in sorted(owed - set(candidate.leaves[task].metrics)):
             text = f"the candidate lacks the metric {metric!r}"
             yield Finding(kind="missing", task=task, text=text)
 
