@@ -121,6 +121,11 @@ def evaluate(
         watch.note(f"{name}: no data, passed over because of --partial")
     texts = {task.name: task.generation_arguments for task in tasks if task.generates}
     refuse_without_draws(spec, {name: not draws(given) for name, given in texts.items()})
+    if spec.coverage and all(task.settings.form != "letters" for task in tasks):
+        raise UsageError(
+            "--coverage ranks questions by the log-likelihoods of their letters, and no task here "
+            "compares any: take a form whose name ends in _ll, or leave it out"
+        )
     if spec.repeats > 1 and (once := [task.name for task in tasks if not task.generates]):
         watch.note(f"asked once, for a log-likelihood is the same every time: {', '.join(once)}")
     with run_store.claim(folder, resume=resume) if folder else nullcontext() as path:
@@ -315,7 +320,7 @@ def _save(run: Run, path: Path) -> None:
 
 
 def _run_task(conditions: _Conditions, task: HarnessTask, room: JsonDict) -> _Done:
-    """Ask, score, fold: one task, as often as it is asked; `room`: what its replies have room for."""
+    """Ask, score, fold: a task, as often as it is asked; `room`: what its replies have room for."""
     spec = conditions.spec
     # A log-likelihood is the same every time.
     repeats = spec.repeats if task.generates else 1

@@ -194,8 +194,9 @@ def verdicts(run: Run, rule: PassRule) -> list[Verdict]:
     """
     forms = ("", "_cot", "_ll")
     wanted = {task + form for task in rule.tasks for form in forms}
+    # One sitting is one answer a question: of several repeats the first one's.
     return [
-        _verdict(task, [s for s in samples if not s.variant], rule)
+        _verdict(task, [s for s in samples if not s.variant and not s.repeat], rule)
         for task, samples in run.samples.items()
         if task in wanted
     ]

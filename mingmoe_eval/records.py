@@ -65,6 +65,7 @@ class TaskSettings:
         also_called: Names by which people know the benchmark, for who asks for it by one of them.
         chance: What guessing would score, where it does not follow from options or labels.
         permute_options: Each question is asked under several option orders; a run decides on that.
+        coverage: At which coverages the accuracy of the confident part is told; a run decides that.
     """
 
     suite: Literal["", "choice", "promptcblue", "number", "labels", "tuples", "text"] = ""
@@ -82,9 +83,15 @@ class TaskSettings:
     also_called: tuple[str, ...] = ()
     chance: float | None = None
     permute_options: str | None = None
+    coverage: tuple[float, ...] = ()
 
     def in_run(
-        self, *, reading: str | None, profile: str | None, permute_options: str | None
+        self,
+        *,
+        reading: str | None,
+        profile: str | None,
+        permute_options: str | None,
+        coverage: tuple[float, ...] = (),
     ) -> Self:
         """The same with what a run may change; None leaves what the definition says."""
         return dataclasses.replace(
@@ -92,6 +99,7 @@ class TaskSettings:
             reading=reading or self.reading,
             profile=profile or self.profile,
             permute_options=permute_options,
+            coverage=coverage,
         )
 
     def to_json(self) -> JsonDict:
@@ -170,6 +178,8 @@ class RunSpec:
     reasoning_effort: str | None = None
     repeats: Annotated[int, msgspec.Meta(ge=1)] = 1
     """How often each question is asked, by sampling, with seeds from `seed` up."""
+    coverage: tuple[float, ...] = ()
+    """Which parts of the questions, those of the highest confidence, have their accuracy told."""
     price: str | None = None
     """What tokens and time cost, in the words of `--price`; it changes no answer and no score."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -1,6 +1,7 @@
 """All metrics of a run again from its stored responses, without the model."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mingmoe_eval import scoring
@@ -15,6 +16,7 @@ def rescore(
     *,
     reading: str | None = None,
     profile: str | None = None,
+    coverage: tuple[float, ...] = (),
     name: str | None = None,
     refused: Callable[[str], None] = lambda text: None,
 ) -> Run:
@@ -25,6 +27,8 @@ def rescore(
         reading: The compatibility mode by which the replies of exams are read; default: each
             task's own.
         profile: The official scorer's profile for PromptCBLUE; default: each task's own.
+        coverage: Which parts of the questions, those of the highest confidence, have their accuracy
+            told; default: as the run was asked.
         name: The new run's name.
         refused: Told of each group that cannot be folded, and why.
 
@@ -32,7 +36,12 @@ def rescore(
         UsageError: the run holds tasks of lm-eval's own, whose scorers are not ours.
     """
     settings = {
-        task: own.in_run(reading=reading, profile=profile, permute_options=run.spec.permute_options)
+        task: own.in_run(
+            reading=reading,
+            profile=profile,
+            permute_options=run.spec.permute_options,
+            coverage=coverage or run.spec.coverage,
+        )
         for task, own in settings_of_all(run, "rescore").items()
     }
     if without := [task for task, old in run.samples.items() if _lacks_options(old)]:
@@ -48,7 +57,7 @@ def rescore(
     }
     return Run(
         name=name or "-".join([run.name, "rescored", *changes.values()]),
-        spec=run.spec,
+        spec=replace(run.spec, coverage=coverage or run.spec.coverage),
         provenance=_provenance(run, changes),
         results=refold(run, samples, settings, refused=refused),
         samples=samples,

@@ -21,6 +21,10 @@ def rescore(
     profile: Annotated[
         str | None, typer.Option(help="PromptCBLUE: official, legacy or lenient.")
     ] = None,
+    coverage: Annotated[
+        str | None,
+        typer.Option(help="Accuracy of this part of the questions, the surest: 0.5,0.8."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Where run folders go; default: beside the run.")
     ] = None,
@@ -35,6 +39,7 @@ def rescore(
     """
     from mingmoe_eval.cli.console import print_results, write_json
     from mingmoe_eval.metrics.answer_reading import DEFAULT, compat_mode
+    from mingmoe_eval.metrics.calibration import coverage_said
     from mingmoe_eval.promptcblue.parsing import profile_named
     from mingmoe_eval.rescoring import rescore as rescore_run
     from mingmoe_eval.run_store import folder_named, load_run, save_run, summary
@@ -47,6 +52,7 @@ def rescore(
         load_run(run),
         reading=reading,
         profile=profile,
+        coverage=coverage_said(coverage),
         name=name,
         refused=lambda text: say(f"note: {text}"),
     )

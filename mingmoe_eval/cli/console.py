@@ -20,6 +20,7 @@ from mingmoe_eval.cost import Cost, price_of, task_costs, total_cost
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.exams.robustness import METRICS as ROBUSTNESS
 from mingmoe_eval.json_files import dumps
+from mingmoe_eval.metrics.calibration import is_selective
 from mingmoe_eval.metrics.repeated import is_of_repeats
 from mingmoe_eval.metrics.showing import LESS_IS_BETTER, with_interval
 from mingmoe_eval.records import JsonDict, MetricValue, Run, TaskResult
@@ -197,7 +198,7 @@ def _docs(result: TaskResult) -> str:
 
 
 def _was_asked_for(metric: str) -> bool:
-    return metric in ROBUSTNESS or is_of_repeats(metric)
+    return metric in ROBUSTNESS or is_of_repeats(metric) or is_selective(metric)
 
 
 def _score(value: MetricValue, alike: bool) -> str:

@@ -142,6 +142,13 @@ def run(
             "--gen-kwargs temperature=0.6.",
         ),
     ] = 1,
+    coverage: Annotated[
+        str | None,
+        typer.Option(
+            help="Of letters compared by log-likelihood: also the accuracy of this part of the "
+            "questions, those of the highest confidence, 0.5,0.8 for instance."
+        ),
+    ] = None,
     price: Annotated[
         str | None,
         typer.Option(
@@ -206,6 +213,7 @@ def run(
         thinking_said,
     )
     from mingmoe_eval.labels import read_labels
+    from mingmoe_eval.metrics.calibration import coverage_said
 
     del config  # `run_file` has made options of it
     with opener(workers, ray_address, gpus_per_worker) as open_model:
@@ -250,6 +258,7 @@ def run(
             chat_template_args=template_args_said(chat_template_args),
             reasoning_effort=reasoning_effort,
             repeats=repeats,
+            coverage=coverage_said(coverage),
             price=price,
         )
         _run_as_asked(spec, adapters, output, name, json_to, open_model)

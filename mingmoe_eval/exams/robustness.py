@@ -17,9 +17,9 @@ import numpy as np
 
 from mingmoe_eval.exams.option_orders import chosen_options, question_id
 from mingmoe_eval.metrics.choice_accuracy import ACCURACY
-from mingmoe_eval.metrics.draws import Floats, percentile_interval
-from mingmoe_eval.metrics.metric import Counted, CountTable, Metric, Scored, one_of
-from mingmoe_eval.metrics.resampling import Bootstrap, Interval
+from mingmoe_eval.metrics.draws import Floats
+from mingmoe_eval.metrics.metric import Counted, Metric, Scored, one_of
+from mingmoe_eval.metrics.resampling import OfADistance
 from mingmoe_eval.records import MetricValue, Sample
 
 METRICS = ("robust_accuracy", "consistency", "same_answer", "position_bias")
@@ -121,25 +121,6 @@ def _distance(excess: Floats) -> Floats:
     return np.asarray(np.abs(excess).sum(axis=-1) / 2)
 
 
-class _OfADistance(Bootstrap):
-    """Draws of a distance, whose percentiles would deny that a model has no bias at all."""
-
-    def interval(
-        self, table: CountTable, metric: Metric, *, level: float = 0.95
-    ) -> tuple[Interval | None, str]:
-        """Percentiles, with the lower end further down.
-
-        Resampled distances err upwards. By the triangle inequality the true one is no further from
-        ours than all letters' errors together.
-        """
-        excess = _excess(table.totals)
-        drawn = _excess(table.resampled(self.resamples).reshape(-1, *table.totals.shape))
-        low, high = percentile_interval(_distance(drawn), level)
-        _, error = percentile_interval(_distance(drawn - excess), level)
-        lower = max(0.0, min(low, float(_distance(excess)) - error))
-        return (lower, high), "bootstrap over questions"
-
-
 def _count_nothing(scored: Scored) -> Counted:
     raise TypeError("counted by question, whose orders lie in several samples")
 
@@ -157,7 +138,7 @@ POSITION_BIAS = Metric(
     title="position bias",
     count=_count_nothing,
     value=lambda totals: _distance(_excess(totals)),
-    resampling=_OfADistance(2_000),
+    resampling=OfADistance(resamples=2_000, gaps=_excess, scale=0.5),
     better="lower",
 )
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mingmoe_eval.errors import DataError
-from mingmoe_eval.exams import robustness
+from mingmoe_eval.exams import abstention, robustness
 from mingmoe_eval.exams.cases import clusters_of
 from mingmoe_eval.exams.japanese_exams import read_number, same_number
+from mingmoe_eval.metrics import calibration
 from mingmoe_eval.metrics.answer_reading import (
     DEFAULT,
     O1,
@@ -41,7 +42,8 @@ METRICS = {
     metric.name: metric
     for metric in (
         *(ACCURACY, ANY_OVERLAP, HAMMING, ANSWERED, MACRO_F1),
-        *(LETTER_MASS, LOW_LETTER_MASS_SHARE),
+        *(LETTER_MASS, LOW_LETTER_MASS_SHARE, calibration.ECE, calibration.BRIER),
+        *abstention.RECORDS,
         *robustness.RECORDS,
     )
 }
@@ -106,11 +108,12 @@ def fold(samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricV
     if usable and all("letter_mass" in s.counts for s in usable):
         metrics["letter_mass"] = LETTER_MASS.fold(usable)
         metrics["low_letter_mass"] = LOW_LETTER_MASS_SHARE.fold(usable)
+        metrics |= _calibration(usable, settings.coverage)
     if tag := settings.macro_over:
         metrics[f"macro_{tag}"] = _macro_over(usable, tag)
     if settings.labels and usable:
         metrics["macro_f1"] = MACRO_F1.fold(usable, clusters_of(usable))
-    return {**metrics, **robustness.metrics(samples)}
+    return {**metrics, **abstention.metrics(usable), **robustness.metrics(samples)}
 
 
 def breakdowns(
@@ -127,7 +130,8 @@ def breakdowns(
         for tag, by_value in tables.items()
         if len(by_value) > 1
     }
-    return {**by_tag, **robustness.breakdowns(samples)}
+    asked = _own(_usable(samples))
+    return {**by_tag, **abstention.breakdowns(asked), **robustness.breakdowns(samples)}
 
 
 def fold_group(
@@ -145,6 +149,18 @@ def fold_group(
         "macro": macro,
         **robustness.metrics([s for listed in samples.values() for s in listed]),
     }
+
+
+def _calibration(samples: Sequence[Sample], coverage: Sequence[float]) -> dict[str, MetricValue]:
+    """How far confidence and accuracy are apart; accuracy at each coverage that was asked for."""
+    asked = [sample for sample in samples if calibration.can_be_calibrated(sample)]
+    clusters = clusters_of(asked)
+    selective = {
+        calibration.selective_name(part): calibration.accuracy_at(part, asked, clusters)
+        for part in coverage
+        if asked
+    }
+    return {**calibration.metrics(asked, clusters), **selective}
 
 
 def _mode(settings: TaskSettings) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mingmoe_eval.harness.reading import OURS
-from mingmoe_eval.records import JsonDict, Run, Sample, TaskResult
+from mingmoe_eval.records import JsonDict, Run, Sample
 from mingmoe_eval.repeats import mean_of
 from mingmoe_eval.run_store import write_json, write_json_lines
 

@@ -142,7 +142,10 @@ def load_tasks(selection: Selection, spec: RunSpec) -> tuple[list[HarnessTask], 
     for definition in selection.leaves:
         try:
             settings = definition.settings.in_run(
-                reading=None, profile=None, permute_options=spec.permute_options
+                reading=None,
+                profile=None,
+                permute_options=spec.permute_options,
+                coverage=spec.coverage,
             )
             loaded.append(_load(ours, definition, settings, spec))
         except MissingDataError as error:

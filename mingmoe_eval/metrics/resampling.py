@@ -7,6 +7,7 @@ Jackknife   a mean over classes, such as macro F1: Wilson's interval at the effe
 Docs that share a case leave, and are drawn, together. For two models see `paired`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,53 @@ class Bootstrap:
     ) -> PairedDifference:
         """By the paired bootstrap."""
         return count_difference(paired_counts(baseline, candidate, metric), level=level, rng=rng)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfADistance:
+    """A distance: scale x sum over classes of |gap|, of sums over docs.
+
+    Draws of one err upwards, so that their percentiles would deny that there is no distance at all.
+
+    Attributes:
+        resamples: How many draws of docs.
+        gaps: From summed counts [..., classes, kinds] to each class's gap, [..., classes].
+        scale: What the sum of the gaps' sizes is multiplied by.
+    """
+
+    resamples: int
+    gaps: Callable[[Floats], Floats]
+    scale: float = 1.0
+
+    def interval(
+        self, table: "CountTable", metric: "Metric", *, level: float = 0.95
+    ) -> tuple[Interval | None, str]:
+        """Percentiles, with the lower end further down.
+
+        By the triangle inequality the true distance is no further from ours than all gaps' errors
+        together.
+        """
+        found = self.gaps(table.totals)
+        drawn = self.gaps(table.resampled(self.resamples).reshape(-1, *table.totals.shape))
+        low, high = percentile_interval(self._distance(drawn), level)
+        _, error = percentile_interval(self._distance(drawn - found), level)
+        lower = max(0.0, min(low, float(self._distance(found)) - error))
+        return (lower, high), "bootstrap over questions"
+
+    def difference(
+        self,
+        baseline: "CountTable",
+        candidate: "CountTable",
+        metric: "Metric",
+        *,
+        level: float,
+        rng: np.random.Generator,
+    ) -> PairedDifference:
+        """By the paired bootstrap."""
+        return count_difference(paired_counts(baseline, candidate, metric), level=level, rng=rng)
+
+    def _distance(self, gaps: Floats) -> Floats:
+        return np.asarray(self.scale * np.abs(gaps).sum(axis=-1))
 
 
 @dataclass(frozen=True, slots=True)

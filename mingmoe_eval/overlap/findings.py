@@ -193,4 +193,5 @@ def _as_run(settings: TaskSettings, run: Run, task: str) -> TaskSettings:
         reading=of_run.get("reading"),
         profile=of_run.get("profile"),
         permute_options=run.spec.permute_options,
+        coverage=run.spec.coverage,
     )

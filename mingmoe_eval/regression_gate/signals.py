@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mingmoe_eval.comparison.comparability import Pair, pair_samples, shared_tasks
 from mingmoe_eval.comparison.pairwise import says
 from mingmoe_eval.cost import Cost, price_of, task_costs, total_cost
+from mingmoe_eval.metrics.calibration import is_selective
 from mingmoe_eval.metrics.paired import mcnemar_exact
 from mingmoe_eval.metrics.repeated import is_of_repeats
 from mingmoe_eval.records import Run, Sample
@@ -68,7 +69,7 @@ def missing_parts(baseline: Run, candidate: Run) -> Iterator[Finding]:
             if task not in candidate.missing_tasks:
                 yield Finding(kind="missing", task=task, text="the candidate lacks this task")
             continue
-        owed = {name for name in result.metrics if not is_of_repeats(name)}
+        owed = {n for n in result.metrics if not is_of_repeats(n) and not is_selective(n)}
         for metric in sorted(owed - set(candidate.leaves[task].metrics)):
             text = f"the candidate lacks the metric {metric!r}"
             yield Finding(kind="missing", task=task, text=text)
