@@ -23,12 +23,14 @@ class TaskProvenance(TypedDict, total=False):
     profile: str
     access: str
     data_fingerprint: str | None
+    definition: JsonDict
 
 
 class Provenance(TypedDict, total=False):
     """What the verbs read of a run's provenance; what else it says is shown as it is."""
 
     tasks: dict[str, TaskProvenance]
+    groups: dict[str, TaskProvenance]
     packages: dict[str, str | None]
     created: str
 

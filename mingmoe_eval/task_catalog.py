@@ -107,7 +107,7 @@ class TaskCatalog:
         remembered = {
             name: definition
             for name in absent
-            if (definition := _remembered(name, kept.get(name, {}))) is not None
+            if (definition := _remembered(run, name, kept.get(name, {}))) is not None
         }
         return TaskCatalog({**self.definitions, **remembered})
 
@@ -255,7 +255,7 @@ def _catalog_of(folders: Sequence[Path], beside: TaskCatalog | None = None) -> T
     return TaskCatalog(definitions)
 
 
-def _remembered(name: str, facts: Mapping[str, Any]) -> TaskDefinition | None:
+def _remembered(run: Run, name: str, facts: Mapping[str, Any]) -> TaskDefinition | None:
     """A task as `definition_facts` told a run of it; None where the run was told nothing."""
     known = facts.get("definition")
     if not isinstance(known, Mapping):
@@ -267,7 +267,7 @@ def _remembered(name: str, facts: Mapping[str, Any]) -> TaskDefinition | None:
     return TaskDefinition(
         name=name,
         path=Path(str(known.get("path", ""))),
-        members=tuple(map(str, known.get("members", ()))),
+        members=run.results[name].members,  # which loading has held against the results
         settings=settings,
         weight_by_size=known.get("weight_by_size") is True,
     )
@@ -283,10 +283,7 @@ def definition_facts(definition: TaskDefinition) -> JsonDict:
         "settings": definition.settings.to_json(),
     }
     if definition.is_group:
-        facts |= {
-            "members": list(definition.members),
-            "weight_by_size": definition.weight_by_size,
-        }
+        facts["weight_by_size"] = definition.weight_by_size
     return {"definition": facts}
 
 
