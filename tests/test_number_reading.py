@@ -57,6 +57,21 @@ NUMBERS = [
     ("the answer is not 5 but 6", 6),
     ("The answer is 4. Wait, the correct answer is 5.", 5),
     ("<think>the answer is 9</think>The answer is 7", 7),
+    ("The MELD score is 22.\n\nThis corresponds to a 3-month mortality of 19.6%.", 22),
+    ("The HEART score is 4 (moderate risk, 12-16.6% risk of MACE).", 4),
+    ("The anion gap is 12, which is normal (8–16).", 12),
+    ("Given age 45, weight 70kg: 1500 mL/day", 1500),
+    ("22.9 (rounded from 22.857)", 22.9),
+    ("I think it's 7. Actually no, recalculating, it's 8.", 8),
+    ("该患者评分为4分：心衰1分，高血压1分，年龄2分。", 4),
+    ("所以该患者的BMI为22.86kg/m²，属于正常范围（18.5-23.9）。", 22.86),
+    ("LDL = TC - HDL - TG/5\n= 200 - 50 - 30\n= 120 mg/dL", 120),
+    ("Thus the risk is 0.125, or 12.5%.", 0.125),
+    ("Her Glasgow Coma Score is E3V4M5 = 12.", 12),
+    ("the answer is 2 to 3 tablets", None),
+    ("BMI = 84 / 1.73^2 = 28.07\n答えは28です。", 28),
+    ("【回答】1.200 g/日", 1.2),
+    ("体表面積は1.5である。\nしたがって、投与量は 120 mL となる。", 120),
     # what belongs to a unit or a name is no answer
     ("eGFR is 85 mL/min/1.73 m²", 85),
     ("The CHA2DS2-VASc score is 3.", 3),
@@ -113,6 +128,12 @@ def test_a_percentage_may_be_meant_as_a_share_where_no_unit_is_asked_for():
     assert read_number("1.2%").within(0.0114, 0.0126)
     assert read_number("1.2%").within(1.14, 1.26)
     assert not read_number("1.2%", unit="%").within(0.0114, 0.0126)
+
+
+def test_a_score_out_of_what_it_can_reach_may_be_meant_by_a_fraction():
+    assert read_number("GCS = 12/15").within(12, 12)
+    assert read_number("GCS = 12/15").within(0.8, 0.8)
+    assert not read_number("3/4 of a tablet").within(3, 3)
 
 
 def test_limits_count_themselves_but_for_rounding():

@@ -58,15 +58,19 @@ class _Force(IntEnum):
     """How firmly a number is stated; a firmer statement outranks a later one."""
 
     ALONE = 1  # the only number of a reply
-    LINKED = 2  # "creatinine clearance = 85"
-    CONCLUDED = 3  # "so it is 85"
-    ON_ITS_OWN_LINE = 4
-    ANNOUNCED = 5  # "the answer is 85"
-    FINAL = 6  # a box, a JSON field, "final answer: 85"
+    MENTIONED = 2  # "a clearance of 85"
+    OPENED = 3  # the reply begins with it: "85 (rounded from 84.9)"
+    LINKED = 4  # "creatinine clearance = 85"
+    CONCLUDED = 5  # "so it is 85"
+    ON_ITS_OWN_LINE = 6
+    ANNOUNCED = 7  # "the answer is 85"
+    FINAL = 8  # a box, a JSON field, "final answer: 85"
 
 
 _RULES = {
     _Force.ALONE: "the only number",
+    _Force.MENTIONED: "the last number mentioned",
+    _Force.OPENED: "the reply begins with it",
     _Force.LINKED: "the last result",
     _Force.CONCLUDED: "a conclusion",
     _Force.ON_ITS_OWN_LINE: "a line of its own",
@@ -172,22 +176,26 @@ def _without_steps(text: str) -> str:
 
 _SENTENCE_END = re.compile(r"\n+|[。;!?]+|(?<!i\.e)(?<!e\.g)(?<!approx)\.(?=\s|$)", re.IGNORECASE)
 _FINAL = re.compile(
-    r"\b(?:final|overall)\s(?:answer|result|score|value)\b|(?:最终|最后)的?(?:答案|结果|得分|数值)",
+    r"\b(?:final|overall)\s(?:answer|result|score|value)\b"
+    r"|(?:最终|最后|最終)(?:的|的な)?(?:答案|结果|得分|数值|回答|答え)",
     re.IGNORECASE,
 )
 _ANSWER = re.compile(
-    r"\b(?:answer|ans)\b(?=\s?(?:is|was|=|:|≈|would be|comes))|答案|\banswer\b(?=\s\d)",
+    r"\b(?:answer|ans)\b(?=\s?(?:is|was|=|:|≈|would be|comes))|\banswer\b(?=\s\d)"
+    r"|答案|答え|回答|解答",
     re.IGNORECASE,
 )
 _CONCLUDES = re.compile(
     r"(?:^|[,:;-])\W*(?:(?:therefore|thus|hence|so|consequently|in conclusion|accordingly"
-    r"|as a result|overall)\b|因此|所以|故|综上|由此|可得|总之)",
+    r"|as a result|overall)\b|因此|所以|故|综上|由此|可得|总之|したがって|よって|ゆえに)",
     re.IGNORECASE,
 )
 _LINK = re.compile(
-    r"=|≈|:|\b(?:is|was|are|be|equals?|gives?|yields?|totals?|approximately|of|to)\b|为|是|得|约|等于|共",
+    r"=|≈|'s\b|\b(?:is|was|are|be|equals?|gives?|yields?|totals?)\b|为|是|得|等于|共|は",
     re.IGNORECASE,
 )
+_COLON = re.compile(":")  # behind "the score is 4:" come the parts that it is made of
+_WEAK_LINK = re.compile(r"\b(?:approximately|about|of|to)\b|约", re.IGNORECASE)
 _RESULT = re.compile(r"[=≈]")
 _UNIT_ALONE = re.compile(r"[^\d\n。;!?]{0,40}")
 _NEGATED = re.compile(
@@ -223,37 +231,65 @@ def _stated(sentence: str, find: _Finder) -> Iterator[tuple[_Force, _Found]]:
             yield force, found
             return
     every = list(find(sentence))
-    alone = len(every) == 1 and not sentence[: every[0].start].strip(" -+*•(\"'约≈~")
-    if alone and _UNIT_ALONE.fullmatch(sentence, every[0].end):
+    if not every:
+        return
+    opens = not sentence[: every[0].start].strip(" -+*•(\"'约≈~")
+    if opens and len(every) == 1 and _UNIT_ALONE.fullmatch(sentence, every[0].end):
         yield _Force.ON_ITS_OWN_LINE, every[0]
         return
     conclusions = list(_CONCLUDES.finditer(sentence))
-    start = conclusions[-1].end() if conclusions else 0
-    if found := _behind(sentence, start, find, linked=not conclusions):
-        yield (_Force.CONCLUDED if conclusions else _Force.LINKED), found
+    if conclusions and (found := _behind(sentence, conclusions[-1].end(), find)):
+        yield _Force.CONCLUDED, found
+    elif linked := _linked(sentence, every, _LINK) or _linked(sentence, every, _COLON):
+        yield _Force.LINKED, linked
+    elif opens:
+        yield _Force.OPENED, every[0]
+    elif linked := _linked(sentence, every, _WEAK_LINK):
+        yield _Force.MENTIONED, linked
 
 
-def _behind(sentence: str, start: int, find: _Finder, *, linked: bool = False) -> _Found | None:
-    """The quantity stated behind a place: what follows the last "=", or the first there is."""
-    found = [one for one in find(sentence) if one.start >= start]
+def _behind(sentence: str, start: int, find: _Finder) -> _Found | None:
+    """The quantity stated behind a place: the last one that is linked to, else the first."""
     found = [
-        one for one in found if not _NEGATED.search(sentence, max(0, one.start - 24), one.start)
+        one
+        for one in find(sentence)
+        if one.start >= start and not _NEGATED.search(sentence, max(0, one.start - 24), one.start)
     ]
     if not found:
         return None
-    results = [match.end() for match in _RESULT.finditer(sentence, start, found[-1].start)]
-    if results:
-        return next(one for one in found if one.start >= results[-1])
-    first = found[0]
-    if linked and not any(_LINK.finditer(sentence, start, first.start)):
-        return None
-    # "between 4 and 5" and "4 or 5" are no one number; "5 of 9 points" is.
-    if len(found) > 1 and _ALTERNATIVE.fullmatch(sentence, first.end, found[1].start):
-        both = sentence[first.start : found[1].end]
-        return _Found(first.start, found[1].end, (), both)
-    return first
+    if linked := _linked(sentence, found, _RESULT):
+        return linked
+    if linked := _linked(sentence, found, _LINK, start=start):
+        return linked
+    return _one_of(sentence, found, 0)
 
 
+def _linked(
+    sentence: str, found: list[_Found], link: re.Pattern[str], *, start: int = 0
+) -> _Found | None:
+    """The last quantity that directly follows a link, and stands in no brackets: "= 85 (8-16)"."""
+    chosen, end, depth = None, start, 0
+    for place, one in enumerate(found):
+        gap = sentence[end : one.start]
+        depth += sum(map(gap.count, "([（")) - sum(map(gap.count, ")]）"))
+        links = list(link.finditer(gap))
+        if depth <= 0 and links and _DIRECT.fullmatch(gap, links[-1].end()):
+            chosen = place
+        end = one.end
+    return None if chosen is None else _one_of(sentence, found, chosen)
+
+
+def _one_of(sentence: str, found: list[_Found], place: int) -> _Found:
+    """A quantity; none where it is one of two: "between 4 and 5", "4 or 5"; "5 of 9 points" is."""
+    one = found[place]
+    if place + 1 < len(found):
+        other = found[place + 1]
+        if _ALTERNATIVE.fullmatch(sentence, one.end, other.start):
+            return _Found(one.start, other.end, (), sentence[one.start : other.end])
+    return one
+
+
+_DIRECT = re.compile(r"[^;\n]{0,80}")
 _ALTERNATIVE = re.compile(
     r"[^\d,.;=]{0,16}?\s?(?:\bor\b|\bto\b|或|至|到)\s?[^\d]{0,6}", re.IGNORECASE
 )
@@ -293,7 +329,7 @@ _NUMBER = re.compile(
     r"(?:\s?(?P<scale>(?:thousand|million|billion)\b|千|万|百万|亿))?"
     r"(?:\s?(?:±|\+/-)\s?[\d.]+)?"
     r"(?P<percent>\s?(?:%|per ?cent\b|percent\b))?"
-    r"(?!(?:st|nd|rd|th)\b)",
+    r"(?!(?:st|nd|rd|th)\b|-[A-Za-z])",  # the 12th, a 3-month course
     re.IGNORECASE,
 )
 _SCALES = {
@@ -309,6 +345,8 @@ _DENOMINATOR = re.compile(r"(?:/|\bper\s|每)\s?$", re.IGNORECASE)
 _OUT_OF = re.compile(r"\s?(?:\w+\s)?(?:out of|of)\s(?:a (?:total|maximum|possible)\s(?:of\s)?)?\d")
 _OPERATED = re.compile(r"\s?(?:[-–—~×*+/÷^]|\bto\b|至|到)\s?\(?\s?[<>]?\d")
 _OPERATED_BEFORE = re.compile(r"\d\s?[%)]?\s?[-–—~×*+/÷]\s?$")
+# 12/15 is how scores are given, out of what they can reach; 3/4 is no score.
+_LEAST_FULL_SCORE = 5
 _POINTS = re.compile(r"\s?(?:points?|pts?\b|分)", re.IGNORECASE)
 _CHINESE_DIGITS = "零一二两三四五六七八九十"
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -350,8 +388,11 @@ def _number(text: str, match: re.Match[str], unit: str) -> _Found:
         value = math.inf
     if not math.isfinite(value):
         return _Found(start, end, (), text[start : min(end, start + 40)])
+    others: tuple[float, ...] = ()
     if match["top"] and _POINTS.match(text, end):
         value = float(match["top"])  # 5/9 points
+    elif match["top"] and float(match["bottom"]) >= _LEAST_FULL_SCORE:
+        others = (float(match["top"]),)
     if match["sign"] and match["sign"].strip() == "-":
         value = -value
     unit_said = _UNIT.match(text, end)
@@ -359,7 +400,7 @@ def _number(text: str, match: re.Match[str], unit: str) -> _Found:
     if is_percent and unit != "%":
         values: tuple[float, ...] = (value, value / 100)
     else:
-        values = (value * _factor(unit_said["unit"] if unit_said else "", unit),)
+        values = (value * _factor(unit_said["unit"] if unit_said else "", unit), *others)
     if out_of := _OUT_OF.match(text, end):
         end = out_of.end()
     return _Found(start, end, values, f"{values[0]:.10g}{'%' if is_percent else ''}")
