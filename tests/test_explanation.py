@@ -11,7 +11,9 @@ from mingmoe_eval.errors import UsageError
 from mingmoe_eval.explanation import explain_run, right_answers
 from mingmoe_eval.explanation.lists import lists_of, share_by_chance
 from mingmoe_eval.metrics.uncertainty import wilson_interval
+from mingmoe_eval.records import Response, TaskSettings
 from mingmoe_eval.run_store import save_run
+from mingmoe_eval.scoring import fold_task, make_sample
 from mingmoe_eval.task_catalog import load_catalog
 
 MING = {
@@ -176,6 +178,35 @@ def test_a_slot_that_nobody_could_read_stays_one():
     assert (cell.printed, cell.outcome) == ("–", "not comparable")
 
 
+def test_f1_and_rouge_are_scored_under_every_profile_and_compare_with_nothing_printed():
+    """Ten pairs that mean the same, seven of them answered so: F1 of the class 14 / 17."""
+    task, settings = "promptcblue_chip_sts", TaskSettings(suite="promptcblue")
+    samples = [
+        make_sample(
+            task,
+            number,
+            {
+                "task_dataset": "CHIP-STS",
+                "target": "是的",
+                "answer_choices": ["是的", "不是"],
+                "input": f"第{number}对",
+            },
+            f"第{number}对",
+            Response(text="是的" if number < 7 else "不是"),
+            settings,
+        )
+        for number in range(10)
+    ]
+    run = exam_run("ours", {task: samples}, results={task: fold_task(task, samples, settings)})
+    column, cell = cell_of(run, "promptcblue", "ChatGPT")
+    modes = [reading.mode for reading in column.readings]
+    assert modes == ["as it stands", *(f"profile {p}" for p in ("official", "legacy", "lenient"))]
+    assert column.own.value == pytest.approx(14 / 17)
+    assert (cell.printed, cell.outcome, column.lists) == ("71.08", "not comparable", ())
+    assert "the source: dev set; source prints fractions" in cell.reasons
+    assert cell.reasons[-1].startswith("the printed number lies inside")
+
+
 @pytest.mark.parametrize(
     ("key", "model", "message"),
     [
@@ -198,6 +229,9 @@ def test_the_verb_gives_one_page_on_the_console_as_markdown_and_as_json(tmp_path
         assert "1,354 questions: 15 of 15 printed cells are whole numbers" in text
         assert "not comparable" in text
         assert "48.15 to 60.64 %" in text  # 652 / 1354, 821 / 1354
+        assert "why: the published numbers are over the 1,354 questions of cmmlu_ming" in text
+    assert main(words[:-2]) == 0
+    assert "of every cell: the published numbers are over" in capsys.readouterr().out
     columns = json.loads(data.read_text("utf-8"))["explanations"][0]["columns"]
     assert columns[0]["over"]["questions"] == 1354
     assert columns[0]["cells"][0]["outcome"] == "not comparable"

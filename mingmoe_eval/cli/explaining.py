@@ -42,8 +42,10 @@ def explain(
             print_line(f"\n{column.title} (form {column.form})")
             for line in output.list_lines(column):
                 print_line(f"- {line}")
-            headings = output.CELL_HEADINGS
-            print_table("", headings, output.cell_rows(column), words=("why", "published model"))
+            headings, *rows = output.cell_table(column)
+            print_table("", headings, rows, words=("why", "published model"))
+            for line in output.reason_lines(column):
+                print_line(f"- {line}")
             print_table("", output.READING_HEADINGS, output.reading_rows(column))
             for line in output.protocol_lines(one, column):
                 print_line(f"- {line}")

@@ -7,7 +7,7 @@ is listed, and never taken for equal.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from mingmoe_eval.errors import UsageError, offence_list
 from mingmoe_eval.explanation.lists import ListFit, QuestionList, fits, lists_of, right_answers
@@ -16,6 +16,7 @@ from mingmoe_eval.metrics.answer_reading.compat import MODES
 from mingmoe_eval.metrics.choice_accuracy import ACCURACY
 from mingmoe_eval.metrics.uncertainty import difference_of_parts, share
 from mingmoe_eval.paper_table.layouts import LAYOUTS, SUFFIXES, Column
+from mingmoe_eval.promptcblue.parsing import Profile
 from mingmoe_eval.published import Protocol, PublishedRow, PublishedTable, published_tables
 from mingmoe_eval.records import MetricValue, Run
 from mingmoe_eval.rescoring import rescore
@@ -33,7 +34,7 @@ class Reading:
 
     mode: str
     value: MetricValue
-    of_the_source: bool
+    of_the_source: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +151,8 @@ def _columns(
         if key not in ours:
             continue
         lists = lists_of(ours[key].task, catalog)
+        if not lists and ours[key].task in run.samples:
+            yield _measured(run, table, rows, ours[key])
         leaves = dict.fromkeys(leaf for one in lists for leaf in one.parts)
         for form, suffix in SUFFIXES.items():
             held = [leaf for leaf in leaves if leaf + suffix in run.samples]
@@ -194,6 +197,55 @@ def _column(
         unknown=tuple(_unknown(table, rows, column.key)),
         rerun=tuple(_rerun(run, column.task, over, form, missing, table.protocol, apart)),
     )
+
+
+def _measured(
+    run: Run, table: PublishedTable, rows: Sequence[PublishedRow], column: Column
+) -> ColumnExplanation:
+    """A column of F1 or ROUGE: no count of right answers tells over which docs it was printed."""
+    part = _part(run, [column.task])
+    readings = [Reading(mode="as it stands", value=run.results[column.task].main)]
+    for profile in get_args(Profile):
+        value = rescore(part, profile=profile).results[column.task].main
+        readings.append(
+            Reading(mode=f"profile {profile}", value=value, of_the_source=profile == "official")
+        )
+    apart = [*_marks(run, [column.task]), f"the source: {table.note}"]
+    apart.append("over which docs the number is cannot be told from it")
+    return ColumnExplanation(
+        title=_title(table.columns[column.key]),
+        task=column.task,
+        form="as the task asks",
+        lists=(),
+        over=None,
+        own=readings[0].value,
+        run_over={column.task: run.results[column.task].counts.docs},
+        bounds=None,
+        readings=tuple(readings),
+        cells=tuple(
+            _measured_cell(row, column.key, readings[1], apart)
+            for row in rows
+            if column.key in row.values
+        ),
+        unknown=tuple(_unknown(table, rows, column.key)),
+        rerun=(f"the source's own docs: {table.note}",),
+    )
+
+
+def _measured_cell(
+    row: PublishedRow, key: str, official: Reading, apart: Sequence[str]
+) -> CellVerdict:
+    value = row.values[key]
+    if value is None:
+        why = ["no number could be read in the source"]
+        return _verdict(row, "–", None, "not comparable", official, None, why)
+    printed = f"{value:.{row.decimals}f}"
+    reasons = list(apart)
+    if official.value.interval is not None:
+        low, high = (round(100 * end, row.decimals) for end in official.value.interval)
+        where = "inside" if low <= value <= high else "outside"
+        reasons.append(f"the printed number lies {where} the 95 % interval of this run's")
+    return _verdict(row, printed, None, "not comparable", official, None, reasons)
 
 
 def _title(facts: Mapping[str, str]) -> str:
@@ -241,7 +293,7 @@ def _bounds(
 def _readings(run: Run, tasks: Sequence[str], official: Sequence[str]) -> list[Reading]:
     """The run as it stands, then read again in every way there is, where it has replies."""
     part = _part(run, tasks)
-    readings = [Reading(mode=_own_mode(run, tasks), value=_pooled(part), of_the_source=False)]
+    readings = [Reading(mode=_own_mode(run, tasks), value=_pooled(part))]
     samples = [sample for task in tasks for sample in run.samples[task]]
     if any(s.log_likelihoods or s.response is None or not s.doc.get("options") for s in samples):
         return readings
@@ -290,11 +342,7 @@ def _apart(
     held: Sequence[str],
 ) -> Iterator[str]:
     """Why no cell of the column can be compared with this run."""
-    if run.spec.marks:
-        yield f"this run is not over the benchmark: {', '.join(run.spec.marks)}"
-    for task in tasks:
-        for mark in run.results[task].marks:
-            yield f"{task}: {mark}"
+    yield from _marks(run, tasks)
     if missing := _missing(over, held):
         lacking = ", ".join(f"{name} ({questions})" for name, questions in missing.items())
         assert over is not None  # else nothing is missing
@@ -302,6 +350,14 @@ def _apart(
         yield text + f"and this run lacks {lacking} of them"
     if protocol.form and form != protocol.form:
         yield f"the source asks in the form {protocol.form}, this run in the form {form}"
+
+
+def _marks(run: Run, tasks: Sequence[str]) -> Iterator[str]:
+    if run.spec.marks:
+        yield f"this run is not over the benchmark: {', '.join(run.spec.marks)}"
+    for task in tasks:
+        for mark in run.results[task].marks:
+            yield f"{task}: {mark}"
 
 
 def _cell(

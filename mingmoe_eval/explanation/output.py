@@ -9,7 +9,7 @@ from mingmoe_eval.metrics.showing import interval_shown, shown, with_interval
 from mingmoe_eval.records import JsonDict, MetricValue
 
 READING_HEADINGS = ("read as", "this run % [95 % interval]", "questions", "the source's way")
-CELL_HEADINGS = (
+_CELL_HEADINGS = (
     *("published model", "printed % [95 % interval]", "this run's difference"),
     *("verdict", "why"),
 )
@@ -55,18 +55,36 @@ def reading_rows(column: ColumnExplanation) -> list[tuple[str, ...]]:
     ]
 
 
-def cell_rows(column: ColumnExplanation) -> list[tuple[str, ...]]:
-    """Each published cell beside the run, with the verdict."""
-    return [
+def cell_table(column: ColumnExplanation) -> list[tuple[str, ...]]:
+    """Each published cell beside the run, with the verdict; headings first.
+
+    And why, unless that is the same of every cell.
+    """
+    told = shared_reasons(column)
+    rows = [
         (
             cell.model,
             f"{cell.printed} {_interval(cell.published)}".rstrip(),
             _difference(cell),
             cell.outcome,
-            "; ".join(cell.reasons),
+            "; ".join(reason for reason in cell.reasons if reason not in told),
         )
         for cell in column.cells
     ]
+    last = None if any(row[-1] for row in rows) else -1
+    return [row[:last] for row in (_CELL_HEADINGS, *rows)]
+
+
+def shared_reasons(column: ColumnExplanation) -> list[str]:
+    """The reasons that every cell of the column has, to be told once."""
+    first, *others = [cell.reasons for cell in column.cells] or [()]
+    return [reason for reason in first if all(reason in reasons for reasons in others)]
+
+
+def reason_lines(column: ColumnExplanation) -> list[str]:
+    """The same as lines."""
+    whose = "why" if len(column.cells) == 1 else "of every cell"
+    return [f"{whose}: {reason}" for reason in shared_reasons(column)]
 
 
 def protocol_lines(one: Explanation, column: ColumnExplanation) -> Iterator[str]:
@@ -97,7 +115,9 @@ def explanation_markdown(explanations: Sequence[Explanation]) -> str:
         for column in one.columns:
             lines += [f"### {plain(column.title)} (form {column.form})", ""]
             lines += [f"- {plain(line)}" for line in list_lines(column)]
-            lines += ["", *markdown_table(CELL_HEADINGS, cell_rows(column))]
+            headings, *rows = cell_table(column)
+            lines += ["", *markdown_table(headings, rows), ""]
+            lines += [f"- {plain(line)}" for line in reason_lines(column)]
             lines += ["", *markdown_table(READING_HEADINGS, reading_rows(column)), ""]
             lines += [f"- {plain(line)}" for line in protocol_lines(one, column)]
             lines.append("")
