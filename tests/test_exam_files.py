@@ -111,6 +111,26 @@ def test_answers_may_be_numbers(tmp_path, keys, first):
     assert questions(read_exam_file(sheet(tmp_path / "a.xlsx", lines), columns)) == rows
 
 
+def test_as_many_as_a_question_has_options_says_that_numbers_count_from_1(tmp_path):
+    """The fifth column is there for one question alone, and no answer is 5."""
+    lines = [
+        ["题干", "A", "B", "C", "D", "E", "答案"],
+        ["第一题", "甲", "乙", "丙", "丁", None, 4],
+        ["第二题", "甲", "乙", "丙", "丁", "戊", 2],
+    ]
+    exam = read_exam_file(sheet(tmp_path / "a.xlsx", lines))
+    assert [key for _, _, key in questions(exam)] == ["D", "B"]
+
+
+def test_numbers_answer_options_that_stand_below_the_question(tmp_path):
+    cell = "{0}\nA．{1} B．{2}\nC．{3} D．{4}"
+    keys = ["2", "1", "1,4"]
+    lines = [["题目", "答案"]]
+    lines += [[cell.format(q, *o), key] for (q, o, _), key in zip(QUESTIONS, keys, strict=True)]
+    exam = read_exam_file(sheet(tmp_path / "a.xlsx", lines))
+    assert [key for _, _, key in questions(exam)] == ["B", "A", "AD"]
+
+
 @pytest.mark.parametrize(
     "key", ["AB", "a b", "A、B", "Ａ，Ｂ", "A和B", "A+B", "答案：AB", "选A、B", "AB。", "①②", "B,A"]
 )

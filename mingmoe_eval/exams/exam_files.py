@@ -438,30 +438,44 @@ def _counts_from(
 ) -> int | None:
     """Which number means the first option, where answers are numbers.
 
-    A 0 says 0, the number of options says 1. Where neither occurs, nobody can tell.
+    A 0 says 0; as many as a question has options says 1, and so does a number in a circle. Where
+    none of them occurs, nobody can tell.
     """
-    numbers = {
-        int(digit)
-        for line in lines
-        for answer in [_answer_in(line, layout)]
-        if _is_number(answer)
-        for digit in re.findall(r"\d+", answer)
-    }
-    if not numbers or (not layout.options and "options" not in layout.columns):
+    numbers: set[int] = set()
+    from_one = False
+    for line in lines:
+        answer = _answer_in(line, layout)
+        if _is_number(answer) and (options := _count_options(line, layout)):
+            said = {int(digit) for digit in re.findall(r"\d+", answer)}
+            numbers |= said
+            circled = answer != text_in(cell_at(line, layout.columns["answer"]))
+            from_one |= circled or options in said
+    if not numbers:
         return None
     if first is not None:
         if first not in ("0", "1"):
             raise UsageError(f"--columns first={first}: the first option is number 0 or 1")
         return int(first)
-    most = len(layout.options) or max(numbers)
-    if 0 in numbers and most not in numbers:
-        return 0
-    if 0 not in numbers and most in numbers:
-        return 1
+    if (0 in numbers) != from_one:
+        return int(from_one)
     raise DataError(
         f"{path}: the answers are numbers ({', '.join(map(str, sorted(numbers)))}), and nothing "
         "tells whether 0 or 1 is the first option: say --columns first=1 or first=0"
     )
+
+
+def _count_options(line: Line, layout: _Layout) -> int:
+    """How many options a line has, wherever it has them."""
+    if layout.options:
+        return sum(bool(text_in(cell_at(line, at))) for at in layout.options.values())
+    if "options" in layout.columns:
+        raw = cell_at(line, layout.columns["options"])
+        if isinstance(raw, Mapping | list):
+            return len(raw)
+        shown = _one_line_each(text_in(raw))
+    else:
+        shown = _options_in_question(text_in(cell_at(line, layout.columns["question"])))[1]
+    return sum(bool(part.strip()) for part in re.split(r"\n|\\n", shown))
 
 
 def _is_number(answer: str) -> bool:
