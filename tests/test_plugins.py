@@ -230,6 +230,38 @@ def test_an_entry_that_a_yaml_asks_for_makes_no_tasks_beside_it(folder):
     assert run_of(folder, "asked").results["asked"].main.value == 0.5
 
 
+def test_an_entry_may_have_a_yaml_to_itself(folder):
+    (folder / "alone.yaml").write_text(
+        "task: alone\nsuite: number\ntolerance: 0.05\n"
+        "parts: {test: {file: notes.jsonl}}\nfields: {answer: dose}\n"
+        "prompt: 'Dose for: {{ note }}'\n",
+        "utf-8",
+    )
+    assert run_of(folder, "alone").results["alone"].main.value == 0.5
+
+
+def test_several_folders_by_comma_and_a_run_is_taken_up_with_them(folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.jsonl").write_text(json.dumps(NOTES[0]), "utf-8")
+    (other / "_data.yaml").write_text(
+        "more: {suite: text, parts: {test: {file: notes.jsonl}}, fields: {answer: level}, "
+        "prompt: 'Reply to: {{ note }}'}",
+        "utf-8",
+    )
+    both = f"{folder},{other}"
+    assert main(["tasks", "more", "--include-path", both]) == 0
+    capsys.readouterr()
+    failing = ScriptedLM(reply, failure=lambda prompt: "no answer came")
+    spec = RunSpec(model="scripted", tasks=("more",), include_path=tuple(both.split(",")))
+    saved = tmp_path / "r"
+    assert evaluate(spec, folder=saved, open_model=lambda *_: failing).incomplete == ("more",)
+    again = run_store.spec_to_resume(saved)
+    assert again == spec
+    lm = ScriptedLM(reply)
+    assert evaluate(again, folder=saved, resume=True, open_model=lambda *_: lm).incomplete == ()
+
+
 def test_every_benchmark_of_ours_is_asked_by_a_yaml():
     made = [d.name for d in load_catalog().definitions.values() if d.benchmark is not None]
     assert made == []
