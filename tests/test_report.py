@@ -378,7 +378,7 @@ def test_figures_are_written_as_pdf_and_svg(tmp_path):
     page_of(tmp_path, run_named("a", routing=load), run_named("b", 2), figures=tmp_path / "figures")
     names = [
         f"{name}.{ending}"
-        for name in ("differences", "load_0", "results", "routing_0")
+        for name in ("differences", "frontier_tokens", "load_0", "results", "routing_0")
         for ending in ("pdf", "svg", "vl.json")
     ]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == names

@@ -65,6 +65,13 @@ def report(
             "JSON); may be given several times."
         ),
     ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(
+            help="What a million tokens of prompt and of reply cost, 0.5,1.5, or a JSON file with "
+            "a price for each run or model; default: as each run was told."
+        ),
+    ] = None,
 ) -> None:
     """One self-contained page about one to eight runs; it opens with the network off.
 
@@ -90,6 +97,7 @@ def report(
         allow=kinds_named(allow or ()),
         overlaps=[load_overlap(run) for run in runs],
         labels=read_labels(labels or ()),
+        price=price,
         told=lambda text: say(f"note: {text}"),
     )
     print(written)

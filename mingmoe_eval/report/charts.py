@@ -140,6 +140,158 @@ def heat_map(
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A point of two numbers; `y` and its interval are shares.
+
+    `series` names it, and gives it its colour; `panel` is the small chart that it stands in.
+    """
+
+    series: str
+    x: float
+    y: float
+    interval: tuple[float, float] | None
+    colour: int = 0
+    panel: str = ""
+    joined: bool = False
+    """Whether a line runs through it."""
+
+
+def frontier(spots: Sequence[Spot], palette: Palette, *, x_title: str, y_title: str) -> Chart:
+    """Runs by what they take and what they score, a line through those that none beats."""
+    spread = [spot.x for spot in spots if spot.x > 0]
+    # Prices and sizes differ by powers of ten; a few per cent would be crowded on such an axis.
+    scale = "log" if len(spread) == len(spots) and max(spread) > 4 * min(spread) else "linear"
+    x: Chart = {"field": "x", "type": "quantitative", "title": x_title}
+    x["scale"] = {"type": scale, "zero": False, "nice": False, "padding": 16}
+    y: Chart = {"field": "y", "type": "quantitative", "title": y_title, "scale": {"zero": False}}
+    quiet = {"aria": False}
+    layers: list[Chart] = [
+        {
+            "transform": [{"filter": "datum.joined"}],
+            "mark": {
+                "type": "line",
+                "interpolate": "step-after",
+                "strokeDash": [4, 3],
+                "color": palette.ink,
+                **quiet,
+            },
+            "encoding": {"x": x, "y": y, "order": {"field": "x"}},
+        },
+        {
+            "mark": {"type": "rule", "strokeWidth": 1.5, **quiet},
+            "encoding": {
+                "x": x,
+                "y": {"field": "low", "type": "quantitative", "title": y_title},
+                "y2": {"field": "high"},
+                "color": _spot_colour(spots, palette),
+            },
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+            "encoding": {
+                "x": x,
+                "y": y,
+                "color": _spot_colour(spots, palette),
+                "description": {"field": "label"},
+            },
+        },
+    ]
+    return {
+        "$schema": _SCHEMA,
+        "data": {"values": [_spot_datum(spot, x_title) for spot in spots]},
+        "width": 420,
+        "height": 260,
+        "layer": layers,
+        "config": _config(palette),
+    }
+
+
+def reliability(spots: Sequence[Spot], palette: Palette, *, x_title: str, y_title: str) -> Chart:
+    """Accuracy against confidence, one panel a task; on the diagonal both are equal."""
+    hundred = {"domain": [0, 100]}
+    x: Chart = {"field": "x", "type": "quantitative", "title": x_title, "scale": hundred}
+    y: Chart = {"field": "y", "type": "quantitative", "title": y_title, "scale": hundred}
+    colour, label = _spot_colour(spots, palette), {"field": "label"}
+    quiet = {"aria": False}
+    ends = {"x": {"field": "x", "type": "quantitative"}, "y": {"field": "x"}}
+    panels_of = list(dict.fromkeys(spot.panel for spot in spots))
+    values = [{**_spot_datum(spot, x_title), "x": 100 * spot.x} for spot in spots]
+    corners = [
+        {"panel": panel, "x": end, "diagonal": end} for panel in panels_of for end in (0, 100)
+    ]
+    return {
+        "$schema": _SCHEMA,
+        "data": {"values": [*values, *corners]},
+        "facet": {
+            "field": "panel",
+            "type": "nominal",
+            "title": None,
+            "sort": panels_of,
+            "header": {"labelColor": palette.ink, "labelFontSize": 12, "labelLimit": 240},
+        },
+        "columns": 3,
+        "spec": {
+            "width": 240,
+            "height": 240,
+            "layer": [
+                {
+                    "transform": [{"filter": "isValid(datum.diagonal)"}],
+                    "mark": {"type": "line", "strokeDash": [4, 3], "color": palette.ink, **quiet},
+                    "encoding": {**ends, "y": {"field": "diagonal", "type": "quantitative"}},
+                },
+                {
+                    "transform": [{"filter": "isValid(datum.y)"}],
+                    "mark": {"type": "rule", "strokeWidth": 1.5, **quiet},
+                    "encoding": {
+                        "x": x,
+                        "y": {"field": "low", "type": "quantitative"},
+                        "y2": {"field": "high"},
+                        "color": colour,
+                    },
+                },
+                {
+                    "transform": [{"filter": "isValid(datum.y)"}],
+                    "mark": {"type": "point", "filled": True, "size": 50, "opacity": 1},
+                    "encoding": {
+                        "x": x,
+                        "y": y,
+                        "color": colour,
+                        "description": label,
+                    },
+                },
+            ],
+        },
+        "config": _config(palette),
+    }
+
+
+def _spot_datum(spot: Spot, x_title: str) -> Chart:
+    low, high = spot.interval or (spot.y, spot.y)
+    label = f"{spot.series}, {spot.panel} {x_title} {spot.x:.4g}: {100 * spot.y:.1f}"
+    return {
+        "series": spot.series,
+        "panel": spot.panel,
+        "x": spot.x,
+        "y": 100 * spot.y,
+        "low": 100 * low,
+        "high": 100 * high,
+        "joined": spot.joined,
+        "label": label,
+    }
+
+
+def _spot_colour(spots: Sequence[Spot], palette: Palette) -> Chart:
+    colours = {spot.series: palette.series[spot.colour] for spot in spots}
+    legend = {"orient": "top", "title": None, "labelLimit": 400, "columns": 2, "columnPadding": 60}
+    return {
+        "field": "series",
+        "type": "nominal",
+        "scale": {"domain": list(colours), "range": list(colours.values())},
+        "legend": legend if len(colours) > 1 else None,
+    }
+
+
 def panels(
     spreads: Sequence[Spread], palette: Palette, *, value_title: str, place_title: str
 ) -> Chart:

@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.report import charts
-from mingmoe_eval.report.charts import Palette, Point, Spread
+from mingmoe_eval.report.charts import Palette, Point, Spot, Spread
+from mingmoe_eval.report.efficiency import Certainty, Place
 from mingmoe_eval.report.libraries import Chart, DrawingError, can_draw, draw
 from mingmoe_eval.report.phrases import in_chinese
 from mingmoe_eval.report.view import Column, Compared, Row
@@ -63,6 +64,51 @@ def difference_points(compared: Sequence[Compared], wording: Wording) -> list[Po
     ]
 
 
+RELIABILITY = "reliability"
+
+_AXES = {
+    RELIABILITY: ("confidence in %", "accuracy in %"),
+    "frontier_tokens": ("generated tokens an answer", "mean score in %"),
+    "frontier_seconds": ("seconds an answer", "mean score in %"),
+    "frontier_money": ("cost of 1,000 answers", "mean score in %"),
+    "frontier_parameters": ("active parameters in billions", "mean score in %"),
+}
+"""By chart of spots, what its axes are."""
+
+
+def spots_of(
+    frontiers: Mapping[str, Sequence[Place]], certain: Sequence[Certainty], wording: Wording
+) -> dict[str, list[Spot]]:
+    """Runs by cost and score, and accuracy by confidence, by the chart that they stand in."""
+    spots = {
+        f"frontier_{kind}": [
+            Spot(
+                series=_label(place.column, wording),
+                x=place.amount,
+                y=place.score.value,
+                interval=place.score.interval,
+                colour=place.column.position,
+                joined=place.on_frontier,
+            )
+            for place in places
+        ]
+        for kind, places in frontiers.items()
+    }
+    bins = [
+        Spot(
+            series=_label(one.column, wording),
+            x=held.confidence,
+            y=held.accuracy.value,
+            interval=held.accuracy.interval,
+            colour=one.column.position,
+            panel=wording.task_in_words(one.task),
+        )
+        for one in certain
+        for held in one.bins
+    ]
+    return {**spots, RELIABILITY: bins} if bins else spots
+
+
 def loads(column: Column, one: Routing, wording: Wording) -> list[Spread]:
     """Each expert's share of a task's tokens: the mean over layers, and how far layers differ."""
     return [
@@ -93,6 +139,7 @@ def in_page(
     differences: Sequence[Point],
     routing: Sequence[OfRun],
     wording: Wording,
+    spots: Mapping[str, Sequence[Spot]],
 ) -> Drawn:
     """The page's charts; without those that have no point, and none with nothing to draw with.
 
@@ -101,7 +148,7 @@ def in_page(
     if not can_draw():
         return Drawn({})
     try:
-        drawn = draw(_charts(results, differences, routing, wording, charts.IN_PAGE))
+        drawn = draw(_charts(results, differences, routing, wording, spots, charts.IN_PAGE))
     except DrawingError as error:
         return Drawn({}, str(error))
     # Vega escapes every text that it puts into an SVG; a test plants markup to hold it to that.
@@ -114,6 +161,7 @@ def write_figures(
     differences: Sequence[Point],
     routing: Sequence[OfRun],
     wording: Wording,
+    spots: Mapping[str, Sequence[Spot]],
 ) -> None:
     """Write every chart as `<name>.pdf`, `.svg`, and `.vl.json`, the definition to restyle.
 
@@ -121,7 +169,7 @@ def write_figures(
         RunStoreError: the folder cannot be written.
         DrawingError: the charts cannot be drawn here.
     """
-    wanted = _charts(results, differences, routing, wording, charts.ON_PAPER)
+    wanted = _charts(results, differences, routing, wording, spots, charts.ON_PAPER)
     for column, one in routing:
         wanted[f"routing_{column.position}"] = charts.heat_map(
             {wording.task_in_words(task): shares for task, shares in one.tasks.items()},
@@ -146,6 +194,7 @@ def _charts(
     differences: Sequence[Point],
     routing: Sequence[OfRun],
     wording: Wording,
+    spots: Mapping[str, Sequence[Spot]],
     palette: Palette,
 ) -> dict[str, Chart]:
     kinds: Mapping[str, tuple[Sequence[Point], Chart]] = {
@@ -156,6 +205,10 @@ def _charts(
         ),
     }
     drawn = {name: chart for name, (points, chart) in kinds.items() if points}
+    for name, placed in spots.items():
+        draw_spots = charts.reliability if name == RELIABILITY else charts.frontier
+        x_title, y_title = (wording.said_in_words(text) for text in _AXES[name])
+        drawn[name] = draw_spots(placed, palette, x_title=x_title, y_title=y_title)
     for column, one in routing:
         if spreads := loads(column, one, wording):
             drawn[f"load_{column.position}"] = charts.panels(

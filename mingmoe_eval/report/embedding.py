@@ -111,6 +111,7 @@ def environment(words: Words, wording: Wording) -> jinja2.Environment:
         p_value=lambda p: "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}",
         stars=significance_marks,
         quantity=quantity,
+        price=lambda amount: "–" if amount is None else f"{amount:,.4g}",
         decimals=decimals,
         level=lambda share: max(0, min(10, round(share * 10))),
     )

@@ -13,7 +13,7 @@ from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.labels import Labels
 from mingmoe_eval.pass_rules import PassRule
 from mingmoe_eval.records import JsonDict, Run
-from mingmoe_eval.report import drawings, view
+from mingmoe_eval.report import drawings, efficiency, view
 from mingmoe_eval.report.embedding import (
     content_policy,
     environment,
@@ -50,6 +50,7 @@ def render_report(
     overlaps: Sequence[JsonDict | None] | None = None,
     pass_rules: Sequence[PassRule] = (),
     labels: Mapping[str, str] | None = None,
+    price: str | None = None,
     told: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write one self-contained page about one to eight runs.
@@ -69,6 +70,7 @@ def render_report(
         pass_rules: Rules of exams, whose verdicts the page shows.
         labels: What to call tasks and models, by their names in the runs; before what the runs
             themselves say.
+        price: What tokens and time cost, in the words of `--price`; default: as each run was told.
         told: Told of what the page had to be made without.
 
     Returns:
@@ -95,7 +97,10 @@ def render_report(
         for run, column in zip(runs, shown, strict=True)
         if (found := read_routing(run.routing))
     ]
-    drawn = drawings.in_page(results, differences, routing, wording)
+    frontiers = efficiency.frontiers(runs, shown, view.effort(runs, shown), price)
+    certain = efficiency.certainties(runs, shown)
+    spots = drawings.spots_of(frontiers, certain, wording)
+    drawn = drawings.in_page(results, differences, routing, wording, spots)
     if drawn.failure:
         told(f"{path} is without its charts: {drawn.failure}")
     seen = seen_docs(runs, shown, overlaps or [None] * len(runs))
@@ -113,6 +118,10 @@ def render_report(
         "baseline": baseline,
         "charts": drawn.charts,
         "without_charts": drawn.failure,
+        "costs": efficiency.cost_rows(runs, shown, price),
+        "frontiers": frontiers,
+        "certainties": certain,
+        "coverages": efficiency.COVERAGES,
         "routing": routing,
         "seen_docs": seen,
         "verdicts": view.verdicts(runs, shown, pass_rules),
@@ -128,7 +137,7 @@ def render_report(
         .render(context, words=inert_json(words))
     )
     if figures is not None:
-        drawings.write_figures(Path(figures), results, differences, routing, wording)
+        drawings.write_figures(Path(figures), results, differences, routing, wording, spots)
     return _write(Path(path), html)
 
 

@@ -51,6 +51,13 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("share of tokens", "词元占比"),
     ("expert", "专家"),
     ("task", "任务"),
+    ("confidence in %", "置信度（%）"),
+    ("accuracy in %", "正确率（%）"),
+    ("generated tokens an answer", "每次作答生成的词元"),
+    ("seconds an answer", "每次作答的秒数"),
+    ("cost of 1,000 answers", "每千次作答的费用"),
+    ("active parameters in billions", "激活参数（十亿）"),
+    ("mean score in %", "平均得分（%）"),
     # Metrics.
     ("accuracy", "正确率"),
     ("micro F1", "微平均 F1"),
