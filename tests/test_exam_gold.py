@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from mingmoe_eval.exams.conversion import convert
+from mingmoe_eval.exams.facts_files import benchmark_named
 from mingmoe_eval.exams.loading import load
+from mingmoe_eval.exams.records import docs_of
+from mingmoe_eval.record_files import parse_rows
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "exams"
 pytestmark = pytest.mark.skipif(
@@ -84,11 +88,6 @@ def test_medbullets_keys_are_the_letters_and_texts_of_the_columns(count):
 
 
 def docs_of_file(benchmark, path):
-    from mingmoe_eval.exams.benchmarks import benchmark_named
-    from mingmoe_eval.exams.conversion import convert
-    from mingmoe_eval.exams.records import docs_of
-    from mingmoe_eval.record_files import parse_rows
-
     rows = parse_rows(path.read_bytes(), name=path.name, suffix=path.suffix)
     found = convert(rows, benchmark_named(benchmark), name=path.name)
     assert not found.unusable
