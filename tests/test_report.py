@@ -142,6 +142,17 @@ def test_the_verdict_comes_first_with_the_numbers_that_compare_says(tmp_path):
     assert '<p class="verdict">' in alone
 
 
+def test_a_page_about_one_run_says_its_widest_groups_first():
+    run = run_named("a")
+    inner = dataclasses.replace(run.results["cmexam"], task="inner", members=("cmexam",))
+    outer = dataclasses.replace(inner, task="outer", members=("inner", "usmle"))
+    grouped = dataclasses.replace(run, results={**run.results, "inner": inner, "outer": outer})
+    rows = view.headline([grouped])
+    assert [row.name for row, _ in view.first_numbers(grouped, rows)] == ["outer"]
+    rows = view.headline([run])
+    assert [row.name for row, _ in view.first_numbers(run, rows)] == ["cmexam", "usmle"]
+
+
 def test_tasks_and_models_are_called_as_the_user_calls_them(tmp_path):
     labels = {"cmexam": "My exam <b>", "models/b": "B-7B", "a": "A-7B"}
     page = page_of(
@@ -164,8 +175,11 @@ def test_runs_that_cannot_be_compared_say_why_instead(tmp_path):
     other = run_named("b", 2)
     results = {t: dataclasses.replace(r, num_fewshot=5) for t, r in other.results.items()}
     page = visible(page_of(tmp_path, run_named("a"), dataclasses.replace(other, results=results)))
-    assert '<span title="cmexam">CMExam</span>: <span data-p="0 against 5">0 against 5<' in page
-    assert "<small>[fewshot]</small>" in page
+    assert '<span data-p="0 against 5">0 against 5</span> <small>[fewshot]</small>: ' in page
+    assert page.count("0 against 5</span>") == 1
+    told = page[page.index("[fewshot]") : page.index("</li>", page.index("[fewshot]"))]
+    assert ">CMExam</span>, " in told
+    assert ">MedQA US</span>" in told
     assert "exact McNemar" not in page
 
 

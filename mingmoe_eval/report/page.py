@@ -192,7 +192,7 @@ def _tables(
         "version": __version__,
         "columns": shown,
         "headline": headline,
-        "first_numbers": view.first_numbers(headline) if len(runs) == 1 else [],
+        "first_numbers": view.first_numbers(runs[0], headline) if len(runs) == 1 else [],
         "changes": view.changes(compared),
         "breakdowns": view.breakdowns(runs),
         "reordered": view.reordered(runs, shown),

@@ -126,7 +126,17 @@ class Compared:
     comparison: Comparison | None = None
     verdict: OverallVerdict | None = None
     changes: Mapping[str, "Change"] = field(default_factory=dict)
-    refusal: tuple[Difference, ...] = ()
+    refusal: tuple["Reason", ...] = ()
+    allowed: tuple["Reason", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A difference besides the model, with all tasks that it is said of; of none, the runs'."""
+
+    text: str
+    kind: str
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +226,10 @@ def columns(runs: Sequence[Run], baseline: int, labels: Labels | None = None) ->
     )
 
 
-def first_numbers(rows: Sequence[Row], most: int = 4) -> list[tuple[Row, Cell]]:
-    """What a page about one run says first: its groups, or else its first tasks."""
-    groups = [row for row in rows if row.is_group]
+def first_numbers(run: Run, rows: Sequence[Row], most: int = 4) -> list[tuple[Row, Cell]]:
+    """What a page about one run says first: its groups over all others, or else its first tasks."""
+    below = {member for result in run.results.values() for member in result.members}
+    groups = [row for row in rows if row.is_group and row.name not in below]
     chosen = (groups or rows)[:most]
     return [(row, row.cells[0]) for row in chosen if row.cells[0] and row.cells[0].metric.n]
 
@@ -475,13 +486,22 @@ def _compared(baseline: Run, run: Run, column: Column, allow: frozenset[str]) ->
         comparison = compare(baseline, run, allow=allow)
     except IncomparableRunsError as error:
         refused = [one for one in find_differences(baseline, run) if one.kind not in allow]
-        other = Difference(kind="", task="", text=str(error))
-        return Compared(column, refusal=tuple(refused) or (other,))
+        return Compared(column, refusal=_reasons(refused) or (Reason(str(error), "", ()),))
     verdict = overall_verdict(comparison)
     level = 1 - 2 * verdict.alpha
     groups = {name: _group_change(one, level) for name, one in comparison.groups.items()}
     tasks = {name: _task_change(one) for name, one in verdict.tasks.items()}
-    return Compared(column, comparison, verdict, {**groups, **tasks})
+    return Compared(
+        column, comparison, verdict, {**groups, **tasks}, allowed=_reasons(comparison.allowed)
+    )
+
+
+def _reasons(differences: Sequence[Difference]) -> tuple[Reason, ...]:
+    """Each text once, whatever the number of tasks."""
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for one in differences:
+        tasks.setdefault((one.text, one.kind), []).append(one.task)
+    return tuple(Reason(text, kind, tuple(names)) for (text, kind), names in tasks.items())
 
 
 def _task_change(verdict: TaskVerdict) -> Change:
