@@ -80,7 +80,10 @@ def test_best_and_second_are_ranked_as_printed_and_ties_share():
 
 
 def test_a_single_row_is_not_ranked():
-    assert {c.rank for c in table_of(pharmacist_run("a")).rows[0].cells} == {0}
+    table = table_of(pharmacist_run("a"))
+    assert {c.rank for c in table.rows[0].cells} == {0}
+    assert "Best of a column" not in table.caption
+    assert "Best of a column" in table_of(*map(pharmacist_run, "ab")).caption
 
 
 def test_marks_of_significance_stand_at_tested_tasks_and_the_caption_names_the_test():

@@ -168,7 +168,12 @@ def make_table(runs: Sequence[Run], spec: TableSpec) -> PaperTable:
     ]
     left_out = _left_out(gone, empty, names)
     return PaperTable(
-        caption=" ".join([*_caption(shown, spec, runs, tests, own, directions), *left_out]),
+        caption=" ".join(
+            [
+                *_caption(shown, spec, runs, tests, own, directions, ranked=any(map(any, ranks))),
+                *left_out,
+            ]
+        ),
         columns=tuple(
             _marked(_named(column, names), better)
             for column, better in zip(shown.columns, directions, strict=True)
@@ -425,6 +430,8 @@ def _caption(
     tests: Sequence[Tested],
     own: Sequence[Sequence[Cell]],
     directions: Sequence[Better],
+    *,
+    ranked: bool,
 ) -> Iterator[str]:
     given = [cell for cells in own for cell in cells if cell.amount is not None]
     percent = "in %" if all(cell.unit == "share" for cell in given) else "in % if it is a share"
@@ -440,7 +447,8 @@ def _caption(
         yield "In brackets: the 95 % interval."
     elif spec.doubt == "stderr":
         yield f"After ±: the standard error, half the width of the 95 % interval over {Z_95:.2f}."
-    yield "Best of a column bold, second best underlined; doubtful cells are not ranked."
+    if ranked:
+        yield "Best of a column bold, second best underlined; doubtful cells are not ranked."
     suffix = _suffix(layout, spec)
     tasks = {column.task + suffix for column in layout.columns if column.tag is None}
     used = dict.fromkeys(name for test in tests for name in test.tests(tasks))
