@@ -265,6 +265,32 @@ def test_a_reply_without_end_is_not_read_to_its_end():
     assert "the reply is larger than 32 MB" in usage_of(lm).failure
 
 
+def test_a_reply_that_is_too_large_is_asked_for_once():
+    with serving(says(), lambda *_: "bomb:40000000") as (model, seen):
+        served(model).generate_until(prompts("one"))
+    assert len(seen.payloads) == 1
+
+
+@pytest.mark.parametrize("fault", ["status:400", "body:oops"])
+def test_an_endpoint_that_never_answers_rightly_is_given_up(fault):
+    patience = dataclasses.replace(HASTE, attempts=1, failures_in_a_row=5)
+    with serving(says(), lambda *_: fault) as (model, seen):
+        lm = served(model, patience=patience)
+        with pytest.raises(CheckpointError, match="answered none of the last 5 requests"):
+            lm.generate_until(prompts(*map(str, range(100))))
+    assert len(seen.payloads) < 30
+
+
+def test_refusals_of_single_docs_do_not_end_a_run_that_gets_answers():
+    def fault(attempt, path, payload):
+        return None if payload["prompt"] == "0" else "status:400"
+
+    patience = dataclasses.replace(HASTE, attempts=1, failures_in_a_row=5, concurrency=1)
+    with serving(says("B"), fault) as (model, _):
+        lm = served(model, patience=patience)
+        assert lm.generate_until(prompts(*map(str, range(20)))) == ["B"] + [""] * 19
+
+
 @pytest.mark.parametrize("charset", ["rot13", "undefined", "hex", "latin-1", "no-such"])
 def test_json_is_read_whatever_encoding_its_header_claims(charset):
     with serving(says("答案B"), lambda *_: f"charset:{charset}") as (model, seen):
@@ -424,6 +450,7 @@ def test_only_the_failed_docs_of_an_incomplete_run_are_asked_again(tmp_path):
     assert stored.samples == done.samples == undisturbed.samples
     assert without_clock(stored) == without_clock(done) == without_clock(undisturbed)
     assert {path.name for path in (tmp_path / "one").iterdir()} == {
+        "eval.yaml",
         "lm_eval",
         "run.json",
         "samples",

@@ -67,6 +67,14 @@ class _TryAgain(Exception):
         self.asked_to_wait = asked_to_wait
 
 
+class _Hopeless(Exception):
+    """An attempt that would fail in the same way again."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
 class ServedClient:
     """One endpoint. `transport` is httpx2's seam: what stands in for the network."""
 
@@ -114,12 +122,16 @@ class ServedClient:
             CheckpointError: the endpoint refuses the credentials, or has answered nothing for so
                 long that asking on is of no use.
         """
-        in_a_row = 0
+        in_a_row, answered = 0, False
         for place, outcome in self._outcomes(questions, attempts=self.patience.attempts):
             in_a_row = in_a_row + 1 if isinstance(outcome, Failure) else 0
+            answered = answered or not in_a_row
             if isinstance(outcome, Failure):
                 self._refuse_if_unauthorised(outcome)
-                if in_a_row >= self.patience.failures_in_a_row and _is_down(outcome):
+                # A refusal may be one doc's, too long for instance; where nothing was ever
+                # answered, it is of how we ask.
+                hopeless = _is_down(outcome) or not answered
+                if in_a_row >= self.patience.failures_in_a_row and hopeless:
                     raise CheckpointError(
                         f"{self.address.public} has answered none of the last {in_a_row} requests "
                         f"({outcome.reason}); what it answered before is kept: --resume the run "
@@ -186,6 +198,8 @@ class ServedClient:
             await anyio.sleep(max(0.0, self._not_before - time.monotonic()))
             try:
                 return await self._attempt(client, question)
+            except _Hopeless as caught:
+                return caught.failure
             except _TryAgain as caught:
                 trouble = caught
             attempts += 1
@@ -279,7 +293,7 @@ async def _body(response: "httpx2.Response") -> bytes:
     async for piece in response.aiter_bytes():
         received += piece
         if len(received) > _LARGEST_REPLY:
-            raise _TryAgain(Failure(f"the reply is larger than {_LARGEST_REPLY // 2**20} MB"))
+            raise _Hopeless(Failure(f"the reply is larger than {_LARGEST_REPLY // 2**20} MB"))
     return bytes(received)
 
 
@@ -296,7 +310,8 @@ def _message(body: bytes) -> str:
 
 
 def _is_down(failure: Failure) -> bool:
-    return failure.status == 0 or failure.status in _PASSING_STATUS
+    # 200: what came was no answer all the same.
+    return failure.status in (0, 200) or failure.status in _PASSING_STATUS
 
 
 def _model_names(reply: Any) -> list[str]:
