@@ -256,7 +256,13 @@ def _answered(
             ),
         )
         made = scoring.make_sample(
-            sample.task, sample.position, sample.doc, sample.prompt, response, settings
+            sample.task,
+            sample.position,
+            sample.doc,
+            sample.prompt,
+            response,
+            settings,
+            sample.repeat,
         )
         made = dataclasses.replace(made, doc_id=sample.doc_id)
         by_budget[budgets[request.idx]][request.doc_id] = made

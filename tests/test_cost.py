@@ -7,10 +7,12 @@ import pytest
 from doubles import ScriptedLM
 from report_runs import exam_result, exam_run, exam_samples
 
+from mingmoe_eval.cli import main
 from mingmoe_eval.cost import Price, price_of, price_said, task_costs, total_cost
 from mingmoe_eval.engine.served_protocol import text_reply
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.evaluation import evaluate
+from mingmoe_eval.paper_table import TableSpec, make_table
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.run_store import load_run, save_run, summary
 
@@ -158,3 +160,38 @@ def test_a_server_counts_its_thoughts_itself_or_nobody_does(message, details, ex
     usage = {"completion_tokens": 90, "completion_tokens_details": details}
     reply = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
     assert text_reply(reply, chat=True).thought_tokens == expected
+
+
+def test_a_table_has_a_column_of_what_a_right_answer_cost(tmp_path, capsys):
+    cheap = run_of_ten(spec={"price": "in=2.0,out=8.0,currency=USD"})
+    dear = dataclasses.replace(
+        cheap,
+        name="dear",
+        samples={
+            "usmle": [dataclasses.replace(s, generated_tokens=300) for s in cheap.samples["usmle"]]
+        },
+    )
+    kinds = ("tokens", "seconds", "money", "parameters")
+    table = make_table([cheap, dear], TableSpec(costs=kinds))
+    assert [column.heading for column in table.columns[-4:]] == [
+        "tokens a right answer ↓",
+        "seconds a right answer ↓",
+        "cost a right answer (USD) ↓",
+        "active parameters (B) ↓",
+    ]
+    amounts = [[cell.cell.amount for cell in row.cells[-4:]] for row in table.rows]
+    assert amounts[0] == pytest.approx([50, 12.5 / 6, 0.0032 / 6, 7.7])
+    assert amounts[1] == pytest.approx([500, 12.5 / 6, 0.0248 / 6, 7.7])
+    assert [row.cells[-2].rank for row in table.rows] == [1, 2]
+    save_run(cheap, tmp_path / "r")
+    assert main(["table", str(tmp_path / "r"), "--price", "1,1"]) == 0
+    assert f"{0.0007 / 6:.4g}" in capsys.readouterr().out
+    assert main(["table", str(tmp_path / "r"), "--cost", "tears"]) == 2
+    assert main(["table", str(tmp_path / "r"), "--price", "x"]) == 2
+
+
+def test_runs_whose_prices_are_in_several_currencies_have_no_common_column():
+    two = [run_of_ten(spec={"price": f"in=1.0,out=1.0,currency={one}"}) for one in ("USD", "CNY")]
+    with pytest.raises(UsageError, match="CNY, USD"):
+        make_table(two, TableSpec(costs=("money",)))
+    assert make_table(two, TableSpec(costs=("money",), price="1,1")).columns

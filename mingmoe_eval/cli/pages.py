@@ -176,6 +176,17 @@ def table(
             "(YAML, JSON); may be given several times."
         ),
     ] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of what a right answer cost, by comma: tokens, seconds, money, and "
+            "parameters (the active ones)."
+        ),
+    ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(help="For money: as --price of `run`; default: as each run was told."),
+    ] = None,
     caption: Annotated[
         str, typer.Option(help="What the caption begins with, in place of the layout's title.")
     ] = "",
@@ -219,6 +230,8 @@ def table(
         columns=_listed(columns),
         rows=_listed(rows),
         labels=read_labels(labels or ()),
+        costs=_listed(cost) or (("money",) if price else ()),
+        price=price,
         caption=caption,
         label=label,
         width=width,

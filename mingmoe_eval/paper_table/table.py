@@ -9,6 +9,7 @@ from mingmoe_eval.errors import UsageError, offence_list
 from mingmoe_eval.labels import Labels
 from mingmoe_eval.metrics.showing import LESS_IS_BETTER, best_first
 from mingmoe_eval.metrics.significance import LEGEND
+from mingmoe_eval.paper_table.costs import cost_columns
 from mingmoe_eval.paper_table.layouts import (
     LAYOUTS,
     SUFFIXES,
@@ -54,6 +55,8 @@ class TableSpec:
         caption: What the caption begins with, in place of the layout's title.
         label: What LaTeX calls the table in references.
         width: How wide a paper's text is, in points: wider tables are split.
+        costs: What the answers cost, a column each: kinds of `costs.KINDS`.
+        price: What tokens and time cost, in the words of `--price`; default: as each run was told.
     """
 
     layout: str = "generic"
@@ -70,6 +73,8 @@ class TableSpec:
     rows: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     caption: str = ""
+    costs: tuple[str, ...] = ()
+    price: str | None = None
     label: str = ""
     width: float = 345.0
     """Of LaTeX's article in one column; 455 in two columns of ACL's style, 516 in IEEE's."""
@@ -141,6 +146,11 @@ def make_table(runs: Sequence[Run], spec: TableSpec) -> PaperTable:
     own = [[cells[n] for n in kept] for cells in own]
     foreign = [[cells[n] for n in kept] for cells in foreign if _any(cells)]
     shown = replace(layout, columns=tuple(layout.columns[n] for n in kept))
+    priced, amounts = cost_columns(
+        runs, [column.task + suffix for column in shown.columns], spec.costs, spec.price
+    )
+    own = [[*cells, *more] for cells, more in zip(own, amounts, strict=True)]
+    foreign = [[*cells, *[Cell()] * len(priced)] for cells in foreign]
     footnotes = _Footnotes()
     directions = [_direction(cells) for cells in zip(*own, *foreign, strict=True)]
     ranks = _ranks([*own, *foreign], directions)
@@ -176,7 +186,7 @@ def make_table(runs: Sequence[Run], spec: TableSpec) -> PaperTable:
         ),
         columns=tuple(
             _marked(_named(column, names), better)
-            for column, better in zip(shown.columns, directions, strict=True)
+            for column, better in zip((*shown.columns, *priced), directions, strict=True)
         ),
         rows=tuple(rows),
         footnotes=tuple(footnotes.texts),
@@ -458,6 +468,8 @@ def _caption(
             f"two-sided, paired by question ({', '.join(used)}), after Holm's procedure over all "
             "tasks of the runs, and over their groups; averages and parts are not tested."
         )
+    if spec.costs:
+        yield "Costs are of the tasks shown; tokens are the generated ones, thoughts included."
     if spec.published:
         yield "Cited rows were measured by others under their own conditions; see the notes."
 
