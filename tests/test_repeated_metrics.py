@@ -20,6 +20,7 @@ from mingmoe_eval.metrics.repeated import (
     share_of_sampling,
     sizes,
 )
+from mingmoe_eval.metrics.uncertainty import clustered_share, wilson_interval
 
 
 def repeated(*answers, key="A"):
@@ -183,3 +184,20 @@ def test_questions_of_one_case_widen_every_interval():
     for name in ("pass@2", "majority@4", "variance_questions"):
         (low, high), (wide_low, wide_high) = alone[name].interval, together[name].interval
         assert wide_high - wide_low > high - low, name
+
+
+def test_the_interval_of_a_mean_over_repeats_holds_the_truth_in_simulation():
+    """By question; taking each answer for a doc of its own would hold it far too seldom."""
+    rng = np.random.default_rng(6)
+    held = {"by question": 0, "by answer": 0}
+    questions = np.repeat(np.arange(100), 5).tolist()
+    for _ in range(300):
+        rights = (rng.random((100, 5)) < rng.beta(0.5, 0.3, 100)[:, None]).astype(float)
+        intervals = {
+            "by question": clustered_share(rights.ravel().tolist(), questions).interval,
+            "by answer": wilson_interval(rights.sum(), rights.size),
+        }
+        for name, (low, high) in intervals.items():
+            held[name] += low <= 0.5 / 0.8 <= high
+    assert 0.92 * 300 <= held["by question"] <= 0.98 * 300, held
+    assert held["by answer"] < 0.85 * 300
