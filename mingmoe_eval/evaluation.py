@@ -111,6 +111,10 @@ def evaluate(
         run_store.refuse_taken(folder, resume=resume)
     if spec.data_dir is not None and not Path(spec.data_dir).is_dir():
         raise MissingDataError(f"--data-dir {spec.data_dir}: there is no such folder")
+    of_vllm = ("tensor_parallel", "gpu_memory", "max_model_len")
+    if spec.backend == "local" and (idle := [n for n in of_vllm if getattr(spec, n) is not None]):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise UsageError(f"{flags}: for --backend vllm alone")
     if open_model is None and not is_served(spec.model):
         refuse_absent(spec.model, spec.base)
     exams = (definition.exam for definition in selection.leaves)
@@ -179,7 +183,8 @@ def open_served(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageMod
     from mingmoe_eval.engine.served_lm import ServedLM
 
     given = {"--base": spec.base, "--dtype": spec.dtype, "--device": spec.device}
-    if idle := [flag for flag, value in given.items() if value not in (None, "auto")]:
+    given |= {"--backend": spec.backend}
+    if idle := [flag for flag, value in given.items() if value not in (None, "auto", "local")]:
         raise UsageError(f"{', '.join(idle)}: the server decides on that; leave it out")
     auto = spec.batch_size == "auto"
     model: LanguageModel = ServedLM(
@@ -229,6 +234,11 @@ def open_checkpoint(
     if store is None and folder is not None:
         store = folder / run_store.STORE_FILE
     tokenizer = load_tokenizer(spec.model, spec.base)
+    if spec.backend != "local" and start is None:
+        raise UsageError(
+            f"backend {spec.backend!r} is opened by `mingmoe_eval.vllm.backend.open_model`: pass "
+            "that as open_model"
+        )
     told = template_args(tokenizer, spec.protocol)  # refused before the weights are read
     checkpoint = Checkpoint(
         model=spec.model,
@@ -249,7 +259,7 @@ def open_checkpoint(
     )
     effect = lm.probe()
     if effect is not None:
-        watch.note(f"the adapter is live: it moves a probe's logits by up to {effect:.2g}")
+        watch.note(f"the adapter is live: without it a probe differs by up to {effect:.2g}")
     return lm
 
 

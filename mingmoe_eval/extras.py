@@ -23,4 +23,5 @@ def _requirements(extra: str) -> list[str]:
         return [f".[{extra}]"]
     of_extra = re.compile(rf"extra\s*==\s*['\"]{extra}['\"]")
     parts = (line.partition(";") for line in declared)
-    return [requirement.strip() for requirement, _, marker in parts if of_extra.search(marker)]
+    named = [requirement.strip() for requirement, _, marker in parts if of_extra.search(marker)]
+    return named or [f".[{extra}]"]  # a checkout that has gained the extra since

@@ -36,6 +36,9 @@ Better = Literal["higher", "lower", "neither", "unknown"]
 Thinking = Literal["auto", "on", "off"]
 """What of a chat template's switch for thoughts: `auto` leaves it where the template has it."""
 
+Engine = Literal["local", "vllm"]
+"""What computes a checkpoint's answers: transformers in our own engine, or vLLM."""
+
 JsonDict = dict[str, Any]
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -180,6 +183,10 @@ class RunSpec:
     """How often each question is asked, by sampling, with seeds from `seed` up."""
     coverage: tuple[float, ...] = ()
     """Which parts of the questions, those of the highest confidence, have their accuracy told."""
+    backend: Engine = "local"
+    tensor_parallel: Natural | None = None
+    gpu_memory: float | None = None
+    max_model_len: Natural | None = None
     price: str | None = None
     """What tokens and time cost, in the words of `--price`; it changes no answer and no score."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -34,6 +34,7 @@ EXTRAS = {
     **dict.fromkeys(("httpx2", "anyio"), "api"),
     "nevergrad": "train",
     "ray": "ray",
+    "vllm": "vllm",
     "vl_convert": "report",
 }
 

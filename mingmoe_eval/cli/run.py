@@ -19,7 +19,7 @@ from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_INTERRUPTED, headline, 
 from mingmoe_eval.cli.include_path import IncludePath, folders_said
 from mingmoe_eval.engine.served_address import is_served, model_in_words, without_credentials
 from mingmoe_eval.errors import CheckpointError, UsageError
-from mingmoe_eval.records import Run, RunSpec
+from mingmoe_eval.records import Engine, Run, RunSpec
 
 if TYPE_CHECKING:
     from mingmoe_eval.evaluation import OpenModel, Watch
@@ -179,6 +179,26 @@ def run(
         bool,
         typer.Option("--cache/--no-cache", help="Reuse answers of earlier runs of the same model."),
     ] = True,
+    backend: Annotated[
+        str,
+        typer.Option(help="What computes a checkpoint's answers: local, or vllm (docs/vllm.md)."),
+    ] = "local",
+    tensor_parallel: Annotated[
+        int | None,
+        typer.Option(min=1, help="vllm: split the model over so many GPUs; default 1."),
+    ] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0.05, max=1.0, help="vllm: the share of each GPU's memory it takes; default 0.92."
+        ),
+    ] = None,
+    max_model_len: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="vllm: the most tokens of prompt and text; default: the model's own."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Compute on so many workers, started by Ray.")
     ] = None,
@@ -216,6 +236,9 @@ def run(
     from mingmoe_eval.metrics.calibration import coverage_said
 
     del config  # `run_file` has made options of it
+    of_engine = _backend(backend)
+    if gpus_per_worker is None and of_engine == "vllm" and tensor_parallel is not None:
+        gpus_per_worker = None if workers is None and ray_address is None else tensor_parallel
     with opener(workers, ray_address, gpus_per_worker) as open_model:
         if resume is not None:
             spec = _spec_to_resume(resume, model, tasks)
@@ -259,6 +282,10 @@ def run(
             reasoning_effort=reasoning_effort,
             repeats=repeats,
             coverage=coverage_said(coverage),
+            backend=of_engine,
+            tensor_parallel=tensor_parallel,
+            gpu_memory=gpu_memory,
+            max_model_len=max_model_len,
             price=price,
         )
         _run_as_asked(spec, adapters, output, name, json_to, open_model)
@@ -295,6 +322,11 @@ def _run_as_asked(
     else:
         if spec.base is not None:
             raise UsageError("--base: with --adapters the base is --model; leave --base out")
+        if spec.backend != "local":
+            raise UsageError(
+                "--adapters shares a base in this process: with --backend vllm give --model "
+                "adapter-a,adapter-b"
+            )
         on_base = dataclasses.replace(spec, base=spec.model)
         plan = plan_runs(with_models(on_base, split_models(adapters)), output, name_of)
         if open_model is None:
@@ -347,6 +379,7 @@ def _run(
     """Evaluate, save and print; says whether the run is complete."""
     from mingmoe_eval.cli.console import print_results, refuse_unwritable, write_json
     from mingmoe_eval.cli.progress import RunProgress
+    from mingmoe_eval.cli.run_places import by_backend
     from mingmoe_eval.evaluation import evaluate
     from mingmoe_eval.run_store import UNFINISHED_FILE, summary
 
@@ -355,8 +388,12 @@ def _run(
     started = time.perf_counter()
     try:
         # Libraries that print do so on stdout, which is for results.
-        with RunProgress() as watch, contextlib.redirect_stdout(sys.stderr):
-            run = evaluate(spec, folder=folder, resume=resuming, watch=watch, open_model=open_model)
+        with (
+            RunProgress() as watch,
+            contextlib.redirect_stdout(sys.stderr),
+            by_backend(spec, open_model) as opens,
+        ):
+            run = evaluate(spec, folder=folder, resume=resuming, watch=watch, open_model=opens)
     except KeyboardInterrupt:
         if not (folder / UNFINISHED_FILE).exists():
             raise  # before there was anything to go on with
@@ -436,6 +473,14 @@ def _batch_size(text: str) -> int | str:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"--batch-size {text!r} is neither 'auto' nor a number from 1 up")
     return int(text)
+
+
+def _backend(text: str) -> Engine:
+    if text == "vllm":
+        return "vllm"
+    if text != "local":
+        raise UsageError(f"--backend {text!r} is none of local, vllm")
+    return "local"
 
 
 def _dtype(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Where runs are computed: in this process, by workers of Ray, or by all processes of a launch."""
+"""Where runs are computed: here, by vLLM, by workers of Ray, or by all processes of a launch."""
 
 import contextlib
 import functools
@@ -15,7 +15,9 @@ from mingmoe_eval.errors import MingMoeError, UsageError
 
 if TYPE_CHECKING:
     from mingmoe_eval.engine.backend import Checkpoint
-    from mingmoe_eval.evaluation import OpenModel
+    from mingmoe_eval.evaluation import OpenModel, Watch
+    from mingmoe_eval.language_model import LanguageModel
+    from mingmoe_eval.records import RunSpec
     from mingmoe_eval.workers.ray_cluster import Places
 
 
@@ -27,7 +29,7 @@ def opener(
 
     In all processes of a launch but the first it never gets to the block.
     """
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = int(os.environ.get("RANK", "0")), launched_processes()
     with_ray = workers is not None or ray_address is not None
     if gpus_per_worker is not None and not with_ray:
         raise UsageError("--gpus-per-worker is for --workers or --ray-address: give one of them")
@@ -50,6 +52,40 @@ def opener(
 
 
 @contextlib.contextmanager
+def by_backend(spec: "RunSpec", open_model: "OpenModel | None") -> Iterator["OpenModel | None"]:
+    """How one run opens its model: an engine of vLLM's ends with the block.
+
+    `open_model`: of workers, which have engines of their own; None without any.
+    """
+    if spec.backend == "local":
+        yield open_model
+        return
+    if open_model is not None:
+        if launched_processes() > 1:
+            raise UsageError(
+                "vLLM starts its processes itself: run the command without `accelerate launch` or "
+                "`torchrun`, and with --tensor-parallel or --workers"
+            )
+        yield open_model
+        return
+    from mingmoe_eval.vllm.backend import open_model as open_with_vllm
+
+    with contextlib.ExitStack() as until_the_end:
+
+        def open_and_end(spec: "RunSpec", folder: Path | None, watch: "Watch") -> "LanguageModel":
+            model = open_with_vllm(spec, folder, watch)
+            until_the_end.callback(model.close)
+            return model
+
+        yield open_and_end
+
+
+def launched_processes() -> int:
+    """How many processes a launcher started, this one among them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextlib.contextmanager
 def _over_ray(places: "Places") -> Iterator["OpenModel"]:
     from mingmoe_eval.evaluation import open_named
     from mingmoe_eval.workers.ray_cluster import RayCluster, connected
@@ -57,13 +93,20 @@ def _over_ray(places: "Places") -> Iterator["OpenModel"]:
     with contextlib.ExitStack() as until_the_end:
         cluster: list[RayCluster] = []
 
-        def start(checkpoint: "Checkpoint", on_note: Callable[[str], None]) -> Any:
-            # Not before the first model is wanted: a typing mistake should not wait for Ray.
-            if not cluster:
-                cluster.append(until_the_end.enter_context(connected(places)))
-            return cluster[0].crew(checkpoint.anywhere(), on_note)
+        def open_model(spec: "RunSpec", folder: Path | None, watch: "Watch") -> "LanguageModel":
+            def start(checkpoint: "Checkpoint", on_note: Callable[[str], None]) -> Any:
+                # Not before the first model is wanted: a typing mistake should not wait for Ray.
+                if not cluster:
+                    cluster.append(until_the_end.enter_context(connected(places)))
+                if spec.backend == "local":
+                    return cluster[0].crew(checkpoint.anywhere(), on_note)
+                from mingmoe_eval.vllm.backend import VllmCheckpoint
 
-        yield functools.partial(open_named, start=start)
+                return cluster[0].crew(VllmCheckpoint.of(spec, checkpoint).anywhere(), on_note)
+
+            return open_named(spec, folder, watch, start=start)
+
+        yield open_model
 
 
 @contextlib.contextmanager

@@ -17,9 +17,11 @@ Engine steps are taken here and not in `LLM.generate`, which tells nothing befor
 import dataclasses
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +36,7 @@ from mingmoe_eval.engine.backend import (
     stored,
     tokenizer_fingerprint,
 )
+from mingmoe_eval.engine.checkpoint_lm import CheckpointLM
 from mingmoe_eval.engine.generation import TextUnderWay
 from mingmoe_eval.engine.growing_text import GeneratedText, ThoughtBudget, seed_of
 from mingmoe_eval.engine.prefix_plan import in_prefix_order
@@ -41,8 +44,9 @@ from mingmoe_eval.engine.prompts import Prompt
 from mingmoe_eval.engine.response_store import StoredAnswer
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokens, longest_input
 from mingmoe_eval.errors import CheckpointError, UsageError
+from mingmoe_eval.evaluation import Watch, open_named
 from mingmoe_eval.molora import load_tokenizer
-from mingmoe_eval.records import JsonDict
+from mingmoe_eval.records import JsonDict, RunSpec
 from mingmoe_eval.routing.account import RoutingSink
 from mingmoe_eval.vllm import door
 from mingmoe_eval.vllm.prepared import Prepared, prepare
@@ -75,12 +79,25 @@ class VllmCheckpoint:
     checkpoint: Checkpoint
     settings: EngineSettings = field(default_factory=EngineSettings)
 
+    @classmethod
+    def of(cls, spec: RunSpec, checkpoint: Checkpoint) -> "VllmCheckpoint":
+        """A run's checkpoint with the run's settings of vLLM."""
+        settings = EngineSettings(
+            tensor_parallel=spec.tensor_parallel or 1,
+            gpu_memory=spec.gpu_memory,
+            max_model_len=spec.max_model_len,
+        )
+        return cls(checkpoint=checkpoint, settings=settings)
+
     def anywhere(self) -> "VllmCheckpoint":
         """The same for a process with another working directory."""
         return dataclasses.replace(self, checkpoint=self.checkpoint.anywhere())
 
     def __call__(self) -> tuple["VllmBackend", str]:
-        """Start the engine here; gives also the tokenizer's fingerprint."""
+        """Start the engine here, as a worker; gives also the tokenizer's fingerprint."""
+        if self.settings.tensor_parallel == 1:
+            # In this very process, so that it ends with the worker, however that ends.
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         tokenizer = load_tokenizer(self.checkpoint.model, self.checkpoint.base)
         return self.backend(), tokenizer_fingerprint(tokenizer)
 
@@ -121,6 +138,21 @@ class VllmCheckpoint:
         return VllmBackend(engine, prepared, tokenizer, longest=longest)
 
 
+def open_model(spec: RunSpec, folder: Path | None, watch: Watch) -> CheckpointLM:
+    """A run's checkpoint on vLLM, for `evaluate(spec, open_model=open_model)`; `close` it after.
+
+    Raises:
+        MingMoeError: as `VllmCheckpoint.backend` says.
+    """
+
+    def start(checkpoint: Checkpoint, on_note: Callable[[str], None]) -> VllmBackend:
+        return VllmCheckpoint.of(spec, checkpoint).backend(on_note)
+
+    model = open_named(spec, folder, watch, start=start)
+    assert isinstance(model, CheckpointLM)  # served models are refused
+    return model
+
+
 class VllmBackend:
     """A `Backend` over a running engine.
 
@@ -159,9 +191,10 @@ class VllmBackend:
         # Where the files are changes nothing; what the mixture's settings are stays.
         config.get("mingmoe", {}).pop("checkpoint", None)
         config.get("mingmoe", {}).pop("base", None)
-        facts = {"config": config, "engine": self._engine.facts()}
-        text = json.dumps(facts, sort_keys=True, default=str)
-        return f"vllm-{door.version()}-{xxhash.xxh3_128_hexdigest(text.encode())}"
+        engine = self._engine.facts()
+        text = json.dumps({"config": config, "engine": engine}, sort_keys=True, default=str)
+        digest = xxhash.xxh3_128_hexdigest(text.encode())
+        return f"{engine['engine']}-{engine['engine_version']}-{digest}"
 
     def describe(self) -> JsonDict:
         """See `Backend`."""

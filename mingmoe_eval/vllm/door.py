@@ -6,6 +6,7 @@ by its name.
 """
 
 import importlib.metadata
+import importlib.util
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,9 @@ MOST_IDS = 128
 
 _CPU_BLOCK = 32
 """Tokens of a block of the cache on a CPU, which alone are shared: its default is 128."""
+
+CPU_OPTIONS = ("--enforce-eager", "--block-size", str(_CPU_BLOCK))
+"""For vLLM's server on a CPU; torch.compile takes minutes there, and spares little."""
 
 _CPU_CACHE_SHARE = 8
 """The part of a CPU's free memory for keys and values; vLLM's own default is the half."""
@@ -219,7 +223,7 @@ def start(
         UsageError: it is not installed, or refuses the settings.
     """
     cpu = on_cpu()
-    for name, value in _environment(cpu).items():
+    for name, value in environment(cpu).items():
         os.environ.setdefault(name, value)
     from vllm import LLM
 
@@ -239,7 +243,6 @@ def start(
     if gpu_memory is not None:
         options["gpu_memory_utilization"] = gpu_memory
     if cpu:
-        # torch.compile takes minutes on a CPU, and spares little there.
         options |= {"enforce_eager": True, "block_size": _CPU_BLOCK}
     try:
         llm = LLM(**options)
@@ -262,7 +265,7 @@ def start(
     return Engine(llm, facts)
 
 
-def _environment(cpu: bool) -> dict[str, str]:
+def environment(cpu: bool) -> dict[str, str]:
     """What vLLM reads from the environment, where the user has not set it."""
     wanted = {
         "VLLM_LOGGING_LEVEL": "ERROR",

@@ -1,0 +1,214 @@
+"""The folder that vLLM takes for a model, made and checked without vLLM."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_checkpoints import Recipe, edit_json, save_adapter, save_base, save_merged
+from tiny_language_models import make_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.molora import load_model
+from mingmoe_eval.molora.opening import open_checkpoint
+from mingmoe_eval.vllm.merging import Merging, plain_pairs
+from mingmoe_eval.vllm.prepared import prepare
+
+SIZES = {"vocab_size": 384}
+
+
+@pytest.fixture
+def base(tmp_path):
+    made = save_base(tmp_path / "base", **SIZES)
+    make_tokenizer().save_pretrained(made)
+    return made
+
+
+@pytest.fixture
+def adapter(tmp_path, base):
+    save_adapter(tmp_path / "adapter", base, Recipe())
+    return tmp_path / "adapter"
+
+
+def made(tmp_path, model, **options):
+    return prepare(model, folder=tmp_path / "for-vllm", **options)
+
+
+def test_the_folder_links_weights_and_names_adapter_and_base(tmp_path, base, adapter):
+    prepared = made(tmp_path, adapter)
+    config = json.loads((prepared.folder / "config.json").read_text())
+    assert config["architectures"] == ["MoLoraQwen2ForCausalLM"]
+    assert config["mingmoe"]["checkpoint"] == str(adapter)
+    assert config["mingmoe"]["base"] == str(base)
+    assert config["head_dtype"] == "float32"
+    assert config["dtype"] == "float32"
+    assert "num_experts" not in config
+    assert (prepared.folder / "model.safetensors").readlink() == base / "model.safetensors"
+    assert prepared.routes
+    assert AutoConfig.from_pretrained(prepared.folder).mingmoe["base"] == str(base)
+
+
+def test_the_adapters_config_wins_over_its_bases(tmp_path, adapter):
+    theta = json.loads((adapter / "config.json").read_text())["rope_parameters"]
+    edit_json(adapter / "config.json", rope_parameters={**theta, "rope_theta": 77.0})
+    prepared = made(tmp_path, adapter)
+    config = json.loads((prepared.folder / "config.json").read_text())
+    assert config["rope_parameters"]["rope_theta"] == 77.0
+
+
+def test_the_folders_tokenizer_splits_as_ours(tmp_path, adapter):
+    text = "患者发热咳嗽三天  which drug\n\nis given?"
+    prepared = made(tmp_path, adapter)
+    assert AutoTokenizer.from_pretrained(prepared.folder)(text) == make_tokenizer()(text)
+
+
+def test_a_full_model_keeps_vllms_own_class(tmp_path, base):
+    prepared = made(tmp_path, base)
+    config = json.loads((prepared.folder / "config.json").read_text())
+    assert config["architectures"] == ["Qwen2ForCausalLM"]
+    assert "mingmoe" not in config
+    assert not prepared.routes
+
+
+def test_made_again_it_forgets_links_that_are_no_more(tmp_path, base, adapter):
+    prepared = made(tmp_path, adapter)
+    (prepared.folder / "old.safetensors").symlink_to(base / "model.safetensors")
+    made(tmp_path, adapter)
+    assert not (prepared.folder / "old.safetensors").is_symlink()
+
+
+def test_other_weights_have_another_fingerprint(tmp_path, adapter):
+    before = made(tmp_path, adapter).weights_fingerprint()
+    assert made(tmp_path, adapter).weights_fingerprint() == before
+    for name in ("non_lora_trainables.safetensors",):
+        tensors = load_file(adapter / name)
+        first = next(iter(tensors))
+        tensors[first] = tensors[first] + 1
+        save_file(tensors, adapter / name, metadata={"format": "pt"})
+    assert made(tmp_path, adapter).weights_fingerprint() != before
+
+
+def test_what_the_base_lacks_is_listed_before_anything_is_loaded(tmp_path, base, adapter):
+    tensors = load_file(base / "model.safetensors")
+    del tensors["model.layers.0.mlp.gate_proj.weight"]
+    tensors["model.layers.1.mlp.up_proj.weight"] = torch.zeros(3, 4)
+    tensors["model.layers.7.mlp.up_proj.weight"] = torch.zeros(3, 4)
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError) as refused:
+        made(tmp_path, adapter)
+    told = str(refused.value)
+    assert "no weights for model.layers.0.mlp.gate_proj.weight" in told
+    assert "model.layers.1.mlp.up_proj.weight is of shape [3, 4]" in told
+    assert "weights without a place: model.layers.7.mlp.up_proj.weight" in told
+
+
+def test_a_full_models_holes_are_refused_too(tmp_path, base):
+    tensors = load_file(base / "model.safetensors")
+    del tensors["model.layers.0.self_attn.k_proj.weight"]
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"no weights for .*self_attn\.k_proj"
+    ):
+        made(tmp_path, base)
+
+
+def test_the_loaders_own_checks_come_first(tmp_path, adapter):
+    tensors = load_file(adapter / "non_lora_trainables.safetensors")
+    lost = "base_model.model.model.layers.0.mlp.up_proj.experts.1.lora_A_1.weight"
+    del tensors[lost]
+    save_file(tensors, adapter / "non_lora_trainables.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.up_proj lacks A 1"):
+        made(tmp_path, adapter)
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [("granite", "GraniteForCausalLM"), ("gemma2", "Gemma2ForCausalLM takes the embeddings")],
+)
+def test_a_base_without_a_class_of_ours_is_refused_by_name(tmp_path, family, reason):
+    base = save_base(tmp_path / "base", family, **SIZES)
+    make_tokenizer().save_pretrained(base)
+    save_adapter(tmp_path / "adapter", base, Recipe())
+    with pytest.raises(CheckpointError, match=reason):
+        made(tmp_path, tmp_path / "adapter")
+
+
+def peft_adapter(tmp_path, base, **changes):
+    from peft import LoraConfig, get_peft_model
+
+    model = AutoModelForCausalLM.from_pretrained(base)
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"]}
+    config = LoraConfig(**{**settings, "init_lora_weights": False, **changes})
+    tuned = get_peft_model(model, config)
+    tuned.peft_config["default"].base_model_name_or_path = str(base)
+    tuned.save_pretrained(tmp_path / "peft")
+    return tmp_path / "peft"
+
+
+def test_a_plain_lora_is_merged_as_its_bases_weights_pass(tmp_path, base):
+    adapter = peft_adapter(tmp_path, base, use_rslora=True)
+    prepared = made(tmp_path, adapter)
+    assert json.loads((prepared.folder / "config.json").read_text())["architectures"] == [
+        "MoLoraQwen2ForCausalLM"
+    ]
+    merging = Merging(None, plain_pairs(open_checkpoint(adapter)), dtype=torch.float32)
+    merged = dict(merging.into(load_file(base / "model.safetensors").items()))
+    ours = load_model(adapter).state_dict()
+    for name, tensor in merged.items():
+        torch.testing.assert_close(tensor, ours[name], rtol=1e-5, atol=1e-6)
+    assert len(merging.changed) == 4
+    assert min(merging.changed.values()) > 0
+
+
+def test_what_peft_alone_computes_becomes_a_full_copy(tmp_path, base):
+    adapter = peft_adapter(tmp_path, base, use_dora=True)
+    prepared = made(tmp_path, adapter)
+    assert prepared.opened.kind == "full"
+    assert prepared.description.kind == "peft-lora"
+    assert prepared.effect > 0
+    copied, ours = load_file(prepared.folder / "model.safetensors"), load_model(adapter)
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(copied[name], tensor)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(num_experts=1, top_k=1), Recipe(shared=2)])
+def test_what_every_token_passes_is_merged_as_the_loader_merges_it(tmp_path, base, recipe):
+    save_adapter(tmp_path / "adapter", base, recipe)
+    mixture = open_checkpoint(tmp_path / "adapter").mixture
+    merging = Merging(mixture, None, dtype=torch.float32)
+    merged = dict(merging.into(load_file(base / "model.safetensors").items()))
+    ours = load_model(tmp_path / "adapter").state_dict()
+    for name, tensor in merged.items():
+        assert torch.equal(tensor, ours[name])
+    assert len(merging.changed) == 14
+
+
+def test_a_merged_checkpoints_experts_do_not_pass_as_weights(tmp_path, base):
+    save_merged(tmp_path / "merged", base, Recipe())
+    make_tokenizer().save_pretrained(tmp_path / "merged")
+    prepared = made(tmp_path, tmp_path / "merged")
+    passed = dict(
+        Merging(prepared.opened.mixture, None, dtype=torch.float32).into(
+            load_file(tmp_path / "merged" / "model.safetensors").items()
+        )
+    )
+    assert passed.keys() == load_file(base / "model.safetensors").keys()
+
+
+def test_a_pair_whose_weight_never_comes_is_refused(base, adapter):
+    merging = Merging(open_checkpoint(adapter).mixture, None, dtype=torch.float32)
+    weights = load_file(base / "model.safetensors")
+    del weights["model.layers.0.self_attn.q_proj.weight"]
+    with pytest.raises(CheckpointError, match=r"layers\.0\.self_attn\.q_proj"):
+        list(merging.into(weights.items()))
+
+
+def test_a_pair_that_is_not_finite_is_refused(base, adapter):
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    tensors[name][0, 0] = float("inf")
+    save_file(tensors, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    merging = Merging(open_checkpoint(adapter).mixture, None, dtype=torch.float32)
+    with pytest.raises(CheckpointError, match="not finite"):
+        list(merging.into(load_file(base / "model.safetensors").items()))
