@@ -88,7 +88,7 @@ def test_every_offence_is_listed_with_what_to_write_instead(command, file):
         read_run_file(file, command)
     offences = str(caught.value).split("\n  - ")[1:]
     beginnings = (
-        "modell: no option of `mingmoe-eval run`; did you mean model?",
+        "modell: no option of `mingmoe-eval run`; did you mean model or max_model_len?",
         "tasks: an empty list",
         "limit: ",
         "seed: ",

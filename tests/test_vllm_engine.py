@@ -1,6 +1,7 @@
 """vLLM itself against our own engine, on tiny checkpoints of every family, in fp32.
 
-Greedy texts are equal, log-probabilities within 1e-4 of each other as a part of the largest logit.
+Greedy texts are equal, log-probabilities within 1e-4 of each other (with embeddings tied to the
+head, 1e-3).
 """
 
 import json
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make vllm, make test-vllm")
 
@@ -167,14 +167,12 @@ def answers(given):
     return {index: answer for some in given for index, answer in some}
 
 
-def hold_equal(local, engine):
+def hold_equal(local, engine, allowed):
     rng = np.random.default_rng(0)
     pairs = questions(rng)
     wanted, found = answers(local.score(pairs, None)), answers(engine.score(pairs, None))
     assert wanted.keys() == found.keys()
-    largest = float(local.model(torch.arange(5, 380)[None]).logits.abs().max())
     for index, one in wanted.items():
-        allowed = 1e-4 * max(1.0, largest / 10)
         assert found[index].log_likelihood == pytest.approx(one.log_likelihood, abs=allowed)
         assert found[index].greedy == one.greedy
     settings = GenerationSettings(max_new_tokens=24, end_ids=(0,))
@@ -189,7 +187,9 @@ def test_vllm_gives_what_our_own_engine_gives(tmp_path, name):
     engine, same = VllmCheckpoint(checkpoint=one)()
     try:
         assert same == of_tokenizer
-        hold_equal(local, engine)
+        # Where embeddings are the head too, logits of these models are around 60 (before Gemma 2
+        # caps them), and what rounding is of one sum is fifty times what it is of others.
+        hold_equal(local, engine, 1e-3 if name in ("tied", "gemma2") else 1e-4)
         effect = engine.probe()
         assert effect is None if name == "full" else effect > 0
         described = engine.describe()

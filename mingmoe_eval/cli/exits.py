@@ -35,6 +35,7 @@ EXTRAS = {
     "nevergrad": "train",
     "ray": "ray",
     "vllm": "vllm",
+    "gguf": "gguf",
     "vl_convert": "report",
 }
 

@@ -18,7 +18,7 @@ from mingmoe_eval.molora.description import CheckpointDescription, describe
 from mingmoe_eval.molora.formats import ming
 from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
 from mingmoe_eval.molora.probing import Loaded
-from mingmoe_eval.molora.sources import blaming, transformers_config
+from mingmoe_eval.molora.sources import blaming, transformers_config, where
 
 logger = logging.getLogger("mingmoe_eval.molora")
 
@@ -108,7 +108,7 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
     architecture = type(opened.skeleton).__name__
     with blaming(f"the weights of {opened.weights} do not load as {architecture}"):
         model, report = AutoModelForCausalLM.from_pretrained(
-            opened.weights,
+            **where(opened.weights),
             config=config,
             dtype=dtype_of(dtype, own, on_cpu=places is None),
             device_map=places,

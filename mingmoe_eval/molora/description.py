@@ -80,7 +80,7 @@ def describe(opened: OpenCheckpoint, *, reference_compat: bool = False) -> Check
     return CheckpointDescription(
         source=opened.source,
         kind=opened.kind,
-        base=None if opened.kind in ("molora-merged", "full", "hub") else opened.weights,
+        base=None if opened.kind in ("molora-merged", "full", "gguf", "hub") else opened.weights,
         architecture=type(opened.skeleton).__name__,
         layers=int(getattr(opened.model_config.get_text_config(), "num_hidden_layers", 0)),
         mixture=_settings(mixture) if mixture else None,

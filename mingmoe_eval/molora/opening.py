@@ -70,6 +70,8 @@ def open_checkpoint(
     elif place.form == "peft-lora":
         # Which tensors there must be only PEFT knows: loading asks it. Here they are counted.
         files = TensorFiles((required_file(place.folder, ATTENTION_STEM),))
+    elif place.form == "gguf":
+        notes.append("its packed weights are unpacked as they are read, and computed in full")
     return OpenCheckpoint(
         source=place.source,
         kind=place.kind,

@@ -25,6 +25,12 @@ def refuse_absent(model: str | Path, base: str | Path | None = None) -> None:
     # Found, not imported. A light install should not first fetch a model that it cannot load.
     if importlib.util.find_spec("torch") is None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    if is_gguf(model):
+        if not Path(model).is_file():
+            raise CheckpointError(f"there is no file {model}{_near(str(model), files=True)}")
+        if importlib.util.find_spec("gguf") is None:
+            raise ModuleNotFoundError("No module named 'gguf'", name="gguf")
+        return
     folder = _model_folder(str(model))
     if (folder / ADAPTER_CONFIG).is_file():
         named = named_base(folder, base)
@@ -32,6 +38,11 @@ def refuse_absent(model: str | Path, base: str | Path | None = None) -> None:
             fetch(named, (MODEL_CONFIG,))
     elif base is not None:
         refuse_lost_path(str(base), "base model directory")
+
+
+def is_gguf(name: str | Path) -> bool:
+    """Whether a name is that of a file of llama.cpp's, which holds a whole model."""
+    return str(name).lower().endswith(".gguf")
 
 
 def named_base(folder: Path, base: str | Path | None) -> str:
@@ -89,9 +100,10 @@ def _is_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
 
 
-def _near(name: str) -> str:
-    """What is here under nearly the same name."""
+def _near(name: str, *, files: bool = False) -> str:
+    """What is here under nearly the same name: directories, or files."""
     beside = Path(name).parent
-    there = [path.name for path in beside.iterdir() if path.is_dir()] if beside.is_dir() else []
+    paths = list(beside.iterdir()) if beside.is_dir() else []
+    there = [path.name for path in paths if (path.is_file() if files else path.is_dir())]
     near = difflib.get_close_matches(Path(name).name, there)
     return f"; did you mean {' or '.join(str(beside / one) for one in near)}?" if near else ""

@@ -43,7 +43,7 @@ def probe(model: PreTrainedModel) -> float | None:
             f"{loaded.description.source} gives logits that are not finite in {model.dtype}; "
             "try --dtype float32 or bfloat16"
         )
-    if loaded.description.kind == "full":
+    if loaded.description.kind in ("full", "gguf"):
         return None
     effect = loaded.peft_effect
     if effect is None:

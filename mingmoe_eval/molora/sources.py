@@ -3,6 +3,8 @@
 The kind is told from JSON files and safetensors headers alone; no code of a checkpoint ever runs.
 """
 
+import copy
+import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +29,7 @@ from mingmoe_eval.molora.formats.tensor_files import (
     preferred_file,
     weight_files,
 )
-from mingmoe_eval.molora.presence import SMALL_FILES, named_base, refuse_lost_path
+from mingmoe_eval.molora.presence import SMALL_FILES, is_gguf, named_base, refuse_lost_path
 
 logger = logging.getLogger("mingmoe_eval.molora")
 
@@ -42,7 +44,10 @@ _MOST_LAYERS = 2_000
 _LONGEST_REASON = 600
 
 Kind = str
-"""`molora`, `molora-merged`, the name of a sibling's family, `peft-lora`, `full`, or `hub`."""
+"""`molora`, `molora-merged`, a sibling's family's name, `peft-lora`, `full`, `gguf`, or `hub`."""
+
+Form = Family | Literal["peft-lora", "full", "gguf"]
+"""The family of a mixture, or the kind of what is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +67,7 @@ class Place:
 
     source: str
     folder: Path
-    form: Family | Literal["peft-lora", "full"]
+    form: Form
     weights: str
     adapter: dict[str, Any]
     model: dict[str, Any]
@@ -85,7 +90,7 @@ def find_model(source: str, base: str | Path | None) -> Place:
     family = form if isinstance(form, Family) else None
     if family and family.in_model and not weight_files(folder):
         folder = fetch(source, WEIGHT_FILES)
-    alone = form == "full" or (family is not None and family.in_model)
+    alone = form in ("full", "gguf") or (family is not None and family.in_model)
     own = source if family is None else str(folder)
     weights = own if alone else base_of(folder, base)
     model = read_json(folder / MODEL_CONFIG) if family and family.own_config else {}
@@ -106,7 +111,7 @@ def find_model(source: str, base: str | Path | None) -> Place:
     )
 
 
-def home_of(source: str) -> tuple[Path, Family | Literal["peft-lora", "full"]]:
+def home_of(source: str) -> tuple[Path, Form]:
     """A model's files here, those of a hub repository fetched as far as they are small; its form.
 
     Raises:
@@ -117,6 +122,8 @@ def home_of(source: str) -> tuple[Path, Family | Literal["peft-lora", "full"]]:
         folder = fetch(source, SMALL_FILES)
         form = _form_of(str(folder))
     assert form != "hub"  # what was fetched is a directory
+    if form == "gguf":
+        return folder.parent, form
     return folder, form
 
 
@@ -131,12 +138,15 @@ def sniff(path: str | Path) -> Kind:
 
 
 def transformers_config(name: str | Path) -> PretrainedConfig:
-    """The transformers config of a directory or hub id, without running code of either.
+    """The transformers config of a directory, GGUF file or hub id, without running code of any.
 
     Raises:
         CheckpointError: none there, or of an architecture that transformers does not know.
     """
     with blaming(f"the model config of {name} cannot be used"):
+        if is_gguf(name):
+            # Copied, as whoever loads a model writes into its config.
+            return copy.deepcopy(_gguf_config(str(name), Path(name).stat().st_mtime_ns))
         said, _ = PretrainedConfig.get_config_dict(str(name))
         for part in (said, *(inner for inner in said.values() if isinstance(inner, dict))):
             layers = part.get("num_hidden_layers")
@@ -150,6 +160,20 @@ def transformers_config(name: str | Path) -> PretrainedConfig:
         config.return_dict = True
         config.output_hidden_states = config.output_attentions = False
         return config
+
+
+@functools.lru_cache(maxsize=4)
+def _gguf_config(file: str, changed: int) -> PretrainedConfig:
+    """Read once: transformers reads the whole vocabulary for it, which takes seconds."""
+    return AutoConfig.from_pretrained(**where(file), trust_remote_code=False)
+
+
+def where(name: str | Path) -> dict[str, str]:
+    """The arguments by which transformers' `from_pretrained` finds a model."""
+    if is_gguf(name):
+        path = Path(name)
+        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    return {"pretrained_model_name_or_path": str(name)}
 
 
 def base_of(folder: Path, base: str | Path | None) -> str:
@@ -206,8 +230,10 @@ def blaming(what: str) -> Iterator[None]:
         raise CheckpointError(f"{what}: {kind}{words}") from error
 
 
-def _form_of(name: str) -> Family | Literal["peft-lora", "full", "hub"]:
+def _form_of(name: str) -> Form | Literal["hub"]:
     folder = Path(name)
+    if is_gguf(name) and folder.is_file():
+        return "gguf"
     if not folder.is_dir():
         refuse_lost_path(name)
         return "hub"

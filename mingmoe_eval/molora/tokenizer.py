@@ -18,7 +18,7 @@ from mingmoe_eval.json_files import shown
 from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora.formats.ming import MERGED
 from mingmoe_eval.molora.presence import SMALL_FILES
-from mingmoe_eval.molora.sources import base_of, blaming, home_of
+from mingmoe_eval.molora.sources import base_of, blaming, home_of, where
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt")
@@ -37,6 +37,8 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
         CheckpointError: neither has one that loads without running its code.
     """
     home, form = home_of(str(adapter))
+    if form == "gguf":
+        return _of_gguf(str(adapter))
     if not _has_tokenizer(home) and form not in (MERGED, "full"):
         base = base_of(home, base)
         home = Path(base) if Path(base).is_dir() else fetch(base, SMALL_FILES)
@@ -54,6 +56,12 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
         if not isinstance(template, str | None):
             raise ValueError(f"chat_template must be a text, not {shown(template)}")
     return tokenizer
+
+
+def _of_gguf(file: str) -> PreTrainedTokenizerBase:
+    """The tokenizer that a GGUF file describes, as transformers reads it."""
+    with blaming(f"the tokenizer of {file} cannot be loaded"):
+        return AutoTokenizer.from_pretrained(**where(file), trust_remote_code=False)
 
 
 def keep_to_file(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[str, ...]:

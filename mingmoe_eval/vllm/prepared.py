@@ -26,6 +26,7 @@ from mingmoe_eval.molora.checkpoint import dtype_of
 from mingmoe_eval.molora.description import CheckpointDescription, describe
 from mingmoe_eval.molora.formats.tensor_files import TensorFiles, weight_files
 from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
+from mingmoe_eval.molora.presence import is_gguf
 from mingmoe_eval.molora.sources import WEIGHT_FILES, transformers_config
 from mingmoe_eval.molora.tokenizer import keep_to_file
 from mingmoe_eval.vllm import ARCHITECTURES, CONFIG_KEY
@@ -102,6 +103,8 @@ def prepare(
         CheckpointError: the checkpoint is not whole, does not fit its base, or has experts on a
             base that vLLM has no class of ours for; lists every offence.
     """
+    if is_gguf(model):
+        raise CheckpointError(f"{model}: GGUF files are for the local backend")
     opened = open_checkpoint(model, base)
     description, notes = describe(opened), list(opened.notes)
     architecture = type(opened.skeleton).__name__
