@@ -94,6 +94,7 @@ def measure(
     there: dict[str, Any] = {"enforce_eager": True, "block_size": 32} if cpu else {}
     stock = stock_class()(
         pretrained=str(prepared.folder),
+        tokenizer=str(prepared.tokenizer),
         dtype="float32" if cpu else "auto",
         max_model_len=LONGEST,
         batch_size="auto",

@@ -285,5 +285,5 @@ def test_a_server_is_prepared_without_vllm(tmp_path, capsys):
     save_adapter(tmp_path / "adapter", base, Recipe())
     folder = tmp_path / "for-vllm"
     assert main(["serve", str(tmp_path / "adapter"), "--prepare", str(folder)]) == 0
-    assert capsys.readouterr().out.startswith(f"vllm serve {folder} --served-model-name adapter")
+    assert capsys.readouterr().out.startswith(f"vllm serve {folder} --tokenizer {folder}")
     assert (folder / "config.json").is_file()

@@ -7,7 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import Recipe, edit_json, save_adapter, save_base, save_merged
 from tiny_language_models import make_tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.molora import load_model
@@ -60,7 +66,19 @@ def test_the_adapters_config_wins_over_its_bases(tmp_path, adapter):
 def test_the_folders_tokenizer_splits_as_ours(tmp_path, adapter):
     text = "患者发热咳嗽三天  which drug\n\nis given?"
     prepared = made(tmp_path, adapter)
-    assert AutoTokenizer.from_pretrained(prepared.folder)(text) == make_tokenizer()(text)
+    assert AutoTokenizer.from_pretrained(prepared.tokenizer)(text) == make_tokenizer()(text)
+
+
+def test_a_tokenizer_that_its_models_class_would_replace_is_kept_apart(tmp_path, base):
+    words = Tokenizer(models.WordLevel({"[end]": 0, "[unknown]": 1, "fever": 2, "cough": 3}))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    own = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="[end]")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (base / name).unlink()
+    own.save_pretrained(base)
+    prepared = made(tmp_path, base)
+    assert prepared.tokenizer == prepared.folder / "tokenizer"
+    assert AutoTokenizer.from_pretrained(prepared.tokenizer)("cough fever").input_ids == [3, 2]
 
 
 def test_a_full_model_keeps_vllms_own_class(tmp_path, base):

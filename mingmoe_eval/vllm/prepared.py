@@ -52,11 +52,13 @@ _BLOCK_BYTES = 1 << 24
 class Prepared:
     """A folder for vLLM, and what is in it.
 
-    `opened`: the checkpoint, or the full model that it was merged into; `description`: of what was
-    asked for; `effect`: what the probe of a merged copy gave; `notes`: what the user should know.
+    `tokenizer`: where that is, the folder itself or one below it; `opened`: the checkpoint, or the
+    full model that it was merged into; `description`: of what was asked for; `effect`: what the
+    probe of a merged copy gave; `notes`: what the user should know.
     """
 
     folder: Path
+    tokenizer: Path
     opened: OpenCheckpoint
     description: CheckpointDescription
     dtype: torch.dtype
@@ -138,9 +140,10 @@ def prepare(
         config["quantization_config"] = quantised
     _write(folder / "config.json", json.dumps(config, indent=2, sort_keys=True, default=str))
     _link(folder, [*files, *(files[0].with_name(name) for name in _BESIDE)])
-    _save_tokenizer(folder, model, base)
+    tokenizer = _save_tokenizer(folder, model, base)
     return Prepared(
         folder=folder,
+        tokenizer=tokenizer,
         opened=opened,
         description=description,
         dtype=chosen,
@@ -210,16 +213,26 @@ def _link(folder: Path, files: Iterable[Path]) -> None:
         passing.replace(folder / name)
 
 
-def _save_tokenizer(folder: Path, model: str | Path, base: str | Path | None) -> None:
-    """The tokenizer as our own loader has it, so that vLLM's server splits texts alike."""
+def _save_tokenizer(folder: Path, model: str | Path, base: str | Path | None) -> Path:
+    """The tokenizer as our own loader has it, so that vLLM's server splits texts alike; its place.
+
+    Raises:
+        CheckpointError: transformers makes another of it from its own files.
+    """
     tokenizer = load_tokenizer(model, base)
-    tokenizer.save_pretrained(folder)
-    again = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    if keep_to_file(again, folder):
-        # transformers would take parts of it from the class, and not from the file.
-        path = folder / "tokenizer_config.json"
+    # Of some kinds of model transformers takes parts of a tokenizer from a class, whatever the file
+    # says. It does not know the kind of a folder that has no config.json.
+    for place in (folder, folder / "tokenizer"):
+        tokenizer.save_pretrained(place)
+        if not tokenizer.is_fast:
+            return place
+        path = place / "tokenizer_config.json"
         settings = {**json.loads(path.read_text("utf-8")), "tokenizer_class": "TokenizersBackend"}
         _write(path, json.dumps(settings, indent=2))
+        again = AutoTokenizer.from_pretrained(str(place), trust_remote_code=False)
+        if not keep_to_file(again, place):
+            return place
+    raise CheckpointError(f"transformers reads another tokenizer from {place} than was saved there")
 
 
 def _write(path: Path, text: str) -> None:

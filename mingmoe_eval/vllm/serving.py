@@ -48,6 +48,7 @@ class Serving:
         """What vLLM's server is told."""
         ours: dict[str, object] = {
             "--model": prepared.folder,
+            "--tokenizer": prepared.tokenizer,
             "--served-model-name": self.name,
             "--host": self.host,
             "--port": self.port,
