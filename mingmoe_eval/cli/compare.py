@@ -59,6 +59,30 @@ def gate(
     init: Annotated[
         Path | None, typer.Option(help="Write a policy to begin with, made for the baseline.")
     ] = None,
+    sequential: Annotated[
+        bool,
+        typer.Option(
+            "--sequential",
+            help="Ask --model the baseline's questions at random, until the verdict is settled.",
+        ),
+    ] = False,
+    model: Annotated[str | None, typer.Option(help="With --sequential: the candidate.")] = None,
+    base: Annotated[str | None, typer.Option(help="With --sequential: an adapter's base.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="With --sequential: of the baseline's tasks, by comma.")
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="With --sequential: data, if they are elsewhere by now.")
+    ] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(help="With --sequential; default: the baseline's.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="With --sequential; default: the baseline's.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="With --sequential: questions at most.")
+    ] = None,
     margin: Annotated[
         float | None,
         typer.Option(help="Largest difference that counts as none [default: 0.02, two points]."),
@@ -111,6 +135,7 @@ def gate(
 
     Exit status: 0 passed, 1 failed, 2 a mistake that you can mend, 3 undecided (with --strict, or
     where the policy holds what is undecided).
+    With --sequential a model is asked until the verdict is settled (docs/gate.md).
     Example: mingmoe-eval gate reports/candidate --baseline reports/baselines/main --junit gate.xml
     """
     from mingmoe_eval.cli.console import print_line, print_table, write_json, write_page
@@ -128,6 +153,34 @@ def gate(
         print_line(f"wrote {init}; next: mingmoe-eval gate CANDIDATE --baseline {baseline} "
                    f"--policy {init}")  # fmt: skip
         return
+    told: dict[str, object] = {"--model": model, "--base": base, "--tasks": tasks}
+    told |= {"--data-dir": data_dir}
+    told |= {"--batch-size": batch_size, "--device": device, "--budget": budget}
+    if sequential:
+        from mingmoe_eval.cli.sequential_gate import gate_sequentially
+
+        if candidate is not None or policy is not None or junit is not None or model is None:
+            raise UsageError(
+                "--sequential takes a --model in place of a run folder, and neither --policy nor "
+                "--junit: it asks the same of every task"
+            )
+        status = gate_sequentially(
+            load_run(baseline),
+            model,
+            Policy().with_flags(margin=margin, alpha=alpha, allow=kinds_named(allow or ())),
+            tasks=tasks,
+            budget=budget,
+            strict=strict,
+            allow_marked=allow_marked,
+            markdown=markdown,
+            json_to=json_to,
+            changes={
+                "base": base, "data_dir": data_dir, "batch_size": batch_size, "device": device
+            },
+        )  # fmt: skip
+        raise typer.Exit(status)
+    if idle := [flag for flag, value in told.items() if value is not None]:
+        raise UsageError(f"{', '.join(idle)}: only with --sequential, which asks a model")
     if candidate is None:
         raise UsageError("name the run folder to judge")
     asked = Policy() if policy is None else read_policy(policy)

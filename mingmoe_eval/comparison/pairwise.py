@@ -312,7 +312,7 @@ def _questions(untested: Sequence[_Untested]) -> list[NDArray[np.int64]]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    names = [[_name_of(pair.baseline) for pair in one.pairs] for one in untested]
+    names = [[name_of(pair.baseline) for pair in one.pairs] for one in untested]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(chain(*names)))}
     starts = np.cumsum([0, *(len(one.moves) for one in untested)])
     units = np.concatenate([s + one.units for s, one in zip(starts, untested, strict=False)])
@@ -327,7 +327,8 @@ _GENERIC = 20
 """A shorter stem, such as "which of these is wrong?", says nothing of which question it is."""
 
 
-def _name_of(sample: Sample) -> str:
+def name_of(sample: Sample) -> str:
+    """What a question is called in whichever task it stands: its stem, else its doc's id."""
     stem = sample.doc.get("question")
     folded = folded_stem(stem) if isinstance(stem, str) else ""
     return folded if len(folded) >= _GENERIC else sample.doc_id

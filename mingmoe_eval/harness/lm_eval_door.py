@@ -110,6 +110,16 @@ def first_prompt(task: Any) -> str:
     return str(task.instances[0].args[0])
 
 
+def answer(lm: LanguageModel, requests: Sequence[Any]) -> None:
+    """Put some requests to a model; they hold the answers afterwards."""
+    by_type: dict[str, list[Any]] = {}
+    for request in requests:
+        by_type.setdefault(request.request_type, []).append(request)
+    for kind, same in by_type.items():
+        for request, given in zip(same, getattr(lm, kind)(same), strict=True):
+            request.resps.append(given)
+
+
 def ask(
     lm: LanguageModel,
     name: str,
