@@ -80,6 +80,7 @@ def test_undecided_means_what_the_tier_says(tier, means, status):
     assert verdict.exit_status == status
     root = ET.fromstring(output.gate_junit(verdict).encode())
     assert (root.get("failures") != "0") == (status != 0)
+    assert (verdict.held != ()) == (status == 3)
     words = {0: "", 1: "FAILED: ", 3: "HELD: all tasks together undecided"}[status]
     assert words in output.gate_markdown(verdict)
 
@@ -178,7 +179,7 @@ alpha: high
 must_not_regress: {tasks: [a], undecided: maybe, largest_loss: 0.1}
 watch_only: {undecided: fail}
 may_trade: [a, b]
-tasks: {a: {margin: 2, metrics: acc}, b: 3}
+tasks: {a: {margin: 2, metrics: acc, truncated: -0.1}, b: 3}
 rises: {unanswered: -1}
 cost: {tokens: 1.5}
 allow: [promt]
@@ -196,6 +197,7 @@ allow: [promt]
         "may_trade: Expected `object`",
         "tasks.a.margin: 2.0 is no fraction",
         "tasks.a.metrics: unknown; did you mean metric?",
+        "tasks.a.truncated: -0.1 is no limit",
         "tasks.b.: `name: value` is expected, not 3",
         "rises.unanswered: -1.0 is no limit",
         "cost.tokens: unknown; ",
@@ -271,3 +273,25 @@ def test_the_policy_in_the_docs_is_one():
     assert asked.margin_of("cmexam") == 0.01
     assert asked.tolerances_of("promptcblue_kuake_qic").unanswered == 0.05
     assert asked.tier_of("promptcblue_kuake_qic") == "may_trade"
+
+
+def test_a_tier_that_regressed_is_not_undecided_too():
+    verdict = judged(policy(must_not_regress={"undecided": "hold"}), {"a": LOST})
+    assert (verdict.exit_status, verdict.held) == (1, ())
+    failed = judged(policy(must_not_regress={"undecided": "fail"}), {"a": LOST})
+    assert found(failed) == [("regressed", "a")]
+
+
+VALUES = [None, True, -1, 0, 1e308, float("nan"), "", "a", [], [1], {}, {"a": {}}, {1: 2}, "\udc80"]
+
+
+@pytest.mark.parametrize("key", ["must_not_regress", "tasks", "required", "rises", "cost", "alpha"])
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_any_value_is_taken_or_refused_in_one_message(key, value):
+    for said in ({key: value}, {"must_not_regress": {key: value}}, {"tasks": {"a": {key: value}}}):
+        refusal = None
+        try:
+            policy(**said)
+        except UsageError as error:
+            refusal = str(error)
+        assert refusal is None or refusal.startswith("gate.yaml is no policy")

@@ -75,6 +75,8 @@ class TierVerdict:
 
         Of tasks that are no shares, and so no part of the pooled difference, none may be undecided.
         """
+        if self.together is not None and self.together.outcome == "regressed":
+            return False  # it is decided, for the worse
         pooled = self.together.tasks if self.together else ()
         rest = [v for v in self.tasks if v.task not in pooled and v.outcome == "undecided"]
         return bool(rest) or (self.together is not None and not self.together.not_worse)
@@ -404,8 +406,7 @@ def _regressions(tier: TierVerdict) -> Iterator[Finding]:
         hidden = most_hidden(tier.tasks)
         text = together.reason if together is not None else "no task could be compared in points"
         text += f"; {hidden_sentence(hidden)}" if hidden is not None else ""
-        if together is None or together.outcome != "regressed":
-            yield Finding(kind="undecided", task=tier.title, text=f"undecided, {text}")
+        yield Finding(kind="undecided", task=tier.title, text=f"undecided, {text}")
 
 
 def _lost_too_much(verdict: TaskVerdict, tier: TierVerdict) -> str:

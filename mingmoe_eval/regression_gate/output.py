@@ -117,7 +117,8 @@ def _open(tier: TierVerdict) -> str:
 def _rules(verdict: Verdict) -> Iterator[str]:
     """What was asked, in words."""
     text = f"Margin {100 * verdict.margin:g} points, one-sided alpha {verdict.alpha:g} over "
-    text += f"{len(verdict.tasks)} tasks and all of them together. "
+    count = len(verdict.tasks)
+    text += f"{count} tasks and all of them together. " if count != 1 else "one task. "
     text += "Smallest visible: with a power of 80 %. "
     tier_alpha = verdict.tiers[0].alpha if verdict.tiers else verdict.alpha
     yield text + f"Hidden losses: at {100 * (1 - tier_alpha):g} %, of each task alone."

@@ -232,7 +232,7 @@ def _fields(
             # YAML has no tuples, and reads `tasks: cmexam` as the one name that it is.
             listed = [value] if hint == tuple[str, ...] and isinstance(value, str) else value
             values[name] = msgspec.convert(listed, hint)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:  # half a character
             offences.append(f"{where}{name}: {error}, {shown(value)}")
     return values
 
@@ -261,6 +261,11 @@ def _senseless(policy: Policy) -> Iterator[str]:
     limits = {
         **{f"rises.{k}": v for k, v in dataclasses.asdict(policy.rises).items()},
         "largest_gain": policy.largest_gain,
+        **{
+            f"tasks.{task}.{name}": getattr(rules, name)
+            for task, rules in policy.tasks.items()
+            for name in ("unanswered", "truncated", "non_finite")
+        },
         **{f"cost.{k}": v for k, v in dataclasses.asdict(policy.cost).items()},
     }
     for where, limit in limits.items():
