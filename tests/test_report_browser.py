@@ -342,7 +342,7 @@ NAMES = {
     *("McNemar", "Holm", "Wilson", "Bonett", "Price", "CV", "MaxVio", "Switch", "CircularEval"),
     *("Jensen", "Shannon", "CSV"),
     # Of the command, and the other language.
-    *("mingmoe", "eval", "compare", "ablate", "RUN", "docs", "routing", "md", "English"),
+    *("mingmoe", "eval", "price", "compare", "ablate", "RUN", "docs", "routing", "md", "English"),
     # Of the invented response.
     *("script", "window", "pwned", "img", "src", "onerror"),
 }

@@ -480,11 +480,18 @@ for (const node of document.querySelectorAll("figure svg text, main [title]")) {
   else if ((ENGLISH[text] ?? text) in CHINESE) node.dataset.p = ENGLISH[text] ?? text;
 }
 
-/** A label of a chart names its row and its series, or its panel and its place. */
-function relabelled(label, from, to) {
-  const known = Object.entries(CHINESE).map(([en, zh]) => (from === "en" ? [en, zh] : [zh, en]));
-  return known.sort(([a], [b]) => b.length - a.length).reduce((text, [a, b]) =>
-    text.startsWith(`${a}, `) ? b + text.slice(a.length) : text.replace(`, ${a}: `, `, ${b}: `).replace(`, ${a} `, `, ${b} `), label);
+/** The label of a mark names its task, its run and its axes, in the middle of its numbers. */
+function relabelled(label, from) {
+  const pairs = Object.entries(CHINESE).map(([en, zh]) => (from === "en" ? [en, zh] : [zh, en]));
+  const word = /[\p{L}\p{N}]/u;
+  // The longest first: one may be a part of another. English ends where its word does.
+  return pairs.sort(([a], [b]) => b.length - a.length).reduce((text, [known, other]) => {
+    const pieces = text.split(known);
+    if (pieces.length === 1) return text;
+    const whole = pieces.slice(1).every((after, n) =>
+      from === "zh" || !(word.test(pieces[n].at(-1) ?? "") || word.test(after[0] ?? "")));
+    return whole ? pieces.join(other) : text;
+  }, label);
 }
 
 function switchLanguage() {
@@ -497,7 +504,7 @@ function switchLanguage() {
   for (const node of document.querySelectorAll("[data-p]")) node.textContent = said(node.dataset.p);
   for (const node of document.querySelectorAll("[data-title]")) node.title = said(node.dataset.title);
   for (const node of document.querySelectorAll("figure svg [aria-label]")) {
-    node.setAttribute("aria-label", relabelled(node.getAttribute("aria-label"), before, language));
+    node.setAttribute("aria-label", relabelled(node.getAttribute("aria-label"), before));
   }
   for (const node of document.querySelectorAll("[data-t-label]")) {
     node.setAttribute("aria-label", word(node.dataset.tLabel));
