@@ -21,6 +21,7 @@ from mingmoe_eval.comparison import compare
 from mingmoe_eval.engine import CheckpointLM
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.evaluation import Watch, evaluate
+from mingmoe_eval.harness.results import foreign_result_of_repeats, foreign_samples
 from mingmoe_eval.paper_table import TableSpec, make_table
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.regression_gate import judge
@@ -28,6 +29,7 @@ from mingmoe_eval.repeats import clustered, question_means, questions
 from mingmoe_eval.report import render_report
 from mingmoe_eval.rescoring import rescore
 from mingmoe_eval.run_store import load_run, save_run
+from mingmoe_eval.scoring import mean_of_scores
 
 SAMPLED = {"temperature": 0.8}
 
@@ -315,3 +317,38 @@ def test_a_run_that_is_killed_amid_its_repeats_goes_on_where_it_stopped(tmp_path
     # The one that was under way when the process died is asked again.
     assert 3 * docs <= len(asked) <= 3 * docs + 1
     assert {seed for seed, _ in asked} == {1234, 1235, 1236}
+
+
+def test_aggregates_of_lm_evals_own_tasks_are_the_means_of_their_repeats():
+    def round_of(rights, repeat):
+        logged = [
+            {
+                "doc_id": n,
+                "doc": {"q": n},
+                "target": "A",
+                "filter": "none",
+                "arguments": [("Q", {})],
+                "resps": [["A"]],
+                "filtered_resps": ["A"],
+                "metrics": ["exact_match"],
+                "exact_match": float(right),
+            }
+            for n, right in enumerate(rights)
+        ]
+        results = {
+            "results": {"t": {"exact_match,none": sum(rights) / len(rights)}},
+            "samples": {"t": logged},
+            "higher_is_better": {"t": {"exact_match": True}},
+        }
+        return foreign_samples("t", results, {}, repeat=repeat), results
+
+    rounds = [round_of([1, 1, 0, 1], 0), round_of([1, 0, 0, 0], 1)]
+    result = foreign_result_of_repeats("t", rounds, seconds=2.0)
+    assert (result.main.value, result.main.n, result.repeats) == (0.5, 4, 2)
+    assert result.counts.docs == 8
+    assert [one.value for one in result.breakdowns["repeat"].values()] == [0.75, 0.25]
+    # Question means 1, 1/2, 0, 1/2, and not eight docs.
+    means = mean_of_scores(result.main).of([{"": (v, 1.0)} for v in (1.0, 0.5, 0.0, 0.5)])
+    assert result.main.interval == pytest.approx(means.interval)
+    alone = foreign_result_of_repeats("t", rounds[:1], seconds=2.0)
+    assert (alone.main.value, alone.repeats) == (0.75, 1)
