@@ -11,7 +11,12 @@ from mingmoe_eval.data_sources import Docs
 from mingmoe_eval.errors import DataError, UsageError, offence_list
 from mingmoe_eval.exams.benchmarks import Benchmark
 from mingmoe_eval.exams.facts_files import benchmarks
-from mingmoe_eval.exams.foreign_answers import ForeignAnswer, read_answers, refuse_doubles
+from mingmoe_eval.exams.foreign_answers import (
+    ForeignAnswer,
+    answer_files,
+    read_answers,
+    refuse_doubles,
+)
 from mingmoe_eval.exams.japanese_exams import number_asked_for, same_number
 from mingmoe_eval.exams.loading import load
 from mingmoe_eval.exams.records import folded_stem
@@ -247,12 +252,15 @@ def _pair_by_id(
 def _pair_by_text(
     docs: Docs, answers: Sequence[ForeignAnswer], wanted: Elsewhere
 ) -> list[tuple[dict[str, Any], ForeignAnswer]]:
-    """Files often hold only the beginning of a question; the first free one that fits counts."""
+    """Files often hold only the beginning of a question, or a prompt around it.
+
+    The first free one that fits counts.
+    """
     free = [(folded_stem(answer.question or ""), answer) for answer in answers]
     pairs, missing = [], []
     for doc in docs:
         stem = folded_stem(doc["question"])
-        at = next((i for i, (text, _) in enumerate(free) if text and stem.startswith(text)), None)
+        at = next((i for i, (text, _) in enumerate(free) if _is_of(text, stem)), None)
         if at is None:
             missing.append(doc["question"][:60])
         else:
@@ -284,6 +292,12 @@ def _refuse_others(
                 strangers,
             )
         )
+
+
+def _is_of(text: str, stem: str) -> bool:
+    """Whether a text is a question's beginning, or has the question in it."""
+    # A stem of a few words ("Which of these?") stands in many prompts.
+    return bool(text) and (stem.startswith(text) or (len(stem) >= 12 and stem in text))
 
 
 def _sample(
@@ -354,7 +368,7 @@ def _run(
         split=wanted.split,
         include_path=wanted.include_path,
     )
-    data = wanted.answers.read_bytes()
+    data = b"".join(file.read_bytes() for file in answer_files(wanted.answers))
     model = {
         "kind": "answers made elsewhere",
         "file": wanted.answers.name,

@@ -46,6 +46,58 @@ def test_the_beginning_of_a_question_tells_which_one_it_is(tmp_path):
     assert [s.doc["question"] for s in run.samples["usmle"]] == [d["question"] for d in DOCS]
 
 
+def test_the_output_of_huatuogpt_o1_s_script_is_read(tmp_path):
+    """evaluation/eval.py writes its data's records again, with `output` added, as one array."""
+    records = [
+        {
+            "question": d["question"],
+            "options": d["options"],
+            "answer_idx": d["answer"],
+            "answer": d["options"][d["answer"]],
+            "option_str": "...",
+            "input_str": "Please ...",
+            "output": f"## Thinking\n\nNo.\n\n## Final Response\n\nThe answer is {d['answer']}.",
+        }
+        for d in DOCS
+    ]
+    path = tmp_path / "HuatuoGPT-o1-8Beval_data_hf.json"
+    path.write_text(json.dumps(records, indent=2))
+    run, _ = scored(path)
+    assert run.results["usmle"].main.value == 1.0
+
+
+def test_the_output_of_ming_s_script_is_read_out_of_order(tmp_path):
+    """ming/eval/model_diverse_gen.py: the question stands in its prompt, the key below it."""
+    records = [
+        {
+            "prompt": f"A chat. USER: {d['question']}\nA. x\nB. y ASSISTANT:",
+            "text": d["answer"],
+            "solution": "...",
+            "additional_info": {"answer": d["answer"]},
+            "model_id": "ming",
+            "metadata": {},
+        }
+        for d in reversed(DOCS)
+    ]
+    run, _ = scored(file_of(tmp_path, records))
+    assert run.results["usmle"].main.value == 1.0
+    records[0]["additional_info"]["answer"] = "B" if DOCS[-1]["answer"] == "A" else "A"
+    with pytest.raises(DataError, match="has other keys than usmle"):
+        scored(file_of(tmp_path, records))
+
+
+def test_a_folder_of_mirage_s_predictions_is_read_in_the_order_of_its_names(tmp_path):
+    for number, doc in enumerate(DOCS):
+        reply = f'{{"step_by_step_thinking": "Long.", "answer_choice": "{doc["answer"]}"}}'
+        (tmp_path / f"test_{number:04}.json").write_text(json.dumps([reply, "another"]))
+    run, _ = scored(tmp_path)
+    assert run.results["usmle"].main.value == 1.0
+    (tmp_path / "test_0001.json").write_text("{}")
+    (tmp_path / "test_0002.json").write_text("[3]")
+    with pytest.raises(DataError, match=r"2 bad files\n.*test_0001.*\n.*test_0002"):
+        scored(tmp_path)
+
+
 def test_another_key_than_ours_is_refused_with_its_place(tmp_path):
     records = [{"pred": "A", "gold": d["answer"]} for d in DOCS]
     wrong = "B" if DOCS[3]["answer"] == "A" else "A"

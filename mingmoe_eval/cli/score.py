@@ -68,7 +68,8 @@ def exams(
         Path,
         typer.Option(
             help="One record a question (.jsonl, .json, .csv, .parquet): a reply, or the letters "
-            "that were read from it; with the question's text, its id and its key if there are."
+            "that were read from it; with the question's text, its id and its key if there are. "
+            "Or a folder of MIRAGE's predictions."
         ),
     ],
     name: Annotated[

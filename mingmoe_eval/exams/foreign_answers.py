@@ -11,6 +11,7 @@ from typing import Any
 
 from mingmoe_eval.errors import DataError, MissingDataError, UsageError, offence_list
 from mingmoe_eval.exams.fields import is_letters
+from mingmoe_eval.json_files import JsonFault, parse
 from mingmoe_eval.record_files import SUFFIXES, Row, parse_rows
 
 
@@ -44,9 +45,16 @@ class ForeignAnswer:
 # The first name that a file has counts. A dot goes one level down.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "question_id", "realidx", "doc_id", "qid", "index"),
-    "question": ("question", "Question", "question_text"),
-    "key": ("answer_idx", "gold", "key", "label", "correct_answer", "answer_letter"),
-    "reply": ("reply", "response", "raw_response", "output", "text", "generated_text"),
+    # A whole prompt has the question in it; MING's files have nothing else.
+    "question": ("question", "Question", "question_text", "additional_info.question", "prompt"),
+    "key": (
+        *("answer_idx", "gold", "key", "label", "correct_answer", "answer_letter"),
+        *("additional_info.answer_idx", "additional_info.answer"),
+    ),
+    "reply": (
+        *("reply", "response", "raw_response", "output", "text", "generated_text"),
+        *("model_output", "model_answer", "generation", "completion"),
+    ),
     "letters": ("letters", "predicted_answer", "predicted", "prediction", "pred", "answer_choice"),
     "prompt_tokens": ("prompt_tokens", "token_usage.prompt_tokens", "usage.prompt_tokens"),
     "generated_tokens": (
@@ -64,7 +72,8 @@ def read_answers(path: Path, columns: Mapping[str, str] | None = None) -> list[F
     """The answers in a file.
 
     Args:
-        path: JSON Lines, JSON, CSV or Parquet.
+        path: JSON Lines, JSON, CSV or Parquet; or a folder of MIRAGE's predictions, one file a
+            question.
         columns: By field of ForeignAnswer, the column that holds it, where its name does not tell.
 
     Raises:
@@ -82,7 +91,14 @@ def read_answers(path: Path, columns: Mapping[str, str] | None = None) -> list[F
     return [_answer(row, named, path) for row in rows]
 
 
+def answer_files(path: Path) -> list[Path]:
+    """The file, or those of the folder, in the order of their names."""
+    return sorted(path.glob("*.json")) if path.is_dir() else [path]
+
+
 def _rows(path: Path) -> list[Row]:
+    if path.is_dir():
+        return _mirage_rows(path)
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: answers are read from {', '.join(SUFFIXES)} files")
     try:
@@ -94,6 +110,30 @@ def _rows(path: Path) -> list[Row]:
     rows = parse_rows(data, name=str(path), suffix=path.suffix)
     if not rows:
         raise DataError(f"{path} holds no records")
+    return rows
+
+
+def _mirage_rows(folder: Path) -> list[Row]:
+    """MIRAGE's predictions: `test_<id>.json`, a list of replies, of which the first counts.
+
+    https://github.com/Teddy-XiongGZ/MIRAGE, src/evaluate.py. A reply is JSON, more or less, that
+    ends with `answer_choice`.
+    """
+    rows, offences = [], []
+    for number, file in enumerate(answer_files(folder), start=1):
+        try:
+            replies = parse(file.read_bytes())
+            if not isinstance(replies, list) or not replies or not isinstance(replies[0], str):
+                raise JsonFault("not a list of replies")
+        except (JsonFault, OSError) as error:
+            offences.append(f"{file.name}: {error}")
+            continue
+        _, _, name = file.stem.partition("_")
+        rows.append(Row(number, {"id": name or file.stem, "reply": replies[0]}))
+    if offences:
+        raise DataError(offence_list(f"{folder}: {len(offences)} bad files", offences))
+    if not rows:
+        raise DataError(f"{folder} holds no predictions (one .json a question)")
     return rows
 
 
