@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mingmoe_eval.errors import MingMoeError
+from mingmoe_eval.errors import MingMoeError, UsageError
 
 _T = TypeVar("_T")
 
@@ -84,6 +84,18 @@ def parse(data: bytes) -> Any:
     if data.count(b"[") + data.count(b"{") > _DEEPEST and _is_deeper(value, _DEEPEST):
         raise JsonFault(f"not JSON: nested more than {_DEEPEST} levels deep")
     return value
+
+
+def texts_by_name(text: str, option: str) -> dict[str, str]:
+    """A JSON object of texts, as an option takes it where a text holds a comma.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return as_record(dict[str, str], parse(text.encode("utf-8", "surrogatepass")), of="")
+    except JsonFault as fault:
+        raise UsageError(f"{option} {shown(text)}: {fault}") from fault
 
 
 def as_record(cls: type[_T], data: object, *, of: str | None = None) -> _T:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mingmoe_eval.errors import UsageError
-from mingmoe_eval.json_files import read_object
+from mingmoe_eval.json_files import read_object, texts_by_name
 from mingmoe_eval.records import Run
 
 
@@ -119,13 +119,16 @@ class Labels:
 
 
 def read_labels(words: Iterable[str]) -> dict[str, str]:
-    """What `--labels` was given, each time `NAME=TEXT,NAME=TEXT` or a file (YAML or JSON).
+    """What `--labels` was given, each time `NAME=TEXT,NAME=TEXT`, a JSON object or a file of one.
 
     Raises:
         UsageError: neither, or a file that is no mapping of names to texts.
     """
     found: dict[str, str] = {}
     for word in words:
+        if word.startswith("{"):
+            found |= texts_by_name(word, "--labels")
+            continue
         if Path(word).is_file():
             found |= _from_file(Path(word))
             continue

@@ -13,6 +13,9 @@ from mingmoe_eval.cli import main
 from mingmoe_eval.cli.lm_eval_words import in_our_words
 from mingmoe_eval.cli.run_file import read_run_file
 from mingmoe_eval.errors import UsageError
+from mingmoe_eval.exams.exam_files import columns_said
+from mingmoe_eval.generation_protocol import gen_kwargs_said, template_args_said
+from mingmoe_eval.labels import read_labels
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.run_store import load_run, save_unfinished
 
@@ -38,14 +41,8 @@ def options(command):
     return {flag for param in command.params for flag in param.opts}
 
 
-ONLY_IN_PYTHON = {
-    *("max_new_tokens", "think", "thinking", "gen_kwargs", "system_instruction"),
-    *("chat_template_args", "reasoning_effort"),
-}
-
-
 def test_every_setting_of_a_run_is_an_option_of_the_command(command):
-    names = {param.name for param in command.params} | ONLY_IN_PYTHON
+    names = {param.name for param in command.params}
     assert {field.name for field in dataclasses.fields(RunSpec)} <= names
 
 
@@ -81,7 +78,7 @@ def test_a_file_may_be_json(command, file):
 def test_every_offence_is_listed_with_what_to_write_instead(command, file):
     file.write_text(
         "modell: x\ntasks: []\nlimit: 0\nseed: 1.5\nsample: maybe\nbatch-size: [1, 2]\n"
-        "model_args: pretrained=x\nresume: x\ncolumns: {a: 'b,c'}\n"
+        "model_args: pretrained=x\nresume: x\ncolumns: [a]\n"
         "runs: [3, {numfewshot: 5, runs: [{}]}]\n"
     )
     with pytest.raises(UsageError) as caught:
@@ -96,7 +93,7 @@ def test_every_offence_is_listed_with_what_to_write_instead(command, file):
         "batch-size: a single value is expected, not a list",
         "model_args: lm-eval's word; here: model, base, dtype and device",
         "resume: that is said on the command line alone, as --resume",
-        "columns: a comma in 'b,c'",
+        "columns: a single value is expected, not a list",
         "runs, number 1: settings are expected",
         "runs, number 2: numfewshot: no option of `mingmoe-eval run`; did you mean num_fewshot?",
         "runs, number 2: runs: no runs stand below a run",
@@ -198,6 +195,31 @@ def test_what_a_run_leaves_of_itself_reads_back_as_the_same_spec(tmp_path, comma
     assert context.params["partial"] is True
     assert context.params["batch_size"] == "8"
     assert context.params["columns"] == "question=题 干: #1,first=0"
+
+
+def test_pairs_that_no_comma_can_part_come_back_as_they_were(tmp_path, command):
+    spec = RunSpec(
+        model="m",
+        tasks=("usmle",),
+        gen_kwargs={"temperature": 0.7, "top_k": 20, "do_sample": True},
+        chat_template_args={"tools": ["a", "b, c"], "strict": True, "n": 3},
+        columns={"question": "题干, 选项", "answer": "答案"},
+        labels={"usmle": "MedQA, US", "m": "Ours"},
+        system_instruction="You are a doctor.\nAnswer: with a letter, please.",
+    )
+    save_unfinished(tmp_path, spec)
+    (settings,) = read_run_file(tmp_path / "eval.yaml", command)
+    assert gen_kwargs_said(settings["gen_kwargs"]) == spec.gen_kwargs
+    assert template_args_said(settings["chat_template_args"]) == spec.chat_template_args
+    assert columns_said(settings["columns"]) == spec.columns
+    assert read_labels([settings["labels"]]) == spec.labels
+    assert settings["system_instruction"] == spec.system_instruction
+
+
+@pytest.mark.parametrize("option", ["--columns", "--labels"])
+def test_json_that_is_no_object_of_texts_is_refused(capsys, option):
+    assert main(["--model", "m", "--tasks", "usmle", option, '{"a": 3}']) == 2
+    assert f"error: {option} '{{\"a\": 3}}'" in capsys.readouterr().err
 
 
 HF = "--model hf --model_args pretrained=ckpt/,dtype=bfloat16"

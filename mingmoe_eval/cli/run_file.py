@@ -5,6 +5,7 @@ as the same word would be on the command line, so that a file and a command cann
 """
 
 import difflib
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -178,11 +179,24 @@ def _word(name: str, value: Any) -> str:
             raise ValueError("an empty list")
         return ",".join(map(_scalar, value))
     if isinstance(value, dict) and kind is Mapping:
-        parts = [(_scalar(key), _scalar(inner)) for key, inner in value.items()]
-        if torn := [text for pair in parts for text in pair if "," in text]:
-            raise ValueError(f"a comma in {torn[0]!r}, which tells one pair from the next")
-        return ",".join(f"{key}={inner}" for key, inner in parts)
+        texts = [text for text in (*value, *value.values()) if isinstance(text, str)]
+        plain = len(texts) == 2 * len(value) and not any("," in text for text in texts)
+        if plain and not any("=" in key for key in value):
+            return ",".join(f"{key}={inner}" for key, inner in value.items())
+        return json.dumps(value if name in _OF_TEXTS else _typed(value), ensure_ascii=False)
     return _scalar(value)
+
+
+def _typed(value: Any) -> Any:
+    """The numbers and truths that the words of a file are, as JSON has them."""
+    if isinstance(value, dict):
+        return {str(key): _typed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_typed(inner) for inner in value]
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def _scalar(value: Any) -> str:
@@ -194,16 +208,20 @@ def _scalar(value: Any) -> str:
 _CALLED: Mapping[type, str] = {list: "a list", dict: "an object"}
 
 
-def _kinds() -> Iterator[tuple[str, type]]:
-    """Which options are lists, and which are pairs of a name and a value."""
+def _hints() -> Iterator[tuple[str, Any]]:
+    """Of each setting of a run that is a list or pairs, its type."""
     for name, hint in get_type_hints(RunSpec).items():
         for part in (hint, *get_args(hint)):
             if get_origin(part) in (Sequence, Mapping):
-                yield name, cast(type, get_origin(part))
+                yield name, part
 
 
-_KINDS: Mapping[str, type] = {**dict(_kinds()), "model": Sequence, "adapters": Sequence}
-"""A run has one model; the option takes several, one run each."""
+_HINTS = dict(_hints())
+# A run has one model; the option takes several, one run each.
+_KINDS = {name: get_origin(hint) for name, hint in _HINTS.items()} | dict.fromkeys(
+    ("model", "adapters"), Sequence
+)
+_OF_TEXTS = {name for name, hint in _HINTS.items() if get_args(hint)[-1] is str}
 
 
 class _Words(yaml.SafeLoader):

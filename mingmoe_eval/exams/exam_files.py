@@ -33,6 +33,7 @@ from mingmoe_eval.exams.exam_tables import (
     text_in,
 )
 from mingmoe_eval.exams.fields import QUESTION_TYPES
+from mingmoe_eval.json_files import texts_by_name
 from mingmoe_eval.record_files import EXAM_SUFFIXES as SUFFIXES
 from mingmoe_eval.record_files import Row
 
@@ -77,11 +78,13 @@ def split_form(name: str) -> tuple[Path, Literal["direct", "letters", "cot"]] | 
 
 
 def columns_said(text: str | None) -> dict[str, str]:
-    """What `--columns role=NAME,role=NAME` says.
+    """What `--columns role=NAME,role=NAME` says, or the same as a JSON object.
 
     Raises:
         UsageError: a part of it has another form.
     """
+    if text is not None and text.startswith("{"):  # for names with a comma
+        return texts_by_name(text, "--columns")
     said = {}
     for item in filter(None, (text or "").split(",")):
         role, equals, name = item.partition("=")

@@ -117,19 +117,19 @@ def _mirage_rows(folder: Path) -> list[Row]:
     """MIRAGE's predictions: `test_<id>.json`, a list of replies, of which the first counts.
 
     https://github.com/Teddy-XiongGZ/MIRAGE, src/evaluate.py. A reply is JSON, more or less, that
-    ends with `answer_choice`.
+    ends with `answer_choice`; where the model gave none, the list is empty.
     """
     rows, offences = [], []
     for number, file in enumerate(answer_files(folder), start=1):
         try:
             replies = parse(file.read_bytes())
-            if not isinstance(replies, list) or not replies or not isinstance(replies[0], str):
+            if not isinstance(replies, list) or not all(isinstance(r, str) for r in replies):
                 raise JsonFault("not a list of replies")
         except (JsonFault, OSError) as error:
             offences.append(f"{file.name}: {error}")
             continue
         _, _, name = file.stem.partition("_")
-        rows.append(Row(number, {"id": name or file.stem, "reply": replies[0]}))
+        rows.append(Row(number, {"id": name or file.stem, "reply": "".join(replies[:1])}))
     if offences:
         raise DataError(offence_list(f"{folder}: {len(offences)} bad files", offences))
     if not rows:
