@@ -251,7 +251,9 @@ def _refuse_uncountable_samples(
 ) -> None:
     """Each sample holds what its task's score is made of, which its metric knows."""
     for task, of_task in samples.items():
-        if not (result := run.results[task]).metrics[result.main_metric].metric:
+        name = (result := run.results[task]).metrics[result.main_metric].metric
+        counted = any(name in sample.counts or sample.score is not None for sample in of_task)
+        if not name or not (result.suite or counted):
             continue  # lm-eval's own number, of which it keeps no count a doc
         count_doc, offences = metric_of(result).count, []
         for sample in of_task:

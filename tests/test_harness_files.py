@@ -14,6 +14,7 @@ from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.evaluation import evaluate
 from mingmoe_eval.harness.reading import read_output, read_outputs
 from mingmoe_eval.records import RunSpec
+from mingmoe_eval.run_store import load_run, save_run
 
 ROWS = [
     {"question": "1+1?", "choices": ["1", "2"], "answer": 1},
@@ -384,3 +385,14 @@ def test_our_own_folder_for_lm_eval_comes_back_as_the_run_that_it_was(tmp_path, 
     assert again.results[task].chance == run.results[task].chance
     assert [s.expected for s in again.samples[task]] == [s.expected for s in run.samples[task]]
     assert compare(run, again).tasks[task].identical
+
+
+def test_a_number_of_which_lm_eval_keeps_no_count_a_doc_is_saved_and_read_again(tmp_path):
+    lines = [
+        logged(n, None, metrics=["word_perplexity"], word_perplexity=[-3.5, 4]) for n in (0, 1)
+    ]
+    for line in lines:
+        del line["acc"]
+    folder = write_stock(tmp_path, lines, results={"a": {"word_perplexity,none": 2.4}})
+    run = read_output(folder)
+    assert load_run(save_run(run, tmp_path / "saved")).results["a"].main.value == 2.4
