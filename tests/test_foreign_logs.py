@@ -129,6 +129,23 @@ def test_a_log_of_inspect_ai_is_a_run_whatever_its_form(tmp_path, form):
     assert load_run(save_run(run, tmp_path / "saved")).results == run.results
 
 
+def test_an_eval_file_of_which_bytes_are_wrong_is_read_or_refused(tmp_path):
+    dice, path = random.Random(3), tmp_path / "log.eval"
+    write_eval(path, inspect_log(FOUR, accuracy=0.75))
+    whole = path.read_bytes()
+    refused = 0
+    for _ in range(60):
+        wrong = bytearray(whole)
+        for _ in range(dice.choice((1, 3, 20))):
+            wrong[dice.randrange(len(wrong))] = dice.randrange(256)
+        path.write_bytes(wrong[: dice.choice((len(wrong), dice.randrange(len(wrong))))])
+        try:
+            read_logs(path)
+        except MingMoeError:
+            refused += 1
+    assert refused > 30
+
+
 def test_epochs_are_one_doc_with_the_mean_of_its_scores(tmp_path):
     samples = [inspect_sample(0, said, epoch=n) for n, said in ((1, "A"), (2, "B"))]
     (tmp_path / "log.json").write_text(json.dumps(inspect_log(samples, accuracy=0.5)))

@@ -6,6 +6,7 @@ An `.eval` file is a zip of `header.json` and one JSON a sample and epoch. Prese
 
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from mingmoe_eval.json_files import JsonFault, parse
 from mingmoe_eval.records import Finish, JsonDict, RunSpec
 
 _ZSTD = 93
+# What zipfile and zlib raise of bytes that are none of theirs, encrypted or of another kind.
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError),
+    *(LookupError, ValueError, AttributeError, TypeError),
+)
 _LARGEST = 2**31
 """Bytes of one member: a header that promises more would fill the memory."""
 _VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
@@ -212,7 +218,7 @@ def _log(file: Path) -> JsonDict:
             raise JsonFault("it has no `eval`")
     except OSError as error:
         raise RunStoreError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (JsonFault, zipfile.BadZipFile, LookupError, ValueError, struct.error) as error:
+    except (JsonFault, *_DAMAGED) as error:
         raise RunStoreError(f"{file} is no log of inspect_ai: {error}") from error
     return log
 
