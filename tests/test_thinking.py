@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import random
+from pathlib import Path
 
 import pytest
+from gate_runs import make_run, make_samples
 from thinking_models import (
     THOUGHT_TOKENS,
     exam_of,
@@ -20,7 +22,9 @@ from mingmoe_eval.engine import CheckpointLM
 from mingmoe_eval.engine.growing_text import GeneratedText
 from mingmoe_eval.engine.prompts import GenerationSettings
 from mingmoe_eval.engine.thinking import thought_end
-from mingmoe_eval.errors import UsageError
+from mingmoe_eval.errors import IncomparableRunsError, UsageError
+from mingmoe_eval.evaluation import Watch, evaluate
+from mingmoe_eval.records import RunSpec
 from mingmoe_eval.rescoring import rescore
 from mingmoe_eval.run_store import load_run
 
@@ -279,3 +283,56 @@ def test_budgets_of_a_question_share_what_they_have_in_common():
     longest = len(tokenizer(contexts[-1])["input_ids"])
     # Two rows, the shortest beside all others, where four by themselves would be 540 tokens.
     assert max(widths) < 1.7 * longest
+
+
+class Interrupting(Watch):
+    """Ends the run after so many answers, as Ctrl-C or a kill would."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def requests_done(self, done, total):
+        if done >= self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 3.0, "seed": 11}])
+def test_a_run_that_is_killed_goes_on_to_the_same_replies(exam, checkpoint, sampling):
+    spec = RunSpec(
+        model=str(checkpoint), tasks=str(exam), think=5, gen_kwargs=sampling, cache=False
+    )
+    whole = evaluate(spec, folder=exam.parent / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(spec, folder=exam.parent / "killed", watch=Interrupting(3))
+    resumed = evaluate(spec, folder=exam.parent / "killed", resume=True)
+    assert 3 <= resumed.timing["requests_from_store"] < 8
+    assert [s.to_json() for s in resumed.samples["thoughts"]] == [
+        s.to_json() for s in whole.samples["thoughts"]
+    ]
+
+
+# --- other people's answers --------------------------------------------------------------------
+
+ANSWERS = Path(__file__).parents[2] / "shared" / "data" / "answers"
+
+
+@pytest.mark.skipif(
+    not ANSWERS.exists(), reason="../shared/data/answers, real answers, is not here"
+)
+def test_thinking_on_and_off_differ_as_their_authors_state():
+    """JMLE 2026 by Qwen3-32B: 355 of 400 right with thinking, 326 without."""
+    runs = []
+    for name, thinking in (("qwen3-32b", "on"), ("qwen3-32b-no-thinking", "off")):
+        lines = (ANSWERS / f"jmle2026.{name}.jsonl").read_text("utf-8").split("\n")
+        rows = [json.loads(line) for line in lines if line]
+        scores = [float(sorted(row["predicted"]) == sorted(row["gold"])) for row in rows]
+        run = make_run(thinking, {"usmle": make_samples(scores)})
+        told = {"protocol": {"thinking": thinking, "template": {}}}
+        runs.append(dataclasses.replace(run, provenance={**run.provenance, **told}))
+    with pytest.raises(IncomparableRunsError, match="'on' against 'off' \\[thinking\\]"):
+        compare(*runs)
+    paired = compare(*runs, allow=frozenset({"thinking"})).tasks["usmle"].paired
+    assert (paired.baseline * 400, paired.candidate * 400) == pytest.approx((355, 326))
+    assert paired.difference == pytest.approx(-29 / 400)
+    low, high = paired.interval
+    assert low < paired.difference < high < 0

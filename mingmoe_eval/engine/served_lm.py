@@ -32,6 +32,7 @@ from mingmoe_eval.engine.served_protocol import (
     CHAT,
     ChatPrompt,
     Question,
+    TextReply,
     echo_question,
     echoed_tokens,
     first_token_question,
@@ -42,9 +43,17 @@ from mingmoe_eval.engine.served_protocol import (
     trial_prompt,
     trial_question,
 )
+from mingmoe_eval.engine.served_thoughts import (
+    Begun,
+    begun,
+    begun_without_thought,
+    continuation,
+    first_settings,
+    went_on,
+)
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
 from mingmoe_eval.harness.lm_eval_door import LM
-from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
+from mingmoe_eval.metrics.answer_reading.reply_text import opened_thought, split_thoughts
 from mingmoe_eval.records import JsonDict, RequestUsage
 
 Way = Literal["echo", "first token"]
@@ -141,15 +150,24 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         """Texts that continue the prompts, up to a stop string, an end token, or the limit."""
         settings = [self._settings(request.args[1]) for request in requests]
         seen: Counter[str] = Counter()
-        questions = []
+        questions, repeats = [], []
         for request, wanted in zip(requests, settings, strict=True):
             prompt = request.args[0]
-            question = text_question(self._name, prompt, wanted, repeat=seen[prompt])
+            first = wanted if wanted.think is None else first_settings(wanted)
+            repeats.append(seen[prompt])
+            if wanted.think == 0:
+                closed = begun_without_thought(prompt, wanted)
+                question = continuation(self._name, prompt, closed, wanted, repeat=seen[prompt])
+            else:
+                question = text_question(self._name, prompt, first, repeat=seen[prompt])
             questions.append(self._told(question))
             seen[prompt] += 1
+        answers = self._answers(questions)
+        if any(wanted.think is not None for wanted in settings):
+            return self._on_budget(requests, settings, repeats, answers)
         texts = []
         for request, wanted, question, given in zip(
-            requests, settings, questions, self._answers(questions), strict=True
+            requests, settings, questions, answers, strict=True
         ):
             if isinstance(given.reply, Failure):
                 self._fail(request, given.reply.reason)
@@ -299,10 +317,89 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         return given
 
     def _settings(self, arguments: Mapping[str, Any]) -> GenerationSettings:
-        settings = generation_settings(arguments, None, end_ids=(), seed=self._seed)
-        if settings.think is not None:
-            raise UsageError("--think: not over an endpoint yet; leave it out")
-        return settings
+        return generation_settings(arguments, None, end_ids=(), seed=self._seed)
+
+    def _on_budget(
+        self,
+        requests: Sequence[Any],
+        settings: Sequence[GenerationSettings],
+        repeats: Sequence[int],
+        firsts: Sequence[_Given],
+    ) -> list[str]:
+        """Replies whose thoughts have a budget, given what came of their first requests."""
+        so_far: dict[int, Begun] = {}
+        reads: dict[int, TextReply] = {}
+        for place, (request, wanted, given) in enumerate(
+            zip(requests, settings, firsts, strict=True)
+        ):
+            if isinstance(given.reply, Failure):
+                self._fail(request, given.reply.reason)
+                continue
+            prompt = request.args[0]
+            reads[place] = text_reply(given.reply, chat=isinstance(prompt, ChatPrompt))
+            if wanted.think and (more := begun(prompt, reads[place], wanted)):
+                so_far[place] = more
+        asked = [
+            self._told(
+                continuation(
+                    self._name,
+                    requests[place].args[0],
+                    more,
+                    settings[place],
+                    repeat=repeats[place],
+                )
+            )
+            for place, more in so_far.items()
+        ]
+        seconds = dict(zip(so_far, self._answers(asked) if asked else (), strict=True))
+        return [
+            self._whole_reply(request, wanted, first, reads.get(place), so_far.get(place), second)
+            for place, (request, wanted, first) in enumerate(
+                zip(requests, settings, firsts, strict=True)
+            )
+            for second in [seconds.get(place)]
+        ]
+
+    def _whole_reply(
+        self,
+        request: Any,
+        wanted: GenerationSettings,
+        first: _Given,
+        read: TextReply | None,
+        more: Begun | None,
+        second: _Given | None,
+    ) -> str:
+        """One reply on a budget, put together and accounted for; "" where it failed."""
+        if read is None:
+            return ""
+        prompt = request.args[0]
+        closed = begun_without_thought(prompt, wanted) if wanted.think == 0 else more
+        generated, of_thought = read.generated_tokens, read.thought_tokens
+        last = read
+        if second is not None and more is not None:
+            if isinstance(second.reply, Failure):
+                self._fail(request, second.reply.reason)
+                return ""
+            last = text_reply(second.reply, chat=isinstance(prompt, ChatPrompt))
+            generated += last.generated_tokens
+            if more.forced:
+                of_thought = read.generated_tokens
+        if closed is not None and not went_on(last.text):
+            self._fail(request, "the server began a new reply instead of going on with the thought")
+            return ""
+        text = (closed.text if closed is not None else "") + last.text
+        self._record(
+            request,
+            first,
+            read.prompt_tokens,
+            finish=last.finish,
+            forced=closed is not None and closed.forced,
+            generated_tokens=0 if first.shared else generated,
+            thought_tokens=0 if first.shared else of_thought,
+        )
+        opened = opened_thought(prompt) if not isinstance(prompt, ChatPrompt) else ""
+        thoughts, answer = split_thoughts(opened + text)
+        return thoughts + before_stop(answer or "", wanted.stop)
 
     def _told(self, question: Question) -> Question:
         """The same with what every chat tells the server's template."""
