@@ -248,6 +248,7 @@ def open_checkpoint(
         dtype=spec.dtype,
         device=spec.device,
         batch_size=spec.batch_size,
+        prompt_lookup=spec.prompt_lookup,
     )
     lm = CheckpointLM.from_backend(
         start(checkpoint, watch.note) if start else checkpoint.backend(tokenizer, loaded),

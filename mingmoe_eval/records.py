@@ -187,6 +187,7 @@ class RunSpec:
     tensor_parallel: Natural | None = None
     gpu_memory: float | None = None
     max_model_len: Natural | None = None
+    prompt_lookup: bool = False
     price: str | None = None
     """What tokens and time cost, in the words of `--price`; it changes no answer and no score."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -8,6 +8,7 @@ from tiny_language_models import EXAMPLES, make_model, make_tokenizer
 from mingmoe_eval.engine.causal_model import CausalModel
 from mingmoe_eval.engine.generation import generate
 from mingmoe_eval.engine.memory_budget import MemoryBudget
+from mingmoe_eval.engine.prompt_lookup import PromptLookup, most_guessed
 from mingmoe_eval.engine.prompts import GenerationSettings, Prompt
 from mingmoe_eval.errors import CheckpointError, UsageError
 
@@ -23,10 +24,11 @@ def prompts(count=12, *, shared=True, limit=24, **settings):
     return made
 
 
-def run(model, asked, most_rows=None):
+def run(model, asked, most_rows=None, **options):
     causal = CausalModel(model)
     budget = MemoryBudget(causal, most_rows)
-    done = [item for ended in generate(causal, IdText(), asked, budget) for item in ended]
+    generated = generate(causal, IdText(), asked, budget, **options)
+    done = [item for ended in generated for item in ended]
     assert sorted(index for index, _ in done) == list(range(len(asked)))
     return [generation for _, generation in sorted(done, key=lambda item: item[0])]
 
@@ -147,6 +149,45 @@ def test_what_kin_share_goes_through_the_model_once():
     other = [Prompt(whole[::-1].copy(), drawn, repeat=n) for n in range(5)]
     run(model, [*one, *other])
     assert seen[-1] == (2, 100)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "gemma2"])
+@pytest.mark.parametrize("rows", [1, 3, None])
+def test_guessing_from_the_prompt_changes_no_text(family, rows):
+    """Random models repeat themselves, so that guesses are right as often as wrong."""
+    model = make_model(family)
+    asked = with_end_ids(model, prompts(12, limit=60))
+    guessed = run(model, asked, most_rows=rows, prompt_lookup=True)
+    assert_as_stock(model, asked, guessed)
+    drawn = prompts(9, sample=True, temperature=1.5, seed=3, limit=40)
+    assert run(model, drawn, rows) == run(model, drawn, rows, prompt_lookup=True)
+
+
+def test_guesses_that_are_right_save_steps_also_over_storage_made_anew():
+    """A model that says the same token for ever: 300 of them in about a ninth of the steps."""
+    model = make_model(max_position_embeddings=1024)
+    head = model.get_output_embeddings().weight.data
+    head.zero_()
+    steps = []
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: steps.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    asked = prompts(1, max_new_tokens=300)
+    [plain] = run(model, asked)
+    before = len(steps)
+    [guessed] = run(model, asked, prompt_lookup=True)
+    assert guessed == plain
+    assert guessed.tokens == 300
+    assert len(steps) - before < before / 6
+
+
+def test_what_followed_the_same_tokens_first_is_guessed():
+    lookup = PromptLookup(np.array([1, 2, 3, 4, 5, 1, 2, 3, 9, 8], np.int32))
+    assert lookup.guess([7], 4) == []
+    assert lookup.guess([7, 2, 3], 4) == [4, 5, 1, 2]  # two alike, the first place
+    assert lookup.guess([7, 2, 3, 4], 2) == [5, 1]  # three alike before two
+    assert lookup.guess([7, 2, 3, 4, 5], 0) == []
+    assert [most_guessed("cpu", rows) for rows in (1, 2, 4, 8, 16, 32)] == [8, 7, 3, 1, 0, -1]
 
 
 def test_repeats_of_a_prompt_are_drawn_apart():

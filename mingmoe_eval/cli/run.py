@@ -127,6 +127,14 @@ def run(
         str | None,
         typer.Option(help="For served models, and templates, that have it: low, medium, high."),
     ] = None,
+    prompt_lookup: Annotated[
+        bool,
+        typer.Option(
+            "--prompt-lookup",
+            help="Guess what replies copy from their prompts: the same texts, faster where they "
+            "copy and rows are few.",
+        ),
+    ] = False,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -286,6 +294,7 @@ def run(
             tensor_parallel=tensor_parallel,
             gpu_memory=gpu_memory,
             max_model_len=max_model_len,
+            prompt_lookup=prompt_lookup,
             price=price,
         )
         _run_as_asked(spec, adapters, output, name, json_to, open_model)

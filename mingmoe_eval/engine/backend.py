@@ -98,6 +98,7 @@ class LocalBackend:
         tokenizer: decodes what is generated.
         most_rows: the most rows of a pass; None: as many as the memory budget holds.
         memory_budget: bytes above the model's own that a pass may take.
+        prompt_lookup: guess what texts copy from their prompts; see `generate`.
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class LocalBackend:
         *,
         most_rows: int | None = None,
         memory_budget: int | None = None,
+        prompt_lookup: bool = False,
     ) -> None:
         self.model = model
+        self._prompt_lookup = prompt_lookup
         self._model, self._tokenizer = CausalModel(model), tokenizer
         self._most_rows, self._memory_budget = most_rows, memory_budget
         self._weights: str | None = None
@@ -149,7 +152,15 @@ class LocalBackend:
         """See `Backend`."""
         budget = self._budget()
         try:
-            for ended in generate(self._model, self._tokenizer, prompts, budget, on_routing):
+            texts = generate(
+                self._model,
+                self._tokenizer,
+                prompts,
+                budget,
+                on_routing,
+                prompt_lookup=self._prompt_lookup,
+            )
+            for ended in texts:
                 yield [(place, stored(one)) for place, one in ended]
         finally:
             # Whoever needs no more texts leaves some unfinished, and what is known of them.
@@ -204,16 +215,16 @@ class Checkpoint:
     dtype: str = "auto"
     device: str = "auto"
     batch_size: int | str = "auto"
+    prompt_lookup: bool = False
 
     def anywhere(self) -> "Checkpoint":
         """The same for a process with another working directory."""
-        names = {"model": self.model, "base": self.base}
-        there = {
-            field: str(Path(name).resolve())
-            for field, name in names.items()
-            if name is not None and Path(name).exists()
-        }
-        return dataclasses.replace(self, **there)
+
+        def there(name: str) -> str:
+            return str(Path(name).resolve()) if Path(name).exists() else name
+
+        base = None if self.base is None else there(self.base)
+        return dataclasses.replace(self, model=there(self.model), base=base)
 
     def __call__(self) -> tuple[LocalBackend, str]:
         """Load model and tokenizer here; gives also the tokenizer's fingerprint."""
@@ -228,7 +239,12 @@ class Checkpoint:
 
         if loaded is None:
             loaded = load_model(self.model, self.base, dtype=self.dtype, device=self.device)
-        return LocalBackend(loaded, tokenizer, most_rows=rows_of(self.batch_size))
+        return LocalBackend(
+            loaded,
+            tokenizer,
+            most_rows=rows_of(self.batch_size),
+            prompt_lookup=self.prompt_lookup,
+        )
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:

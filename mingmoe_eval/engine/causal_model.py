@@ -246,6 +246,10 @@ class CausalModel:
         for index, row in enumerate(rows):
             width = len(row.tokens)
             seen[index, 0, :width, trunk : trunk + width] = row.visibility()
+        return self.as_mask(seen)
+
+    def as_mask(self, seen: npt.NDArray[np.bool_]) -> torch.Tensor:
+        """[rows, 1, tokens, keys], whether each token sees each key, as this attention takes it."""
         mask = self.on_device(seen)
         if attention_kernel(self.config) == "sdpa":
             return mask

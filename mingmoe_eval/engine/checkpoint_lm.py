@@ -45,6 +45,7 @@ class EngineOptions(TypedDict, total=False):
     add_bos_token: bool | None
     chat_template_args: Mapping[str, Any] | None
     seed: int
+    prompt_lookup: bool
     store: str | Path | None
     on_progress: Callable[[int, int], None] | None
     on_note: Callable[[str], None] | None
@@ -93,6 +94,7 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             add_bos_token: as for lm-eval's `hf`; default: the tokenizer's own habit.
             chat_template_args: more arguments for the chat template, such as `enable_thinking`.
             seed: of sampled generations whose arguments name none.
+            prompt_lookup: guess what texts copy from their prompts: the same texts in fewer steps.
             store: the file in which answers are kept and looked up; none: nothing is kept.
             on_progress: told (answers so far, answers in all) of the present call.
             on_note: told what the user should know.
@@ -407,6 +409,7 @@ def _local(model: Any, tokenizer: Any, options: EngineOptions) -> LocalBackend:
         tokenizer,
         most_rows=rows_of(options.get("batch_size", "auto")),
         memory_budget=options.get("memory_budget"),
+        prompt_lookup=options.get("prompt_lookup", False),
     )
 
 

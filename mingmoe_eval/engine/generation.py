@@ -17,12 +17,14 @@ from mingmoe_eval.engine.causal_model import CausalModel
 from mingmoe_eval.engine.growing_text import GeneratedText, NextToken, ThoughtBudget
 from mingmoe_eval.engine.memory_budget import MemoryBudget, is_out_of_memory
 from mingmoe_eval.engine.prefix_plan import Row, common_length, rows_on_trunk
+from mingmoe_eval.engine.prompt_lookup import PromptLookup, most_guessed
 from mingmoe_eval.engine.prompts import Prompt
 from mingmoe_eval.engine.tokenisation import Tokens
 from mingmoe_eval.engine.transformers_door import (
     CacheSlots,
     DynamicCache,
     DynamicLayer,
+    GuessedSlots,
     KeptLayer,
     cache_on,
 )
@@ -109,10 +111,14 @@ def generate(
     prompts: Sequence[Prompt],
     budget: MemoryBudget,
     on_routing: RoutingSink | None = None,
+    *,
+    prompt_lookup: bool = False,
 ) -> Iterator[list[tuple[int, Generation]]]:
     """Yields (index of the prompt, generation) after each step, for the texts that ended there.
 
     `on_routing` is told what a model with routers did for each of them, some steps later.
+    `prompt_lookup`: have texts that copy from their prompts guessed; a model with routers, whose
+    choices are counted token by token, and one that takes no mask of ours do without.
     """
     if not model.keeps_keys_and_values:
         raise CheckpointError(
@@ -124,7 +130,8 @@ def generate(
         routing = None
         if model.routing is not None and on_routing is not None:
             routing = GenerationRouting(model.routing, on_routing)
-        decoding = _Decoding(model, tokenizer, left, budget, routing)
+        kind = _Guessing if prompt_lookup and _may_guess(model, left) else _Decoding
+        decoding = kind(model, tokenizer, left, budget, routing)
         try:
             for done in decoding.run():
                 for index, _ in done:
@@ -161,12 +168,15 @@ class _Decoding:
         longest = max(len(p.tokens) + p.settings.most_new_tokens for p in prompts.values())
         self.width = min(budget.slots(longest), len(prompts))
         self._slots: list[TextUnderWay | None] = [None] * self.width
-        self._cache = CacheSlots(self.width)
+        self._cache = self._empty_cache()
         self._trunk = self._common_beginning(longest)
         families = self._families()
         # Asked only where it matters: the model has to be tried for it.
         self._shares = len(families) < len(prompts) and model.reuses_prefixes(longest)
         self._waiting = deque(self._order(families))
+
+    def _empty_cache(self) -> CacheSlots:
+        return CacheSlots(self.width)
 
     @torch.inference_mode()
     def run(self) -> Iterator[list[tuple[int, Generation]]]:
@@ -176,7 +186,11 @@ class _Decoding:
             elif any(slot is None for slot in self._slots) and not self._waiting:
                 self._compact()
             if any(self._slots):
-                yield self._take(self._step(), range(len(self._slots)))
+                yield self._advance()
+
+    def _advance(self) -> list[tuple[int, Generation]]:
+        """One step of all rows; gives the texts that ended."""
+        return self._take(self._step(), range(len(self._slots)))
 
     def _common_beginning(self, longest: int) -> DynamicCache | None:
         """The keys and values of what all prompts share, short of the last token of any."""
@@ -316,6 +330,76 @@ class _Decoding:
         busy = [row for row, slot in enumerate(self._slots) if slot is not None]
         self._slots = [self._slots[row] for row in busy]
         self._cache.keep(busy)
+
+
+class _Guessing(_Decoding):
+    """The same where each row guesses what it will say next, and keeps what it would have said."""
+
+    _cache: GuessedSlots
+
+    def _empty_cache(self) -> CacheSlots:
+        self._lookups: dict[int, PromptLookup] = {}
+        return GuessedSlots(self.width)
+
+    def _advance(self) -> list[tuple[int, Generation]]:
+        device, cache = self._model.device, self._cache
+        busy = [(row, slot) for row, slot in enumerate(self._slots) if slot is not None]
+        most = most_guessed(device.type, len(busy))
+        fed = {row: [slot.ids[-1], *self._guess(slot, most)] for row, slot in busy}
+        width = max(map(len, fed.values()))
+        ids = np.zeros((len(self._slots), width), np.int64)
+        for row, tokens in fed.items():
+            ids[row, : len(tokens)] = tokens
+        seen = cache.open(width)
+        positions = np.array(cache.lengths)[:, None] + np.arange(width)
+        hidden = self._model.forward(
+            self._model.on_device(ids),
+            self._model.as_mask(seen),
+            self._model.on_device(positions),
+            cache.cache,
+        )
+        asked = [(row, place) for row, tokens in fed.items() for place in range(len(tokens))]
+        rows, places = (torch.tensor(one, device=device) for one in zip(*asked, strict=True))
+        logits = self._model.logits(hidden[rows, places])
+        tops, indices = logits.max(-1)
+        finite, likeliest = tops.isfinite().tolist(), indices.tolist()
+        kept = [0] * len(self._slots)
+        done: list[tuple[int, Generation]] = []
+        at = 0
+        for row, slot in busy:
+            tokens = fed[row]
+            ended = None
+            for place in range(len(tokens)):
+                kept[row] = place + 1
+                here = at + place
+                ended = slot.take(logits[here], likeliest[here]) if finite[here] else slot.fail()
+                # Behind a token that was guessed wrong all others are beside the point.
+                if ended is not None or slot.ids[-1:] != tokens[place + 1 : place + 2]:
+                    break
+            at += len(tokens)
+            if ended is not None:
+                done.append((slot.index, ended))
+        cache.accept(kept)
+        over = {index for index, _ in done}
+        for row, slot in busy:
+            if slot.index in over:
+                self._slots[row] = None
+                cache.free(row)
+        return done
+
+    def _guess(self, slot: TextUnderWay, most: int) -> list[int]:
+        lookup = self._lookups.get(slot.index)
+        if lookup is None:
+            lookup = self._lookups[slot.index] = PromptLookup(slot.prompt.tokens)
+        left = slot.prompt.settings.most_new_tokens - len(slot.ids) - 1
+        return lookup.guess(slot.ids, min(most, left))
+
+
+def _may_guess(model: CausalModel, prompts: Mapping[int, Prompt]) -> bool:
+    if model.routing is not None:
+        return False
+    longest = max(len(p.tokens) + p.settings.most_new_tokens for p in prompts.values())
+    return model.reuses_prefixes(longest)
 
 
 def _of_row(layer: DynamicLayer, row: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,8 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.masking_utils import create_causal_mask
@@ -22,6 +24,7 @@ __all__ = [
     "CacheSlots",
     "DynamicCache",
     "DynamicLayer",
+    "GuessedSlots",
     "KeptLayer",
     "ReusedLayer",
     "SlotLayer",
@@ -179,10 +182,10 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the step's column in place; returns all columns so far."""
-        now = slice(self.stop, self.stop + 1)
+        """Write the step's columns in place; returns all columns so far."""
+        now = slice(self.stop, self.stop + key_states.shape[2])
         self.keys[:, :, now], self.values[:, :, now] = key_states, value_states
-        self.stop += 1
+        self.stop = now.stop
         return self.keys[:, :, : self.stop], self.values[:, :, : self.stop]
 
     def get_seq_length(self) -> int:
@@ -280,6 +283,77 @@ class CacheSlots:
                 new[:, :, stop - used : stop] = old[:, :, self._stop - used : self._stop]
                 setattr(layer, name, new)
             layer.stop = stop
+        self._stop = stop
+
+
+class GuessedSlots(CacheSlots):
+    """The same where a step feeds several tokens a row, of which each row may keep another number.
+
+    Columns of tokens that were not kept stay as holes, masked, until storage is made anew.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        self._real = np.zeros((rows, 0), np.bool_)
+
+    def put(self, row: int, parts: Sequence[Sequence[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+        """As there."""
+        super().put(row, parts)
+        self._widen()
+        self._real[row] = False
+        self._real[row, self._stop - self.lengths[row] : self._stop] = True
+
+    def open(self, width: int) -> npt.NDArray[np.bool_]:
+        """Make room for a step; gives [rows, 1, width, columns]: what each of its tokens sees."""
+        if self._stop + width > self.cache.layers[0].keys.shape[2]:
+            self._move(max(_GROWTH, self._stop // _GROWTH_SHARE, width))
+        self._widen()
+        seen = np.zeros((len(self.lengths), 1, width, self._stop + width), np.bool_)
+        seen[..., : self._stop] = self._real[:, None, None, : self._stop]
+        seen[..., self._stop :] = np.tri(width, dtype=np.bool_)
+        return seen
+
+    def accept(self, kept: Sequence[int]) -> None:
+        """The first `kept[row]` tokens that the step fed a row are real; the others never were."""
+        for row, count in enumerate(kept):
+            self._real[row, self._stop : self._stop + count] = True
+            self.lengths[row] += count
+        self._stop += max(kept)
+        for layer in self.cache.layers:
+            layer.stop = self._stop
+
+    def free(self, row: int) -> None:
+        """As there."""
+        super().free(row)
+        self._real[row] = False
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """As there."""
+        super().keep(rows)
+        self._real = self._real[list(rows)]
+
+    def _widen(self) -> None:
+        missing = self.cache.layers[0].keys.shape[2] - self._real.shape[1]
+        if missing > 0:
+            self._real = np.pad(self._real, ((0, 0), (0, missing)))
+
+    def _move(self, room: int, *, later: int = 0) -> None:
+        """New storage without holes: each row's own columns, up to the clock."""
+        used = max(self.lengths)
+        stop = max(used, self._stop + later if later else used)
+        columns = [np.flatnonzero(real[: self._stop]) for real in self._real]
+        for layer in self.cache.layers:
+            for name in ("keys", "values"):
+                old = getattr(layer, name)
+                new = _empty(old[0], len(self.lengths), stop + room)
+                for row, own in enumerate(columns):
+                    chosen = torch.from_numpy(own).to(old.device)
+                    new[row, :, stop - len(own) : stop] = old[row, :, chosen]
+                setattr(layer, name, new)
+            layer.stop = stop
+        self._real = np.zeros((len(self.lengths), stop + room), np.bool_)
+        for row, own in enumerate(columns):
+            self._real[row, stop - len(own) : stop] = True
         self._stop = stop
 
 
