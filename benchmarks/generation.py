@@ -1,10 +1,10 @@
 """Generation against lm-eval's `hf` model and transformers' continuous batching.
 
-    python benchmarks/generation.py [--quick] [--cpu-seconds]
+    python benchmarks/generation.py [--quick] [--cpu-seconds] [--longest 1024]
 
 The model counts down: whatever the prompt, the token with id n is followed by the one with id
-n - 1, and id 0 is its end token. So each text ends by itself, after 2 to 256 tokens. Texts are
-compared word by word.
+n - 1, and id 0 is its end token. So each text ends by itself, after 2 to 256 tokens, or as many as
+--longest says. Texts are compared word by word.
 """
 
 import logging
@@ -29,17 +29,22 @@ from workload import (
 from mingmoe_eval.engine import CheckpointLM
 
 BATCH = 8
-NEW_TOKENS = (2, 256)
+SHORTEST = 2
 PROMPT_TOKENS = (60, 140)
 
 
 def main() -> None:
-    options = common_arguments(__doc__).parse_args()
+    arguments = common_arguments(__doc__)
+    arguments.add_argument(
+        "--longest", type=int, default=256, help="new tokens of the longest text"
+    )
+    arguments.add_argument("--layers", type=int, default=4, help="of the model")
+    options = arguments.parse_args()
     clock = choose_clock(cpu_seconds=options.cpu_seconds)
     logging.disable(logging.WARNING)
     count, rounds = (16, 1) if options.quick else (64, 3)
-    model, words = countdown_model(), tokenizer()
-    requests = instances("generate_until", countdown_prompts(count, words))
+    model, words = countdown_model(options.layers), tokenizer()
+    requests = instances("generate_until", countdown_prompts(count, words, options.longest))
     stock = HFLM(model, tokenizer=words, batch_size=BATCH)
     same_rows = CheckpointLM.from_loaded(model, words, batch_size=BATCH)
     auto = CheckpointLM.from_loaded(model, words)
@@ -71,7 +76,10 @@ def continuous(model: Any, words: Any, requests: Sequence[Any]) -> list[str]:
     """The same texts by `generate_batch`, which changes the attention kernel while it works."""
     prompts = [words(request.args[0])["input_ids"] for request in requests]
     settings = GenerationConfig(
-        max_new_tokens=NEW_TOKENS[1], do_sample=False, eos_token_id=0, pad_token_id=0
+        max_new_tokens=requests[0].args[1]["max_gen_toks"],
+        do_sample=False,
+        eos_token_id=0,
+        pad_token_id=0,
     )
     kernel = model.config._attn_implementation
     try:
@@ -82,9 +90,9 @@ def continuous(model: Any, words: Any, requests: Sequence[Any]) -> list[str]:
     return [words.decode(by_prompt[tuple(prompt)], skip_special_tokens=True) for prompt in prompts]
 
 
-def countdown_model() -> torch.nn.Module:
+def countdown_model(layers: int) -> torch.nn.Module:
     """Reads its own newest token off the residual stream, and says the one before it."""
-    model = base_model()
+    model = base_model(layers=layers)
     embedding = model.get_input_embeddings().weight.data.normal_()
     head = torch.nn.Linear(model.config.hidden_size, model.config.vocab_size, bias=False)
     head.weight = torch.nn.Parameter(embedding.roll(-1, 0), requires_grad=False)
@@ -94,9 +102,11 @@ def countdown_model() -> torch.nn.Module:
     return model
 
 
-def countdown_prompts(count: int, words: object) -> list[tuple[str, dict[str, object]]]:
+def countdown_prompts(
+    count: int, words: object, longest: int
+) -> list[tuple[str, dict[str, object]]]:
     """Prompts whose last word says how long the text will be; lengths are evenly spread."""
-    texts, least, most = Texts(), *NEW_TOKENS
+    texts, least, most = Texts(), SHORTEST, longest
     lengths = [least + (most - least) * i // (count - 1) for i in range(count)]
     random.Random(3).shuffle(lengths)
     settings = {"until": [], "do_sample": False, "max_gen_toks": most}

@@ -197,6 +197,13 @@ def test_the_score_at_each_budget_is_that_of_the_thoughts_that_fit(
     told = f"{100 * (8 - right) / 8:.1f} % forced"
     assert (told in capsys.readouterr().out) is (right < 8)
     assert rescore(run).results["thoughts"].counts == result.counts
+    if right == 3:
+        assert main(["table", str(exam.parent / "r")]) == 0
+        told = "of 8 replies 62.5 % with their thought closed at its budget"
+        assert told in capsys.readouterr().out
+        page = (exam.parent / "r" / "report.html").read_text("utf-8")
+        assert "thought closed at its budget" in page
+        assert "5/8 (62.5 %)" in page
 
 
 def test_thoughts_that_are_cut_off_are_counted_as_cut_and_empty(exam, checkpoint, capsys):

@@ -25,7 +25,7 @@ from mingmoe_eval.paper_table.layouts import (
 )
 from mingmoe_eval.pass_rules import PassRule, verdicts_of
 from mingmoe_eval.published import PublishedRow, published_rows
-from mingmoe_eval.records import Better, Run
+from mingmoe_eval.records import Better, Counts, Run
 from mingmoe_eval.scoring import metric_of
 
 Doubt = Literal["none", "interval", "stderr"]
@@ -420,12 +420,27 @@ def _row(
 
 def _run_notes(run: Run, test: Tested) -> list[str]:
     notes = [f"not the benchmark: {', '.join(run.marks)}"] if run.marks else []
+    notes += _reply_notes(run)
     if test.refusal:
         notes.append(f"not tested against the baseline: {test.refusal}")
     if test.comparison and test.comparison.allowed:
         kinds = dict.fromkeys(difference.kind for difference in test.comparison.allowed)
         notes.append(f"tested although the runs differ in: {', '.join(kinds)}")
     return notes
+
+
+def _reply_notes(run: Run) -> list[str]:
+    """Shares of replies that were not whole, where thoughts have a budget or 1 % were cut off."""
+    counts = sum((result.counts for result in run.leaves.values()), Counts())
+    if not counts.forced and counts.truncated <= 0.01 * counts.docs:
+        return []
+    shares = (
+        (counts.truncated, "cut off"),
+        (counts.forced, "with their thought closed at its budget"),
+        (counts.empty, "without an answer"),
+    )
+    told = (f"{100 * n / counts.docs:.1f} % {what}" for n, what in shares if n)
+    return [f"of {counts.docs:,} replies {', '.join(told)}"]
 
 
 def _published_notes(row: PublishedRow) -> list[str]:

@@ -327,6 +327,8 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
 _COUNTED = (
     "unanswered",
     "truncated",
+    "forced",
+    "empty",
     "prompt_truncated",
     "non_finite",
     "failed",
@@ -390,7 +392,7 @@ def attention(
 
 def attention_opens(counts: Sequence[tuple[Column, TaskResult]]) -> bool:
     """Whether something there makes a number another one: cut-offs, failures, other data."""
-    weighty = {"truncated", "prompt_truncated", "failed", "unusable"}
+    weighty = {"truncated", "forced", "empty", "prompt_truncated", "failed", "unusable"}
     return any(result.marks or _counted(result).keys() & weighty for _, result in counts)
 
 
