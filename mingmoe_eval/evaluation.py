@@ -117,6 +117,8 @@ def evaluate(
     if spec.backend == "local" and (idle := [n for n in of_vllm if getattr(spec, n) is not None]):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
         raise UsageError(f"{flags}: for --backend vllm alone")
+    if spec.prompt_lookup and (spec.backend != "local" or is_served(spec.model)):
+        raise UsageError("--prompt-lookup: for this program's own engine; leave it out")
     if open_model is None and not is_served(spec.model):
         refuse_absent(spec.model, spec.base)
     exams = (definition.exam for definition in selection.leaves)
