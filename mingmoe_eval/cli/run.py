@@ -32,7 +32,8 @@ def run(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Directory or hub id: MoLoRA adapter, PEFT LoRA adapter or full model; or an "
+            help="Directory or hub id: MoLoRA adapter, PEFT LoRA adapter or full model; a GGUF "
+            "file; or an "
             "endpoint: openai:http://HOST:PORT/v1#NAME (key: MINGMOE_API_KEY or OPENAI_API_KEY). "
             "Several by comma: one run each."
         ),
