@@ -64,6 +64,61 @@ def test_a_bad_record_is_named_with_what_is_wrong_with_it(tmp_path, record, told
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("record", "turns"),
+    [
+        (
+            {"instruction": "译", "input": "fever", "output": "发热", "id": 3, "source": "x"},
+            [("user", "译\nfever"), ("assistant", "发热")],
+        ),
+        (
+            {"instruction": "q", "output": "a", "history": [["h", "r"]], "system": "be kind"},
+            [
+                *(("system", "be kind"), ("user", "h"), ("assistant", "r")),
+                *(("user", "q"), ("assistant", "a")),
+            ],
+        ),
+        (
+            {"input": "找出实体", "target": "没有", "answer_choices": ["a"], "sample_id": "1"},
+            [("user", "找出实体"), ("assistant", "没有")],
+        ),
+        ({"prompt": "q", "completion": "a"}, [("user", "q"), ("assistant", "a")]),
+        ({"prompt": [ASKED], "completion": [TOLD]}, None),
+        (
+            {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
+             "system": "s", "id": "7", "lang": "zh"},
+            [("system", "s"), ("user", "q"), ("assistant", "a")],
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, TOLD]},
+            None,
+        ),
+    ],
+)  # fmt: skip
+def test_shapes_that_people_have_are_read(tmp_path, record, turns):
+    [one] = read(tmp_path, record)
+    said = [(m.role, m.content) for m in one.messages]
+    assert said == turns if turns else [role for role, _ in said] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": [ASKED, TOLD], "tools": []},
+        {"instruction": "q", "output": "a", "images": ["x.png"]},
+        {"instruction": "q", "output": ""},
+        {"input": 1, "target": "a"},
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        {"instruction": "q", "output": "a", "history": ["h"]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, TOLD]},
+        {"messages": [ASKED, TOLD], "system": 1},
+    ],
+)
+def test_what_would_be_lost_is_refused(tmp_path, record):
+    with pytest.raises(DataError, match="1 bad records"):
+        read(tmp_path, record)
+
+
 def test_all_bad_records_are_listed_at_once(tmp_path):
     with pytest.raises(DataError) as caught:
         read(tmp_path, {"a": 1}, {"messages": [ASKED, TOLD]}, {"messages": [ASKED]})

@@ -83,6 +83,16 @@ def test_overlong_examples_are_cut_and_counted_and_refused_when_nothing_is_left_
         encode_stream("s", [talk("发热", "胸片 and more")], tokenizer, prompt)
 
 
+def test_conversations_without_a_response_in_reach_are_skipped_and_counted_if_asked():
+    tokenizer = make_tokenizer(template=TEMPLATE)
+    [short] = encode(talk("a", "b"), tokenizer)
+    talks = [talk("a", "b"), talk("a " * 60, "b"), talk("a", "b")]
+    stream = encode_stream("s", talks, tokenizer, len(short.ids), skip_too_long=True)
+    assert (len(stream.examples), stream.skipped, stream.cut) == (2, 1, 0)
+    with pytest.raises(DataError, match="no conversation has a response within"):
+        encode_stream("s", talks[1:2], tokenizer, len(short.ids), skip_too_long=True)
+
+
 def test_what_a_template_refuses_is_listed():
     raising = "{% if messages|length > 2 %}{{ raise_exception('two turns at most') }}{% endif %}"
     tokenizer = make_tokenizer(template=raising + TEMPLATE)

@@ -28,7 +28,8 @@ def train(
         list[str],
         typer.Option(
             metavar="FILE[=WEIGHT]",
-            help="Conversations, MING's or OpenAI's form, .jsonl or .json; may be given again. "
+            help="Conversations in ShareGPT's, OpenAI's, Alpaca's, TRL's or PromptCBLUE's form, "
+            ".jsonl or .json; may be given again. "
             "Weights say in which proportion files are mixed; default: by size.",
         ),
     ],
@@ -39,7 +40,9 @@ def train(
         int, typer.Option(help="How many of them a token passes through.")
     ] = _SHAPE.experts_per_token,
     rank: Annotated[int, typer.Option(help="Of experts and attention LoRA.")] = _SHAPE.rank,
-    alpha: Annotated[float, typer.Option(help="lora_alpha: scaling is alpha/r.")] = _SHAPE.alpha,
+    alpha: Annotated[
+        float | None, typer.Option(help="lora_alpha: scaling is alpha/r. Default: twice the rank.")
+    ] = None,
     rslora: Annotated[bool, typer.Option("--rslora", help="Scaling is alpha/sqrt(r).")] = False,
     epochs: Annotated[float, typer.Option(help="Passes over all data.")] = _SCHEDULE.epochs,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of epochs.")] = None,
@@ -51,6 +54,14 @@ def train(
         float, typer.Option(help="At its height: warm-up, then cosine to zero.")
     ] = _SCHEDULE.learning_rate,
     max_tokens: Annotated[int, typer.Option(help="Longer examples lose their end.")] = 2048,
+    skip_too_long: Annotated[
+        bool,
+        typer.Option(
+            "--skip-too-long",
+            help="Leave out, and count, conversations of which no response lies within "
+            "--max-tokens; else they stop the training.",
+        ),
+    ] = False,
     balance: Annotated[
         float | None, typer.Option(help="Coefficient of the load-balance loss.")
     ] = None,
@@ -119,7 +130,8 @@ def train(
             num_experts=num_experts,
             experts_per_token=experts_per_token,
             rank=rank,
-            alpha=alpha,
+            # As in LLaMA-Factory: another rank keeps the scaling.
+            alpha=2.0 * rank if alpha is None else alpha,
             rslora=rslora,
         ),
         objective=objective,
@@ -138,6 +150,7 @@ def train(
         ),
         max_tokens=max_tokens,
         chat_template=chat_template,
+        skip_too_long=skip_too_long,
     )
     spec.check()
     _refuse_at_once([base], [stream.path for stream in spec.data], output if not resume else None)

@@ -1,11 +1,16 @@
-"""Reads conversations from files: MING's `conversations` and OpenAI's `messages`, told by key.
+"""Reads conversations from files, in the five shapes that people have, told by their keys.
 
     {"conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]}
     {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}
+    {"instruction": ..., "input": ..., "output": ..., "history": [[..., ...]]}
+    {"input": ..., "target": ...}
+    {"prompt": [...] or "...", "completion": [...] or "..."}
 
-Both may begin with a system turn. MING's own trainer drops an assistant's turn that comes before
-any other, and so do we, in its format. A field that we do not know is refused and not passed over:
-it may be one that was meant to matter.
+The first is ShareGPT's and MING's, then OpenAI's, Alpaca's, PromptCBLUE's and TRL's. All may begin
+with a system turn, or have one as a field `system`; a content may be a list of text parts. MING's
+own trainer drops an assistant's turn that comes before any other, and so do we, in its format. A
+field that says how to learn (a weight, tools, pictures) is refused, since it would be passed over;
+others, such as ids and sources, are.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,6 +33,17 @@ _MING_ROLES: dict[str, Role] = {
     "assistant": "assistant",
 }
 _OPENAI_ROLES: dict[str, Role] = {name: name for name in ("system", "user", "assistant")}
+
+
+_THAT_MATTER = frozenset(
+    (
+        *("weight", "weights", "loss", "loss_weight", "mask", "train", "chosen", "rejected"),
+        *("tools", "tool_calls", "functions", "function_call", "tool_call_id"),
+        *("images", "image", "videos", "audios", "audio"),
+    )
+)
+"""Fields that say what is learned, or hold what a text does not: passing them over would train on
+something else than was meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +97,73 @@ def read_conversations(path: Path) -> list[Conversation]:
 
 def _conversation(row: Row, origin: str) -> Conversation:
     fields = row.fields
-    known = [name for name in ("messages", "conversations") if name in fields]
-    if len(known) != 1:
-        raise _Fault("has neither or both of messages and conversations")
-    strangers = sorted(fields.keys() - {*known, "id"})
-    if strangers:
-        raise _Fault(f"unknown fields: {', '.join(strangers)}")
-    turns = fields[known[0]]
-    if not isinstance(turns, list) or not turns:
-        raise _Fault(f"{known[0]} is not a list of turns")
-    messages = [_message(turn, known[0], place) for place, turn in enumerate(turns, 1)]
-    if known[0] == "conversations" and messages[0].role == "assistant":
-        messages = messages[1:]
+    if matter := sorted(_THAT_MATTER & fields.keys()):
+        raise _Fault(f"unknown fields: {', '.join(matter)}")
+    system = fields.get("system")
+    if system is not None and not isinstance(system, str):
+        raise _Fault(f"system is not text: {system!r}")
+    messages = [Message("system", system)] if system else []
+    messages += _turns(fields)
     for fault in _order_faults(messages):
         raise _Fault(fault)
     return Conversation(tuple(messages), origin)
+
+
+def _turns(fields: Mapping[str, Any]) -> list[Message]:
+    """The turns of a record, whichever shape it has."""
+    known = [name for name in ("messages", "conversations") if name in fields]
+    if len(known) == 1:
+        turns = fields[known[0]]
+        if not isinstance(turns, list) or not turns:
+            raise _Fault(f"{known[0]} is not a list of turns")
+        messages = [_message(turn, known[0], place) for place, turn in enumerate(turns, 1)]
+        if known[0] == "conversations" and messages[0].role == "assistant":
+            messages = messages[1:]
+        return messages
+    if known:
+        raise _Fault("has both messages and conversations")
+    if "instruction" in fields and "output" in fields:
+        asked = [_text(fields, "instruction"), _text(fields, "input", absent="")]
+        return [
+            *_history(fields.get("history") or []),
+            Message("user", "\n".join(part for part in asked if part.strip())),
+            Message("assistant", _text(fields, "output")),
+        ]
+    if "input" in fields and "target" in fields:
+        return [
+            Message("user", _text(fields, "input")),
+            Message("assistant", _text(fields, "target")),
+        ]
+    if "prompt" in fields and "completion" in fields:
+        return [*_part(fields, "prompt", "user"), *_part(fields, "completion", "assistant")]
+    raise _Fault(
+        "has neither or both of messages and conversations, nor instruction and output, input and "
+        "target, prompt and completion"
+    )
+
+
+def _history(pairs: Any) -> Iterator[Message]:
+    for pair in pairs if isinstance(pairs, list) else [pairs]:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(type(t) is str for t in pair)):
+            raise _Fault(f"history holds what is no pair of texts: {pair!r}")
+        yield Message("user", pair[0])
+        yield Message("assistant", pair[1])
+
+
+def _part(fields: Mapping[str, Any], name: str, role: Role) -> list[Message]:
+    """TRL's prompt or completion: a text, or a list of turns."""
+    if isinstance(fields[name], list):
+        return [_message(turn, "messages", place) for place, turn in enumerate(fields[name], 1)]
+    return [Message(role, _text(fields, name))]
+
+
+def _text(fields: Mapping[str, Any], name: str, *, absent: str | None = None) -> str:
+    value = fields.get(name, absent)
+    if not isinstance(value, str):
+        raise _Fault(f"{name} is not text: {value!r}")
+    if absent is None and not value.strip():
+        raise _Fault(f"{name} is empty")
+    return value
 
 
 def _message(turn: Any, family: str, place: int) -> Message:
@@ -105,17 +173,26 @@ def _message(turn: Any, family: str, place: int) -> Message:
     # MING's trainer reads the role from either key.
     role_key = "from" if family == "conversations" and "from" in turn else "role"
     roles = _MING_ROLES if family == "conversations" else _OPENAI_ROLES
-    strangers = sorted(str(key) for key in turn.keys() - {role_key, content_key})
-    if strangers:
+    if strangers := sorted(_THAT_MATTER & turn.keys()):
         raise _Fault(f"turn {place} has unknown fields: {', '.join(strangers)}")
     role, content = turn.get(role_key), turn.get(content_key)
     if not isinstance(role, str) or role not in roles:
         raise _Fault(f"turn {place} has {role_key} {role!r}, not one of {', '.join(roles)}")
+    if isinstance(content, list) and content and all(map(_is_text_part, content)):
+        content = "".join(part["text"] for part in content)
     if not isinstance(content, str):
         raise _Fault(f"turn {place} has a {content_key} that is not text: {content!r}")
     if not content.strip() and roles[role] == "assistant":
         raise _Fault(f"turn {place}: the assistant says nothing")
     return Message(roles[role], content)
+
+
+def _is_text_part(part: Any) -> bool:
+    return (
+        isinstance(part, Mapping)
+        and part.get("type") == "text"
+        and isinstance(part.get("text"), str)
+    )
 
 
 def _order_faults(messages: list[Message]) -> Iterator[str]:

@@ -34,11 +34,16 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class EncodedStream:
-    """The examples of one file; `cut` of them were longer than allowed and lost their end."""
+    """The examples of one file.
+
+    `cut` of them were longer than allowed and lost their end; `skipped` conversations are not among
+    them, because they lost every response.
+    """
 
     name: str
     examples: tuple[Example, ...]
     cut: int = 0
+    skipped: int = 0
 
 
 class _Unrenderable(ValueError):
@@ -76,15 +81,17 @@ def encode_stream(
     conversations: Sequence[Conversation],
     tokenizer: PreTrainedTokenizerBase,
     max_tokens: int,
+    *,
+    skip_too_long: bool = False,
 ) -> EncodedStream:
     """Every conversation as one example, or as one a response where the template demands it.
 
     Raises:
         DataError: listing the conversations that the template cannot render, or of which nothing
-            to learn is left within `max_tokens`.
+            to learn is left within `max_tokens`, unless those are to be skipped and others stay.
     """
     examples: list[Example] = []
-    offences, cut = [], 0
+    offences, cut, skipped = [], 0, 0
     for conversation in conversations:
         try:
             whole = encode(conversation, tokenizer)
@@ -92,15 +99,20 @@ def encode_stream(
             offences.append(f"{conversation.origin}: {fault}")
             continue
         kept = [Example(e.ids[:max_tokens], e.labels[:max_tokens]) for e in whole]
-        cut += sum(len(e.ids) > max_tokens for e in whole)
         # The first token of all is never predicted.
         learned = [e for e in kept if any(label != NOT_LEARNED for label in e.labels[1:])]
-        if not learned:
+        if learned:
+            cut += sum(len(e.ids) > max_tokens for e in whole)
+        elif skip_too_long:
+            skipped += 1
+        else:
             offences.append(f"{conversation.origin}: no response within {max_tokens} tokens")
         examples += learned
+    if skipped and not examples:
+        offences.append(f"no conversation has a response within {max_tokens} tokens")
     if offences:
         raise DataError(offence_list(f"{name} cannot be trained on:", offences))
-    return EncodedStream(name, tuple(examples), cut)
+    return EncodedStream(name, tuple(examples), cut, skipped)
 
 
 def encode(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
@@ -206,6 +218,11 @@ class PlannedExamples(Dataset[Example]):
 
     def __len__(self) -> int:
         return len(self.plan)
+
+    @property
+    def passes(self) -> float:
+        """How often the plan goes through all examples."""
+        return len(self.plan) / sum(len(stream.examples) for stream in self.streams)
 
     def __getitem__(self, index: int) -> Example:
         stream, example = self.plan[index]

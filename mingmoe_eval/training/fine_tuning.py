@@ -101,10 +101,21 @@ def prepare(spec: TrainingSpec, watch: TrainingWatch) -> Material:
     streams = []
     for source in spec.data:
         conversations = read_conversations(source.path)
-        stream = encode_stream(str(source.path), conversations, tokenizer, spec.max_tokens)
+        stream = encode_stream(
+            str(source.path),
+            conversations,
+            tokenizer,
+            spec.max_tokens,
+            skip_too_long=spec.skip_too_long,
+        )
         watch.note(f"{source.path}: {len(stream.examples)} examples")
         if stream.cut:
             watch.note(f"{source.path}: {stream.cut} of them cut at {spec.max_tokens} tokens")
+        if stream.skipped:
+            watch.note(
+                f"{source.path}: {stream.skipped} conversations skipped, of which no response lies "
+                f"within {spec.max_tokens} tokens"
+            )
         streams.append(stream)
     sizes = [len(stream.examples) for stream in streams]
     shares = [

@@ -146,6 +146,7 @@ class TrainingSpec:
     schedule: Schedule = field(default_factory=Schedule)
     max_tokens: int = 2048
     chat_template: Path | None = None
+    skip_too_long: bool = False
 
     def check(self) -> None:
         """Refuses what makes no sense.

@@ -80,7 +80,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
             args=arguments,
             train_dataset=examples,
             data_collator=pad_batch,
-            callbacks=[TrainingLog(Path(arguments.output_dir), watch)],
+            callbacks=[TrainingLog(Path(arguments.output_dir), watch, examples.passes)],
         )
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise UsageError(
@@ -221,9 +221,10 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
     each step once. Stops a training whose loss is no number: nothing can be learned from there on.
     """
 
-    def __init__(self, folder: Path, watch: TrainingWatch) -> None:
+    def __init__(self, folder: Path, watch: TrainingWatch, passes: float) -> None:
         self.path = folder / LOG_FILE
         self.watch = watch
+        self.passes = passes
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -231,7 +232,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         """Begins the file."""
         self.watch.step_done(state.global_step, state.max_steps, None)
         if state.is_world_process_zero:
-            lines = [_line(entry) for entry in state.log_history if "loss" in entry]
+            lines = [self._line(e, state.max_steps) for e in state.log_history if "loss" in e]
             with telling(self.path):
                 self.path.write_text("".join(lines), "utf-8")
 
@@ -258,7 +259,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             return
         if state.is_world_process_zero:
             with telling(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(state.log_history[-1]))
+                file.write(self._line(state.log_history[-1], state.max_steps))
         self.watch.step_done(state.global_step, state.max_steps, logs["loss"])
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs.get(name, 0.0)):
@@ -267,7 +268,8 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
                     "lower --learning-rate, or leave --bf16 out"
                 )
 
-
-def _line(entry: dict[str, Any]) -> str:
-    # Sorted, as training states keep their history: a resumed log is the same byte for byte.
-    return json.dumps(entry, sort_keys=True) + "\n"
+    def _line(self, entry: dict[str, Any], steps: int) -> str:
+        # The Trainer takes the whole plan for one epoch, however often it goes through the data.
+        entry = {**entry, "epoch": round(entry["step"] / steps * self.passes, 6)}
+        # Sorted, as training states keep their history: a resumed log is the same byte for byte.
+        return json.dumps(entry, sort_keys=True) + "\n"
