@@ -247,6 +247,17 @@ CHAT = "--model local-chat-completions --model_args"
             f"{CHAT} model=q,base_url=http://h:1/v1/chat/completions,num_concurrent=4 --tasks a",
             "--model openai:http://h:1/v1#q --batch-size 4 --tasks a --chat-template",
         ),
+        (
+            "--model vllm --model_args pretrained=m,tensor_parallel_size=2,max_model_len=4096 "
+            "--tasks a --gen_kwargs temperature=0.7,top_p=0.9",
+            "--model m --tasks a --gen-kwargs temperature=0.7,top_p=0.9 --backend vllm "
+            "--tensor-parallel 2 --max-model-len 4096 --no-chat-template",
+        ),
+        (
+            f"{HF},enable_thinking=False --tasks a --include_path d --system_instruction s",
+            "--model ckpt/ --tasks a --include-path d --system-instruction s --dtype bfloat16 "
+            "--thinking off --no-chat-template",
+        ),
         ("--model ckpt --tasks a --num_fewshot=3", "--model ckpt --tasks a --num-fewshot 3"),
         ("--model ckpt --tasks a --seed 7,7,7,7 -s", "--model ckpt --tasks a --seed 7"),
     ],

@@ -87,13 +87,18 @@ _SERVED = {
     "openai-chat-completions": True,
 }
 """Whether it is a chat that the endpoint is sent."""
-_ENGINES = {"vllm", "sglang"}
+_ENGINES = {"vllm"}
 _FOREIGN_MODELS = {
     *("anthropic-chat", "anthropic-chat-completions", "anthropic-completions", "gguf", "ggml"),
     *("hf-multimodal", "hf-mistral3", "litellm", "mamba_ssm", "megatron_lm", "nemo_lm", "neuronx"),
     *("openvino", "sparseml", "steered", "textsynth", "vllm-vlm", "watsonx_llm", "ipex", "trtllm"),
 }
-_NAMES_OF_ARGS = {"max_gen_toks": "max_new_tokens", "enable_thinking": "thinking"}
+_NAMES_OF_ARGS = {
+    "max_gen_toks": "max_new_tokens",
+    "tensor_parallel_size": "tensor_parallel",
+    "gpu_memory_utilization": "gpu_memory",
+    "max_length": "max_model_len",
+}
 _NEEDLESS_ARGS = {
     *("parallelize", "use_fast_tokenizer", "tokenizer_backend", "tokenized_requests"),
     *("max_retries", "timeout", "eos_string", "verify_certificate", "backend"),
@@ -227,7 +232,7 @@ def _say_model(said: _Said, kind: str, texts: Sequence[str]) -> None:
     arguments = _arguments(texts)
     if kind in _SERVED:
         said.words[:0] = _served_model(said, kind, arguments)
-    elif kind in _ENGINES and "--backend" not in said.options:
+    elif kind == "sglang" or (kind in _ENGINES and "--backend" not in said.options):
         said.refused.append(f"--model {kind}: serve it, and name it --model {PREFIX}http://...")
     elif kind in _LOCAL | _ENGINES:
         said.words[:0] = _local_model(said, arguments)
@@ -240,6 +245,8 @@ def _say_model(said: _Said, kind: str, texts: Sequence[str]) -> None:
         option = f"--{_NAMES_OF_ARGS.get(name, name).replace('_', '-')}"
         if name == "api_key":
             said.refused.append("model_args api_key: keys come from MINGMOE_API_KEY alone")
+        elif name == "enable_thinking" and value.lower() in ("true", "false"):
+            said.words += ["--thinking", "on" if value.lower() == "true" else "off"]
         elif name in _NEEDLESS_ARGS or value in ("False", "None", "false"):
             said.left_out.append(f"model_args {name}={value}")
         elif option in said.options:
@@ -249,7 +256,8 @@ def _say_model(said: _Said, kind: str, texts: Sequence[str]) -> None:
 
 
 def _local_model(said: _Said, arguments: dict[str, str]) -> list[str]:
-    pretrained, adapter = arguments.pop("pretrained", ""), arguments.pop("peft", "")
+    pretrained = arguments.pop("pretrained", "")
+    adapter = arguments.pop("peft", arguments.pop("lora_local_path", ""))
     if not pretrained:
         said.refused.append("model_args: pretrained is not among them; here it is --model")
     return ["--model", adapter, "--base", pretrained] if adapter else ["--model", pretrained]
