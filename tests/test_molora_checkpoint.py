@@ -1,7 +1,9 @@
 """Every kind of checkpoint that the loader takes, against slow and obvious formulas."""
 
 import dataclasses
+import json
 import logging
+import math
 
 import pytest
 import torch
@@ -104,6 +106,42 @@ def test_the_share_expert_flag_alone_changes_nothing(tmp_path, base):
     model = load_model(tmp_path / "adapter")
     assert_same_function(model, slow_model(base, adapter))
     assert any("share_expert" in note for note in model.loaded.description.notes)
+
+
+def test_shared_experts_are_counted_in_the_config_and_noted_as_nothing_idle(tmp_path, base):
+    save_adapter(tmp_path / "adapter", base, Recipe(shared=2))
+    written = json.loads((tmp_path / "adapter" / "config.json").read_text("utf-8"))
+    assert (written["share_expert"], written["num_share_experts"]) == (True, 2)
+    edit_json(tmp_path / "adapter" / "config.json", num_share_experts=None)
+    notes = load_model(tmp_path / "adapter").loaded.description.notes
+    assert not [note for note in notes if "share_expert" in note]
+
+
+def test_a_model_without_its_last_layers_is_refused(base):
+    edit_json(base / "config.json", num_hidden_layers=1, layer_types=["full_attention"])
+    with pytest.raises(CheckpointError, match="the config has 1 layers, the file has more"):
+        load_model(base)
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan])
+def test_loading_says_that_an_adapter_changes_nothing_or_holds_no_numbers(tmp_path, base, value):
+    save_peft(tmp_path / "lora", base)
+    file = tmp_path / "lora" / "adapter_model.safetensors"
+    tensors = {name: torch.full_like(one, value) for name, one in load_file(file).items()}
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=r"changes nothing|not finite|no number"):
+        load_model(tmp_path / "lora")
+    assert load_model(tmp_path / "lora", check=False) is not None
+
+
+def test_a_peft_lora_for_a_base_of_another_width_is_refused_by_its_headers(tmp_path, base):
+    save_peft(tmp_path / "lora", base)
+    other = save_base(tmp_path / "other", hidden_size=48)
+    with pytest.raises(CheckpointError, match=r"q_proj\.lora_A\.weight has shape \[\d+, 32\]"):
+        describe_checkpoint(tmp_path / "lora", other)
+    fewer = save_base(tmp_path / "fewer", num_hidden_layers=1)
+    with pytest.raises(CheckpointError, match=r"the base has no layer model\.layers\.1"):
+        describe_checkpoint(tmp_path / "lora", fewer)
 
 
 def test_rank_stabilisation_named_by_either_file_counts_and_is_noted(tmp_path, base, caplog):

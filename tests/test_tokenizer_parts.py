@@ -82,3 +82,11 @@ def test_parts_that_differ_are_named(folder):
     named = keep_to_file(tokenizer, folder)
     assert named == ("normalizer", "pre_tokenizer", "decoder", "model")
     assert keep_to_file(tokenizer, folder) == ()
+
+
+def test_tools_that_take_the_class_as_it_is_are_spoken_of_where_tokens_differ(folder, caplog):
+    byte_pairs().save(str(folder / "tokenizer.json"))
+    load_tokenizer(folder)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "tokens are those of its tokenizer.json, whose normalizer and pre_tokenizer" in said
+    assert "Qwen2Tokenizer" in said

@@ -238,7 +238,9 @@ class Checkpoint:
         from mingmoe_eval.molora import load_model
 
         if loaded is None:
-            loaded = load_model(self.model, self.base, dtype=self.dtype, device=self.device)
+            loaded = load_model(
+                self.model, self.base, dtype=self.dtype, device=self.device, check=False
+            )
         return LocalBackend(
             loaded,
             tokenizer,

@@ -116,7 +116,7 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         from mingmoe_eval.molora import load_model, load_tokenizer
 
         tokenizer = load_tokenizer(model, base)
-        loaded = load_model(model, base, dtype=dtype, device=device)
+        loaded = load_model(model, base, dtype=dtype, device=device, check=False)
         self._set_up(_local(loaded, tokenizer, options), tokenizer, options)
 
     @classmethod

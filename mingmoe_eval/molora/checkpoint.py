@@ -17,8 +17,10 @@ from mingmoe_eval.molora.attaching import ComputeDtypes, attach_mixture
 from mingmoe_eval.molora.description import CheckpointDescription, describe
 from mingmoe_eval.molora.formats import ming
 from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
-from mingmoe_eval.molora.probing import Loaded
+from mingmoe_eval.molora.probing import Loaded, probe
 from mingmoe_eval.molora.sources import blaming, transformers_config, where
+
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 logger = logging.getLogger("mingmoe_eval.molora")
 
@@ -31,6 +33,7 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     device: str = "auto",
     reference_compat: bool = False,
+    check: bool = True,
 ) -> PreTrainedModel:
     """A causal language model in eval mode, with everything that its checkpoint trained live.
 
@@ -45,16 +48,22 @@ def load_model(
         reference_compat: what the reference's loader computes, where that differs from what was
             trained: rank stabilisation of experts is read from config.json alone, and routers
             decide in the model's dtype.
+        check: whether to show, by two passes over eight tokens, that the adapter is live. Who
+            calls `probe` on the model anyway leaves it out.
 
     Raises:
-        CheckpointError: the checkpoint is not whole or does not fit its base; lists every offence.
+        CheckpointError: the checkpoint is not whole or does not fit its base, listing every
+            offence; or its adapter changes nothing, or gives logits that are no numbers.
         UsageError: a dtype that does not exist, or a device that is not here.
     """
     opened = open_checkpoint(adapter, base, reference_compat=reference_compat)
     for note in opened.notes:
         logger.warning("%s: %s", opened.source, note)
     model = load_weights(opened, dtype, device)
-    return apply_adapter(model, opened, reference_compat=reference_compat)
+    model = apply_adapter(model, opened, reference_compat=reference_compat)
+    if check and opened.kind not in ("full", "gguf"):
+        probe(model)
+    return model
 
 
 @quiet_libraries()
@@ -135,9 +144,13 @@ def _refuse_holes(opened: OpenCheckpoint, report: dict[str, Any]) -> None:
         f"{name} is of shape {list(found)}, where the config makes it {list(due)}"
         for name, found, due in sorted(report["mismatched_keys"])
     ]
+    layers = opened.model_config.get_text_config().num_hidden_layers
+    beyond = [name for name in strays if (of := _LAYER.search(name)) and int(of[1]) >= layers]
+    if beyond:  # a model without its last layers is another model, and gives no sign of it
+        offences.append(f"the config has {layers} layers, the file has more, such as {beyond[0]}")
     if opened.mixture is not None or ming.has_experts(strays):
         offences += [f"weights without a place: {name}" for name in strays]
-    elif strays:
+    elif strays and not beyond:
         logger.warning("%s holds weights without a place: %s", opened.weights, strays)
     if offences:
         headline = f"the weights of {opened.weights} do not fit the config of {opened.source}:"

@@ -221,8 +221,6 @@ def _notes(
     word = model.get("expert_selection", "top_k")
     if word not in TOP_K_WORDS:
         notes.append(f"expert_selection = {word!r} is unknown and read as 'top_k'")
-    if model.get("share_expert") and not model.get("num_share_experts"):
-        notes.append("share_expert is set and, as in the reference's loader, changes nothing")
     return notes
 
 

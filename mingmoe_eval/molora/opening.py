@@ -5,6 +5,8 @@ its settings and sort its tensors into layers (`formats`), lay them against the 
 refuse whatever is left over or lacking.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +15,18 @@ from transformers import PretrainedConfig
 
 from mingmoe_eval.errors import CheckpointError, offence_list
 from mingmoe_eval.library_noise import quiet_libraries
-from mingmoe_eval.molora.formats.families import Family, Mixture, linear_sizes, read_mixture
+from mingmoe_eval.molora.formats.families import (
+    Family,
+    Mixture,
+    last_of,
+    linear_sizes,
+    read_mixture,
+)
 from mingmoe_eval.molora.formats.ming import ATTENTION_STEM
 from mingmoe_eval.molora.formats.tensor_files import TensorFiles, required_file
-from mingmoe_eval.molora.sources import Kind, find_model
+from mingmoe_eval.molora.sources import Kind, Place, find_model
+
+_LOW_RANK = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.\w+)?\.weight")
 
 NO_FILES = TensorFiles(())
 
@@ -68,8 +78,12 @@ def open_checkpoint(
             headline = f"{place.source} does not fit its base, or is not whole:"
             raise CheckpointError(offence_list(headline, offences))
     elif place.form == "peft-lora":
-        # Which tensors there must be only PEFT knows: loading asks it. Here they are counted.
+        # Which tensors there must be only PEFT knows: loading asks it.
         files = TensorFiles((required_file(place.folder, ATTENTION_STEM),))
+        if offences := list(_pairs_that_do_not_fit(files, place)):
+            raise CheckpointError(
+                offence_list(f"{place.source} does not fit {place.weights}:", offences)
+            )
     elif place.form == "gguf":
         notes.append("its packed weights are unpacked as they are read, and computed in full")
     return OpenCheckpoint(
@@ -83,3 +97,25 @@ def open_checkpoint(
         mixture=mixture,
         notes=tuple(notes),
     )
+
+
+def _pairs_that_do_not_fit(files: TensorFiles, place: Place) -> Iterator[str]:
+    """Halves of PEFT's low-rank pairs that the base has no linear layer for, or of another size.
+
+    Names of other modules are left to PEFT, which knows embeddings, parameters, renamed layers and
+    the experts of a base that were layers once.
+    """
+    sizes = linear_sizes(place.skeleton)
+    kinds = {last_of(path) for path in sizes}
+    replicated = bool(place.adapter.get("layer_replication"))
+    for name, shape in files.shapes.items():
+        if not (found := _LOW_RANK.fullmatch(name)) or last_of(found[1]) not in kinds:
+            continue
+        if found[1] not in sizes:
+            if not replicated and ".experts." not in name:
+                yield f"{name}: the base has no layer {found[1]}"
+            continue
+        inputs, outputs = sizes[found[1]]
+        size, due = (shape[-1], inputs) if found[2] == "A" else (shape[0], outputs)
+        if size != due and not place.adapter.get("fan_in_fan_out"):
+            yield f"{name} has shape {list(shape)}, its layer {inputs} inputs and {outputs} outputs"

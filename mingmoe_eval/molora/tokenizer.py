@@ -6,6 +6,7 @@ would be asked in other tokens than it was trained on, and nothing would say so.
 """
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,14 @@ from mingmoe_eval.molora.formats.ming import MERGED
 from mingmoe_eval.molora.presence import SMALL_FILES
 from mingmoe_eval.molora.sources import base_of, blaming, home_of, where
 
+logger = logging.getLogger("mingmoe_eval.molora")
+
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "vocab.txt")
+
+# What normalizers and pre-tokenizers differ in: an accent that stands by itself, full-width forms,
+# ligatures, digits, runs of blanks, contractions, punctuation before a line feed.
+_PROBE = "Cafe\u0301 ５ｍｇ ﬁbre, it's 12345\u3000 x   y\n\n头痛？\n体温38.5℃ Ａ．是  "
 
 _PARTS = ("normalizer", "pre_tokenizer", "decoder")
 _VOCABULARY = ("vocab", "merges")
@@ -47,7 +54,17 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
         raise CheckpointError(f"{home} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
     with blaming(f"the tokenizer of {home} cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(str(home), trust_remote_code=False)
-        keep_to_file(tokenizer, home)
+        by_class = tokenizer.encode(_PROBE, add_special_tokens=False)
+        differing = keep_to_file(tokenizer, home)
+        if differing and tokenizer.encode(_PROBE, add_special_tokens=False) != by_class:
+            logger.warning(
+                "%s: tokens are those of its %s, whose %s differs from that of transformers' %s: "
+                "tools that take the class as it is ask some texts in other tokens",
+                home,
+                TOKENIZER_FILE,
+                " and ".join(differing),
+                type(tokenizer).__name__,
+            )
         most = tokenizer.model_max_length
         if isinstance(most, bool) or not isinstance(most, int | float):
             raise ValueError(f"model_max_length must be a number, not {shown(most)}")

@@ -193,7 +193,7 @@ def _merged_copy(
     opened: OpenCheckpoint, dtype: torch.dtype, folder: Path
 ) -> tuple[OpenCheckpoint, float | None]:
     """A PEFT adapter in a full copy of its base, as our own loader merges it; what it moves."""
-    model = load_model(opened.folder, opened.weights, dtype=dtype, device="cpu")
+    model = load_model(opened.folder, opened.weights, dtype=dtype, device="cpu", check=False)
     effect = probe(model)
     model.save_pretrained(folder)
     return open_checkpoint(folder), effect

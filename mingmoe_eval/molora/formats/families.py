@@ -6,6 +6,7 @@ experts of a layer share one, "router weight", "router bias", "shared A" and "sh
 that is always on; "A" and "B" of a plain low-rank pair.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -176,6 +177,9 @@ def read_mixture(
     # Experts first: a plain pair's pattern is the wider one, and would take theirs.
     experts, others = sort_into_layers(files.shapes, family.expert_slot)
     pairs, strays = sort_into_layers(others, family.pair_slot)
+    if model.get("share_expert") and not any("shared A" in slots for slots in experts.values()):
+        note = "share_expert is set and, as in the reference's loader, changes nothing"
+        config = dataclasses.replace(config, notes=(*config.notes, note))
     return Mixture(
         family=family,
         config=config,

@@ -164,12 +164,14 @@ def _adapter_json(
 
 
 def _mixture_json(settings: MoLoraConfig, experts: Mapping[str, LinearExperts]) -> dict[str, Any]:
-    shared = any(one.shared is not None for one in experts.values())
+    # Shared experts lie stacked in one pair, r rows each.
+    shared = max((len(one.shared[0]) for one in experts.values() if one.shared), default=0)
     return {
         "num_experts": settings.num_experts,
         "num_experts_per_token": settings.experts_per_token,
         "expert_selection": "top_k",
-        "share_expert": shared,
+        "share_expert": shared > 0,
+        **({"num_share_experts": shared // settings.rank} if shared else {}),
         "use_rslora": settings.expert_rslora,
         # What the reference writes too, at the values that change nothing.
         "output_logit_bias": False,
