@@ -316,6 +316,7 @@ def test_a_checkpoint_is_served_evaluated_and_ended(tmp_path):
         subprocess.run(command(*options, *local), env=environment(), check=True)
     finally:
         server.send_signal(signal.SIGTERM)
+        server.stdout.close()
         assert server.wait(60) == 0
     runs = [load_run(tmp_path / "runs" / name) for name in ("served", "local")]
     for served_one, ours in zip(*(run.samples["usmle_ll"] for run in runs), strict=True):
