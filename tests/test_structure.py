@@ -51,6 +51,7 @@ LAYERS = [
     ],
     [
         "ablation",
+        "blame",
         "evaluation",
         "overlap",
         "paper_table",

@@ -47,6 +47,7 @@ VERBS: dict[str, Verb] = {
     ),
     "convert": Verb("score", "original CBLUE files into PromptCBLUE records", below=("cblue",)),
     "ablate": Verb("ablate", "what a run's scores lose without an expert"),
+    "blame": Verb("blame", "which layer or expert a change between two checkpoints comes from"),
     "train": Verb("train", "fine-tune a mixture of LoRA experts, or a plain LoRA"),
     "compose": Verb("train", "one adapter from several finished LoRAs and a few examples"),
     "serve": Verb("serve", "serve a checkpoint with vLLM, as an OpenAI-compatible endpoint"),

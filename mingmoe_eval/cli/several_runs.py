@@ -21,6 +21,9 @@ def split_models(text: str) -> list[str]:
     """The models of a list by comma; a path that is there, and an address, keep their commas.
 
     An address goes on up to the next path that is there, or the next address.
+
+    Raises:
+        UsageError: the list is empty.
     """
     if os.path.exists(text):  # noqa: PTH110
         return [text]
@@ -35,6 +38,8 @@ def split_models(text: str) -> list[str]:
         taken, parts = ",".join(parts[: count or 1]), parts[count or 1 :]
         if taken.strip():
             models.append(taken.strip())
+    if not models:
+        raise UsageError(f"{text!r} names no model")
     return models
 
 

@@ -5,6 +5,7 @@ only the vocabulary from the file and split text in their own way. A base whose 
 would be asked in other tokens than it was trained on, and nothing would say so.
 """
 
+import functools
 import json
 import logging
 from pathlib import Path
@@ -57,14 +58,7 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
         by_class = tokenizer.encode(_PROBE, add_special_tokens=False)
         differing = keep_to_file(tokenizer, home)
         if differing and tokenizer.encode(_PROBE, add_special_tokens=False) != by_class:
-            logger.warning(
-                "%s: tokens are those of its %s, whose %s differs from that of transformers' %s: "
-                "tools that take the class as it is ask some texts in other tokens",
-                home,
-                TOKENIZER_FILE,
-                " and ".join(differing),
-                type(tokenizer).__name__,
-            )
+            _say_once(str(home), " and ".join(differing), type(tokenizer).__name__)
         most = tokenizer.model_max_length
         if isinstance(most, bool) or not isinstance(most, int | float):
             raise ValueError(f"model_max_length must be a number, not {shown(most)}")
@@ -79,6 +73,18 @@ def _of_gguf(file: str) -> PreTrainedTokenizerBase:
     """The tokenizer that a GGUF file describes, as transformers reads it."""
     with blaming(f"the tokenizer of {file} cannot be loaded"):
         return AutoTokenizer.from_pretrained(**where(file), trust_remote_code=False)
+
+
+@functools.cache
+def _say_once(home: str, parts: str, kind: str) -> None:
+    logger.warning(
+        "%s: tokens are those of its %s, not those of transformers' %s (%s): tools that take the "
+        "class as it is ask some texts in other tokens",
+        home,
+        TOKENIZER_FILE,
+        kind,
+        parts,
+    )
 
 
 def keep_to_file(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[str, ...]:
