@@ -25,6 +25,9 @@ def pieces(text):
     return {text[i : i + 3] for i in range(len(text) - 2)}
 
 
+STEMS = ("question", "Question", "QUESTION", "qtext", "problem_text", "question_text")
+
+
 def stem(record):
     """The part of a sample record that is its own: no instruction, no list of options."""
     if "task_dataset" in record:
@@ -34,7 +37,7 @@ def stem(record):
             for line in record["input"].split("\n")
             if not re.match(r"(.{0,4}选项|只写|答|请|下面的)", line)
         )
-    return next(record[name] for name in ("question", "Question", "QUESTION") if name in record)
+    return next(record[name] for name in STEMS if name in record)
 
 
 def sample_stems():

@@ -69,7 +69,9 @@ def kill_and_go_on(folder, whole, moments):
     assert without_time(run.results) == without_time(reference.results)
     assert {task: list(found) for task, found in run.samples.items()} == reference.samples
     hidden = [path.name for path in folder.rglob(".*")]
-    left = [path.name for path in folder.iterdir() if path.suffix not in ("", ".json", ".html")]
+    left = [
+        path.name for path in folder.iterdir() if path.suffix not in ("", ".json", ".html", ".yaml")
+    ]
     assert (hidden, left) == ([], [])
     return killed
 

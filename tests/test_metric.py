@@ -42,6 +42,9 @@ COUNTS = {
     "texts": st.tuples(st.integers(1, 3), *[SHARE] * 5).map(
         lambda row: {"": (row[0], *(row[0] * value for value in row[1:]))}
     ),
+    "gaps": st.tuples(SHARE, st.booleans()).map(
+        lambda row: {f"bin {min(int(10 * row[0]), 9)}": (row[0], float(row[1]), 1.0)}
+    ),
     "letters": st.tuples(st.integers(0, 2), st.integers(1, 2)).map(
         lambda row: {"A": row, "B": (1, 1)}
     ),
@@ -57,6 +60,8 @@ def shape_of(metric):
         return "labels"
     if metric is measures.SECTION_ROUGE:
         return "grades"
+    if metric.name == "ece":
+        return "gaps"
     return "texts" if metric.name.startswith("rouge") else "rights"
 
 
@@ -259,7 +264,8 @@ def test_a_new_main_metric_has_its_best_marked_in_the_report(letters_off, tmp_pa
     assert '<span class="value">0.4</span>' in best
     assert '<small class="delta down"' in page
     assert '<small class="delta up"' not in page
-    assert '<th scope="row" title="letters missing or too many">letters ↓</th>' in page
+    heading = page.partition('<th scope="row"><span>letters</span> ↓')[2].partition("</th>")[0]
+    assert "letters missing or too many" in heading
     assert "360.0" not in page
 
 

@@ -50,6 +50,9 @@ def compose(
     compose_mixture(mixture, made["mixture"])
     train(LORA, base, [few], made["trained anew"], steps=steps, seed=seed)
     examples = read_examples(spec, str(base)).examples
-    best = min(loras, key=lambda lora: few_shot_loss(load_model(lora, dtype="float32"), examples))
+    best = min(
+        loras,
+        key=lambda lora: few_shot_loss(load_model(lora, dtype="float32", check=False), examples),
+    )
     checkpoints = {"base": base, "best single": best, **made}
     return {way: ask(checkpoints[way], {way: task.test}).accuracy[way] for way in WAYS}

@@ -54,7 +54,10 @@ def _information_at_last_tokens(
 @torch.no_grad()
 def last_token_choices(checkpoint: Path, items: Sequence[Item]) -> NDArray[np.float32]:
     """Which experts the last token of each prompt chose: 0 or 1, [items, layers, N]."""
-    model, tokenizer = load_model(checkpoint, dtype="float32"), load_tokenizer(checkpoint)
+    model, tokenizer = (
+        load_model(checkpoint, dtype="float32", check=False),
+        load_tokenizer(checkpoint),
+    )
     prompts = [f"{item.question}\n" for item in items]
     batch = tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
     rows, width = batch["input_ids"].shape

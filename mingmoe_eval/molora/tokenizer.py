@@ -55,10 +55,6 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
         raise CheckpointError(f"{home} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
     with blaming(f"the tokenizer of {home} cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(str(home), trust_remote_code=False)
-        by_class = tokenizer.encode(_PROBE, add_special_tokens=False)
-        differing = keep_to_file(tokenizer, home)
-        if differing and tokenizer.encode(_PROBE, add_special_tokens=False) != by_class:
-            _say_once(str(home), " and ".join(differing), type(tokenizer).__name__)
         most = tokenizer.model_max_length
         if isinstance(most, bool) or not isinstance(most, int | float):
             raise ValueError(f"model_max_length must be a number, not {shown(most)}")
@@ -66,6 +62,10 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
             template = template.get("default")
         if not isinstance(template, str | None):
             raise ValueError(f"chat_template must be a text, not {shown(template)}")
+        by_class = _ids_of_probe(tokenizer)
+        differing = keep_to_file(tokenizer, home)
+        if differing and _ids_of_probe(tokenizer) != by_class:
+            _say_once(str(home), " and ".join(differing), type(tokenizer).__name__)
     return tokenizer
 
 
@@ -73,6 +73,15 @@ def _of_gguf(file: str) -> PreTrainedTokenizerBase:
     """The tokenizer that a GGUF file describes, as transformers reads it."""
     with blaming(f"the tokenizer of {file} cannot be loaded"):
         return AutoTokenizer.from_pretrained(**where(file), trust_remote_code=False)
+
+
+def _ids_of_probe(tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
+    """None where it cannot be encoded: a class may split into what has no token."""
+    try:
+        ids: list[int] = tokenizer.encode(_PROBE, add_special_tokens=False)
+    except Exception:  # the Rust library raises nothing else
+        return None
+    return ids
 
 
 @functools.cache

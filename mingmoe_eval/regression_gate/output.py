@@ -231,10 +231,13 @@ def _task_cases(verdict: Verdict) -> Iterator[ET.Element]:
         together = tier.together
         if together is not None and (len(tier.tasks) > 1 or tier.title in failures):
             judged.append((tier.title, together.outcome, together.reason))
+        # A tier that regressed is decided, and its undecided tasks still keep it from passing.
+        lost = together is not None and together.outcome == "regressed"
+        holds = tier in verdict.held or (lost and tier.rules.undecided == "hold")
         for name, outcome, reason in judged:
             case = _case(name)
             said = failures.get(name, [])
-            if outcome == "undecided" and tier in verdict.held:
+            if outcome == "undecided" and holds:
                 said = [*said, f"undecided, {reason}"]
             if said:
                 _fail(case, said)
