@@ -52,7 +52,7 @@ def ablate(
         raise UsageError(f"{baseline.spec.model} is no checkpoint whose experts can be masked")
     for masks in trials:
         with masked(model, masks):
-            run = evaluate(baseline.spec, watch=watch, open_model=_resident(lm))
+            run = evaluate(baseline.spec, watch=watch, open_model=resident(lm))
         label = "+".join(map(str, masks))
         candidate = replace(run, name=f"{baseline.name} without expert {label}")
         yield Ablation(
@@ -106,7 +106,9 @@ def ablation_json(ablations: Sequence[Ablation]) -> JsonDict:
     }
 
 
-def _resident(lm: LanguageModel) -> OpenModel:
+def resident(lm: LanguageModel) -> OpenModel:
+    """Gives each run the model that is loaded already, as it is at that time."""
+
     def given(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageModel:
         return lm
 

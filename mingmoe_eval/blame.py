@@ -13,11 +13,11 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from mingmoe_eval.ablation import resident
 from mingmoe_eval.comparison import Comparison, Flip, compare
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.evaluation import OpenModel, Watch, evaluate, open_named
@@ -25,7 +25,7 @@ from mingmoe_eval.language_model import LanguageModel
 from mingmoe_eval.metrics.showing import interval_shown, shown
 from mingmoe_eval.metrics.significance import holm_adjusted
 from mingmoe_eval.molora.layers import RoutedExperts
-from mingmoe_eval.records import JsonDict, Run, RunSpec
+from mingmoe_eval.records import JsonDict, Run
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
@@ -157,7 +157,7 @@ class _Search:
         with put_back(part, self.model, self.source):
             # Stored answers are known by weights that are hashed once: these are others.
             spec = replace(self.candidate.spec, cache=False)
-            run = evaluate(spec, watch=self.watch, open_model=_resident(self.lm))
+            run = evaluate(spec, watch=self.watch, open_model=resident(self.lm))
         run = replace(run, name=f"{self.candidate.name} with the baseline's {part.label}")
         comparison = compare(
             self.candidate, replace(run, spec=self.candidate.spec), alpha=self.alpha
@@ -282,13 +282,6 @@ def _mean_change(comparison: Comparison) -> float:
 def _places(flips: Sequence[Flip]) -> set[int]:
     """By the docs' places in the candidate's run, from which each comparison here starts."""
     return {flip.baseline_position for flip in flips}
-
-
-def _resident(lm: LanguageModel) -> OpenModel:
-    def given(spec: RunSpec, folder: Path | None, watch: Watch) -> LanguageModel:
-        return lm
-
-    return given
 
 
 def _module(lm: LanguageModel, run: Run) -> nn.Module:

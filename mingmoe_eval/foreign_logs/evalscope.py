@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mingmoe_eval.errors import RunStoreError, offence_list
-from mingmoe_eval.foreign_logs.log import Imported, LoggedDoc, LoggedTask, contradictions, run_of
+from mingmoe_eval.foreign_logs.log import Imported, LoggedDoc, LoggedTask, contradictions, imported
 from mingmoe_eval.json_files import JsonFault, parse_lines, read_object
-from mingmoe_eval.records import Finish, JsonDict, RunSpec
+from mingmoe_eval.records import Finish, JsonDict
 
 _FINISH: Mapping[str, Finish] = {"stop": "stop", "max_tokens": "length", "model_length": "length"}
 
@@ -53,16 +53,10 @@ def _imported(place: Path, model: str) -> Imported:
             left_out.append(f"{task.name}: {file.name} holds no samples")
     if offences:
         raise RunStoreError(offence_list(f"{place} contradicts itself", offences))
-    spec = RunSpec(model=model, tasks=tuple(task.name for task in tasks))
-    provenance = {
-        "imported_from": "EvalScope",
-        "model": {"engine": "EvalScope", "name": model},
-    }
-    return Imported(
-        name=model,
-        model=model,
-        source="EvalScope",
-        run=run_of(tasks, name=model, spec=spec, provenance=provenance) if tasks else None,
+    return imported(
+        "EvalScope",
+        model,
+        tasks,
         left_out=tuple(left_out),
     )
 

@@ -138,6 +138,27 @@ def run_of(
     )
 
 
+def imported(
+    source: str,
+    model: str,
+    tasks: Sequence[LoggedTask],
+    *,
+    left_out: Sequence[str],
+    cited: Sequence[CitedNumber] = (),
+) -> Imported:
+    """What a program says of a model, where its log tells no more of the run than that."""
+    spec = RunSpec(model=model, tasks=tuple(task.name for task in tasks))
+    provenance = {"imported_from": source, "model": {"engine": source, "name": model}}
+    return Imported(
+        name=model,
+        model=model,
+        source=source,
+        run=run_of(tasks, name=model, spec=spec, provenance=provenance) if tasks else None,
+        cited=cited,
+        left_out=tuple(left_out),
+    )
+
+
 def contradictions(task: LoggedTask) -> Iterator[str]:
     """Each number that a log states and its docs do not give."""
     for metric, stated in task.stated.items():

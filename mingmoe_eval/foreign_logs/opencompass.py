@@ -17,10 +17,10 @@ from mingmoe_eval.foreign_logs.log import (
     LoggedDoc,
     LoggedTask,
     contradictions,
-    run_of,
+    imported,
 )
 from mingmoe_eval.json_files import read_object
-from mingmoe_eval.records import JsonDict, RunSpec
+from mingmoe_eval.records import JsonDict
 
 _PER_CENT = ("accuracy", "score", "pass@1", "em", "f1", "exact_match")
 """Numbers that OpenCompass's evaluators multiply by 100."""
@@ -85,16 +85,10 @@ def _imported(home: Path, model: str) -> Imported:
             )
     if offences:
         raise RunStoreError(offence_list(f"{home} contradicts itself", offences))
-    spec = RunSpec(model=model, tasks=tuple(task.name for task in tasks))
-    provenance = {
-        "imported_from": "OpenCompass",
-        "model": {"engine": "OpenCompass", "name": model},
-    }
-    return Imported(
-        name=model,
-        model=model,
-        source="OpenCompass",
-        run=run_of(tasks, name=model, spec=spec, provenance=provenance) if tasks else None,
+    return imported(
+        "OpenCompass",
+        model,
+        tasks,
         cited=cited,
         left_out=tuple(left_out),
     )
