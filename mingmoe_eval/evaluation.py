@@ -97,7 +97,7 @@ def evaluate(
     """
     watch = watch or Watch()
     opening, spec = spec, dataclasses.replace(spec, model=without_credentials(spec.model))
-    refuse_senseless(spec.protocol)
+    _refuse_contradictions(spec)
     if spec.price is not None:
         price = price_said(spec.price, Path(spec.model).name, spec.model)
         if price is None:
@@ -113,12 +113,6 @@ def evaluate(
         run_store.refuse_taken(folder, resume=resume)
     if spec.data_dir is not None and not Path(spec.data_dir).is_dir():
         raise MissingDataError(f"--data-dir {spec.data_dir}: there is no such folder")
-    of_vllm = ("tensor_parallel", "gpu_memory", "max_model_len")
-    if spec.backend == "local" and (idle := [n for n in of_vllm if getattr(spec, n) is not None]):
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
-        raise UsageError(f"{flags}: for --backend vllm alone")
-    if spec.prompt_lookup and (spec.backend != "local" or is_served(spec.model)):
-        raise UsageError("--prompt-lookup: for this program's own engine; leave it out")
     if open_model is None and not is_served(spec.model):
         refuse_absent(spec.model, spec.base)
     exams = (definition.exam for definition in selection.leaves)
@@ -427,6 +421,7 @@ class Questions:
             UsageError: a task is scored by lm-eval, which needs all of it at once.
         """
         watch = watch or Watch()
+        _refuse_contradictions(spec)
         catalog = open_catalog(spec.include_path)
         selection = catalog.select(spec.tasks, foreign=True, columns=spec.columns)
         if open_model is None and not is_served(spec.model):
@@ -525,6 +520,17 @@ class Questions:
                 named[doc if seen[doc] == 1 else f"{doc}#{seen[doc]}"] = requests
             self._requests[task.name] = named
         return self._requests[task.name]
+
+
+def _refuse_contradictions(spec: RunSpec) -> None:
+    """What no run can do, whatever its tasks and its model hold."""
+    refuse_senseless(spec.protocol)
+    of_vllm = ("tensor_parallel", "gpu_memory", "max_model_len")
+    if spec.backend == "local" and (idle := [n for n in of_vllm if getattr(spec, n) is not None]):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise UsageError(f"{flags}: for --backend vllm alone")
+    if spec.prompt_lookup and (spec.backend != "local" or is_served(spec.model)):
+        raise UsageError("--prompt-lookup: for this program's own engine; leave it out")
 
 
 def _refuse_greedy_model(spec: RunSpec, lm: LanguageModel, tasks: Sequence[HarnessTask]) -> None:
