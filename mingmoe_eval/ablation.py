@@ -7,10 +7,11 @@ from typing import Any
 
 from mingmoe_eval.comparison import Comparison, compare
 from mingmoe_eval.errors import UsageError
-from mingmoe_eval.evaluation import OpenModel, Watch, evaluate, open_named
+from mingmoe_eval.evaluation import evaluate
 from mingmoe_eval.language_model import LanguageModel
 from mingmoe_eval.metrics.showing import interval_shown, shown
 from mingmoe_eval.metrics.significance import holm_adjusted
+from mingmoe_eval.model_opening import OpenModel, Watch, open_named
 from mingmoe_eval.molora.router import ExpertMask, masked
 from mingmoe_eval.records import JsonDict, Run, RunSpec
 

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from mingmoe_eval.ablation import resident
 from mingmoe_eval.comparison import Comparison, Flip, compare
 from mingmoe_eval.errors import UsageError
-from mingmoe_eval.evaluation import OpenModel, Watch, evaluate, open_named
+from mingmoe_eval.evaluation import evaluate
 from mingmoe_eval.language_model import LanguageModel
 from mingmoe_eval.metrics.showing import interval_shown, shown
 from mingmoe_eval.metrics.significance import holm_adjusted
+from mingmoe_eval.model_opening import OpenModel, Watch, open_named
 from mingmoe_eval.molora.layers import RoutedExperts
 from mingmoe_eval.records import JsonDict, Run
 

@@ -14,13 +14,13 @@ from typing import Any
 from mingmoe_eval import scoring
 from mingmoe_eval.engine.thinking import thought_end
 from mingmoe_eval.errors import UsageError, offence_list
-from mingmoe_eval.evaluation import OpenModel, Watch, open_named
 from mingmoe_eval.language_model import LanguageModel
 from mingmoe_eval.metrics.answer_reading.reply_text import (
     closing_tag,
     opened_thought,
     split_thoughts,
 )
+from mingmoe_eval.model_opening import OpenModel, Watch, open_named
 from mingmoe_eval.records import JsonDict, Response, Run, Sample, TaskSettings
 from mingmoe_eval.rescoring import refold, settings_of_all
 

@@ -22,7 +22,7 @@ from mingmoe_eval.engine.thinking import (
     thinking_switch,
 )
 from mingmoe_eval.errors import IncomparableRunsError, UsageError
-from mingmoe_eval.evaluation import evaluate, open_served
+from mingmoe_eval.evaluation import evaluate
 from mingmoe_eval.generation_protocol import (
     gen_kwargs_said,
     instruction_said,
@@ -30,6 +30,7 @@ from mingmoe_eval.generation_protocol import (
     refuse_senseless,
     template_args_said,
 )
+from mingmoe_eval.model_opening import open_served
 from mingmoe_eval.records import GenerationProtocol, RunSpec
 from mingmoe_eval.run_store import load_run
 

@@ -18,7 +18,8 @@ from doubles import ScriptedLM
 from mingmoe_eval import run_store
 from mingmoe_eval.cli import main
 from mingmoe_eval.errors import CheckpointError, DataError, MingMoeError, RunStoreError, UsageError
-from mingmoe_eval.evaluation import Watch, evaluate
+from mingmoe_eval.evaluation import evaluate
+from mingmoe_eval.model_opening import Watch
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.report import render_report
 

@@ -20,8 +20,9 @@ from mingmoe_eval.cli import main
 from mingmoe_eval.comparison import compare
 from mingmoe_eval.engine import CheckpointLM
 from mingmoe_eval.errors import UsageError
-from mingmoe_eval.evaluation import Watch, evaluate
+from mingmoe_eval.evaluation import evaluate
 from mingmoe_eval.harness.results import foreign_result_of_repeats, foreign_samples
+from mingmoe_eval.model_opening import Watch
 from mingmoe_eval.paper_table import TableSpec, make_table
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.regression_gate import judge

@@ -52,7 +52,10 @@ LAYERS = [
     [
         "ablation",
         "blame",
+        "asking",
         "evaluation",
+        "model_opening",
+        "questions",
         "overlap",
         "paper_table",
         "regression_gate",

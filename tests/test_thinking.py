@@ -23,7 +23,8 @@ from mingmoe_eval.engine.growing_text import GeneratedText
 from mingmoe_eval.engine.prompts import GenerationSettings
 from mingmoe_eval.engine.thinking import thought_end
 from mingmoe_eval.errors import IncomparableRunsError, UsageError
-from mingmoe_eval.evaluation import Watch, evaluate
+from mingmoe_eval.evaluation import evaluate
+from mingmoe_eval.model_opening import Watch
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.rescoring import rescore
 from mingmoe_eval.run_store import load_run

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mingmoe_eval.cli.exits import printable
-from mingmoe_eval.evaluation import Watch
 from mingmoe_eval.metrics.showing import with_interval
+from mingmoe_eval.model_opening import Watch
 from mingmoe_eval.records import TaskResult
 
 SECONDS_BETWEEN_LINES = 30.0

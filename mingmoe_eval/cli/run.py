@@ -22,8 +22,8 @@ from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.records import Engine, Run, RunSpec
 
 if TYPE_CHECKING:
-    from mingmoe_eval.evaluation import OpenModel, Watch
     from mingmoe_eval.language_model import LanguageModel
+    from mingmoe_eval.model_opening import OpenModel, Watch
 
 EXAMPLE = "Example: mingmoe-eval --tasks pharmacist2023 --model ckpt/ --data-dir data/"
 
@@ -352,7 +352,7 @@ def _resident(spec: RunSpec, adapters: list[str]) -> "OpenModel":
     for adapter in adapters:
         refuse_absent(adapter, spec.model)  # whatever base its own config names
     # Only now what imports torch.
-    from mingmoe_eval.evaluation import open_checkpoint
+    from mingmoe_eval.model_opening import open_checkpoint
     from mingmoe_eval.molora import load_adapters
 
     models = load_adapters(spec.model, adapters, dtype=spec.dtype, device=spec.device)

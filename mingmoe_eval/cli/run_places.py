@@ -15,8 +15,8 @@ from mingmoe_eval.errors import MingMoeError, UsageError
 
 if TYPE_CHECKING:
     from mingmoe_eval.engine.backend import Checkpoint
-    from mingmoe_eval.evaluation import OpenModel, Watch
     from mingmoe_eval.language_model import LanguageModel
+    from mingmoe_eval.model_opening import OpenModel, Watch
     from mingmoe_eval.records import RunSpec
     from mingmoe_eval.workers.ray_cluster import Places
 
@@ -87,7 +87,7 @@ def launched_processes() -> int:
 
 @contextlib.contextmanager
 def _over_ray(places: "Places") -> Iterator["OpenModel"]:
-    from mingmoe_eval.evaluation import open_named
+    from mingmoe_eval.model_opening import open_named
     from mingmoe_eval.workers.ray_cluster import RayCluster, connected
 
     with contextlib.ExitStack() as until_the_end:
@@ -121,7 +121,7 @@ def _over_ranks(rank: int) -> Iterator["OpenModel"]:
 
             status = Ranks().serve()
         raise typer.Exit(status)
-    from mingmoe_eval.evaluation import open_named
+    from mingmoe_eval.model_opening import open_named
     from mingmoe_eval.workers.ranks import Ranks
 
     ranks = Ranks()

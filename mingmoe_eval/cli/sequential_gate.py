@@ -9,7 +9,7 @@ from mingmoe_eval.cli.console import print_line, print_table, write_json, write_
 from mingmoe_eval.cli.progress import RunProgress
 from mingmoe_eval.comparison.output import markdown_table, plain
 from mingmoe_eval.errors import UsageError
-from mingmoe_eval.evaluation import Questions
+from mingmoe_eval.questions import Questions
 from mingmoe_eval.records import Run
 from mingmoe_eval.regression_gate import Policy
 from mingmoe_eval.regression_gate import sequential as gate

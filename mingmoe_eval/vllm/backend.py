@@ -44,7 +44,7 @@ from mingmoe_eval.engine.prompts import Prompt
 from mingmoe_eval.engine.response_store import StoredAnswer
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokens, longest_input
 from mingmoe_eval.errors import CheckpointError, UsageError
-from mingmoe_eval.evaluation import Watch, open_named
+from mingmoe_eval.model_opening import Watch, open_named
 from mingmoe_eval.molora import load_tokenizer
 from mingmoe_eval.records import JsonDict, RunSpec
 from mingmoe_eval.routing.account import RoutingSink
