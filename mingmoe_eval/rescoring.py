@@ -52,7 +52,7 @@ def rescore(
     given = {"reading": reading, "profile": profile}
     changes = {key: value for key, value in given.items() if value is not None}
     samples = {
-        task: scoring.distinct_ids([_again(sample, settings[task]) for sample in old])
+        task: [_again(sample, settings[task]) for sample in old]
         for task, old in run.samples.items()
     }
     return Run(
@@ -121,15 +121,7 @@ def _again(sample: Sample, settings: TaskSettings) -> Sample:
     response = Response(
         text=sample.response, log_likelihoods=sample.log_likelihoods, usage=(usage,)
     )
-    return scoring.make_sample(
-        sample.task,
-        sample.position,
-        sample.doc,
-        sample.prompt,
-        response,
-        settings,
-        sample.repeat,
-    )
+    return scoring.scored_again(sample, response, settings)
 
 
 def _fold(old: TaskResult, samples: list[Sample], settings: TaskSettings) -> TaskResult:

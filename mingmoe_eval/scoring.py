@@ -203,6 +203,20 @@ def make_sample(
     )
 
 
+def scored_again(sample: Sample, response: Response, settings: TaskSettings) -> Sample:
+    """The same doc, asked in the same place, with another reply or another reading of its own."""
+    made = make_sample(
+        sample.task,
+        sample.position,
+        sample.doc,
+        sample.prompt,
+        response,
+        settings,
+        sample.repeat,
+    )
+    return dataclasses.replace(made, doc_id=sample.doc_id)
+
+
 def fold_task(
     task: str,
     samples: Sequence[Sample],

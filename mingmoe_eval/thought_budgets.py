@@ -255,16 +255,7 @@ def _answered(
                 ),
             ),
         )
-        made = scoring.make_sample(
-            sample.task,
-            sample.position,
-            sample.doc,
-            sample.prompt,
-            response,
-            settings,
-            sample.repeat,
-        )
-        made = dataclasses.replace(made, doc_id=sample.doc_id)
+        made = scoring.scored_again(sample, response, settings)
         by_budget[budgets[request.idx]][request.doc_id] = made
     return by_budget
 

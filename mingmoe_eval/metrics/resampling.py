@@ -118,18 +118,16 @@ class Bootstrap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OfADistance:
-    """A distance: scale x sum over classes of |gap|, of sums over docs.
+class OfADistance(Bootstrap):
+    """The bootstrap of a distance: scale x sum over classes of |gap|, of sums over docs.
 
     Draws of one err upwards, so that their percentiles would deny that there is no distance at all.
 
     Attributes:
-        resamples: How many draws of docs.
         gaps: From summed counts [..., classes, kinds] to each class's gap, [..., classes].
         scale: What the sum of the gaps' sizes is multiplied by.
     """
 
-    resamples: int
     gaps: Callable[[Floats], Floats]
     scale: float = 1.0
 
@@ -147,18 +145,6 @@ class OfADistance:
         _, error = percentile_interval(self._distance(drawn - found), level)
         lower = max(0.0, min(low, float(self._distance(found)) - error))
         return (lower, high), "bootstrap over questions"
-
-    def difference(
-        self,
-        baseline: "CountTable",
-        candidate: "CountTable",
-        metric: "Metric",
-        *,
-        level: float,
-        rng: np.random.Generator,
-    ) -> PairedDifference:
-        """By the paired bootstrap."""
-        return count_difference(paired_counts(baseline, candidate, metric), level=level, rng=rng)
 
     def _distance(self, gaps: Floats) -> Floats:
         return np.asarray(self.scale * np.abs(gaps).sum(axis=-1))
