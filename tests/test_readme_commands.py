@@ -47,6 +47,7 @@ REFUSED = {
     "--tasks pharmacist2023 --model ckpt/": "ckpt/",
     "train": "there is no file conversations.jsonl",
     "compose": "there is no file examples.jsonl",
+    "budget": "reports/thinker is not a run folder",
 }
 
 
