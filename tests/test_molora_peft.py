@@ -36,9 +36,9 @@ KINDS = {
 EDITS = {"norm beside the pairs": {NORM: 3 * torch.ones(32)}}
 
 
-def save_lora(folder, base, name):
+def save_lora(folder, base, name, **changes):
     torch.manual_seed(3)
-    settings = {"target_modules": ["q_proj", "v_proj"], **KINDS.get(name, {})}
+    settings = {"target_modules": ["q_proj", "v_proj"], **KINDS.get(name, {}), **changes}
     config = LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **settings)
     with warnings.catch_warnings(action="ignore"):  # of what PEFT itself cannot merge
         tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)

@@ -6,6 +6,7 @@ found by its name.
 """
 
 import contextlib
+import importlib
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,15 @@ ADAPTER = "default"
 MISSING_KEYS = "Found missing adapter keys"
 """How PEFT's warning begins when an adapter's file lacks tensors; it is taken for an error."""
 
+
+CONVERTING = (
+    "peft.utils.transformers_weight_conversion",
+    "convert_peft_adapter_state_dict_for_transformers",
+)
+"""Where PEFT renames and joins an adapter's tensors for a base whose experts transformers 5 joins.
+
+Releases without it load no such adapter, so that nothing is to be renamed.
+"""
 
 RANDOM_START = "pissa_niter_"
 """How init_lora_weights begins where PEFT takes a randomised decomposition off the base."""
@@ -111,6 +121,8 @@ def _refused_as(what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             # Of tied weights and biases it warns too: those are given room, and merging is checked.
             warnings.simplefilter("ignore", UserWarning)
+            # Of patterns that it makes itself, before it looks for the parameters that they are of.
+            warnings.filterwarnings("ignore", r"The following \w+ keys did not match", RuntimeWarning)
             warnings.filterwarnings("error", message=MISSING_KEYS)
             yield
     except (
@@ -132,11 +144,27 @@ def _unread(tuned: PeftModel, files: TensorFiles) -> list[str]:
     """
     live = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     state = {**tuned.state_dict(), **live}
+    stored = _as_loaded(tuned, {name: files.read(name) for name in files.shapes})
     return [
         name
-        for name in files.shapes
-        if name not in state or not _equal(state[name], files.read(name))
+        for name, tensor in stored.items()
+        if name not in state or not _equal(state[name], tensor)
     ]
+
+
+def _as_loaded(tuned: PeftModel, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The file's tensors under the names and in the shapes that PEFT gives them for this base.
+
+    Until transformers 5 each expert of a sparse base was three layers, each with a pair of its own;
+    since then the experts of a block are two parameters.
+    """
+    home, name = CONVERTING
+    try:
+        convert = getattr(importlib.import_module(home), name)
+    except (ImportError, AttributeError):
+        return stored
+    converted: dict[str, Tensor] = convert(tuned, tuned.peft_config[ADAPTER], stored)
+    return converted
 
 
 def _equal(live: Tensor, stored: Tensor) -> bool:

@@ -24,6 +24,7 @@ _PARTS = ("_modules", "_parameters", "_buffers")
 """Where torch keeps what a module holds."""
 
 _LOW_RANK = re.compile(r"(.+?)\.lora_\w+(\..+)?")
+_BLOCK = re.compile(r".+?\.\d+\.")
 
 
 def load_adapters(
@@ -116,7 +117,11 @@ def _copies(model: nn.Module, opened: OpenCheckpoint) -> list[tuple[Tensor, Tens
     paths = {match[1] for match in map(_LOW_RANK.fullmatch, names) if match}
     if opened.mixture is not None:
         paths |= {*opened.mixture.experts, *opened.mixture.pairs}
-    names |= {f"{path}.{part}" for path in paths & modules.keys() for part in ("weight", "bias")}
+    for path in paths & modules.keys():
+        names |= {f"{path}.{part}" for part in modules[path]._parameters}
+    # What transformers calls otherwise today, or joins with others: an expert of a sparse base.
+    moved = {block[0] for block in map(_BLOCK.match, paths - modules.keys()) if block}
+    names |= {name for name in held if name.startswith(tuple(moved))}
     return [
         (held[name], held[name].detach().cpu().clone())
         for name in sorted(names & held.keys())
