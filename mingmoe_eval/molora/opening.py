@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError, offence_list
 from mingmoe_eval.library_noise import quiet_libraries
@@ -22,11 +21,14 @@ from mingmoe_eval.molora.formats.families import (
     linear_sizes,
     read_mixture,
 )
-from mingmoe_eval.molora.formats.ming import ATTENTION_STEM
+from mingmoe_eval.molora.formats.ming import ATTENTION_STEM, PREFIX
 from mingmoe_eval.molora.formats.tensor_files import TensorFiles, required_file
 from mingmoe_eval.molora.sources import Kind, Place, find_model
 
 _LOW_RANK = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.\w+)?\.weight")
+
+_WHOLE = ("", "base_layer.", "modules_to_save.", "token_adapter.base_layer.")
+"""Below a layer's path: where PEFT stores its whole matrix, depending on what is trained of it."""
 
 NO_FILES = TensorFiles(())
 
@@ -45,10 +47,20 @@ class OpenCheckpoint:
     folder: Path
     weights: str
     model_config: PretrainedConfig
-    skeleton: nn.Module
+    skeleton: PreTrainedModel
     files: TensorFiles = NO_FILES
     mixture: Mixture | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def vocabulary_rows(self) -> dict[str, int | None]:
+        """How many rows the files hold of embedding and head, whole; None where they hold none."""
+        paths = {module: path for path, module in self.skeleton.named_modules()}
+        ends = {
+            "embedding": self.skeleton.get_input_embeddings(),
+            "head": self.skeleton.get_output_embeddings(),
+        }
+        return {end: _rows_of(paths[module], self.files) for end, module in ends.items()}
 
 
 @quiet_libraries()
@@ -99,6 +111,12 @@ def open_checkpoint(
     )
 
 
+def _rows_of(path: str, files: TensorFiles) -> int | None:
+    """How many rows a PEFT adapter's file holds of a layer that it stores whole."""
+    shapes = (files.shapes.get(f"{PREFIX}{path}.{middle}weight") for middle in _WHOLE)
+    return next((shape[0] for shape in shapes if shape), None)
+
+
 def _pairs_that_do_not_fit(files: TensorFiles, place: Place) -> Iterator[str]:
     """Halves of PEFT's low-rank pairs that the base has no linear layer for, or of another size.
 
@@ -106,6 +124,9 @@ def _pairs_that_do_not_fit(files: TensorFiles, place: Place) -> Iterator[str]:
     the experts of a base that were layers once.
     """
     sizes = linear_sizes(place.skeleton)
+    for path, (inputs, outputs) in sizes.items():
+        # A head of another vocabulary than the base's brings its own rows along.
+        sizes[path] = inputs, _rows_of(path, files) or outputs
     kinds = {last_of(path) for path in sizes}
     replicated = bool(place.adapter.get("layer_replication"))
     for name, shape in files.shapes.items():

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError, offence_list
+from mingmoe_eval.molora.config import ADAPTER_CONFIG, read_json
 from mingmoe_eval.molora.formats.ming import ATTENTION_STEM
 from mingmoe_eval.molora.formats.tensor_files import TensorFiles
 from mingmoe_eval.molora.opening import OpenCheckpoint
@@ -52,6 +53,8 @@ OF_A_LAYER = ("lora_A", "lora_B")
 ADAPTER = "default"
 """The name under which PEFT puts a model's only adapter."""
 
+_NOT_MATCHED = r"The following \w+ keys did not match"
+
 MISSING_KEYS = "Found missing adapter keys"
 """How PEFT's warning begins when an adapter's file lacks tensors; it is taken for an error."""
 
@@ -64,6 +67,8 @@ CONVERTING = (
 
 Releases without it load no such adapter, so that nothing is to be renamed.
 """
+
+_WRAPPERS = (".modules_to_save.", ".token_adapter.")
 
 RANDOM_START = "pissa_niter_"
 """How init_lora_weights begins where PEFT takes a randomised decomposition off the base."""
@@ -82,6 +87,7 @@ def apply_adapter(model: PreTrainedModel, opened: OpenCheckpoint) -> tuple[PreTr
             model is another than the one with the adapter live.
     """
     with _refused_as(f"{opened.source} does not fit its base"):
+        _give_rows(model, opened)
         tuned = PeftModel.from_pretrained(model, str(opened.folder)).eval()
         unread = _unread(tuned, opened.files)
     if str(tuned.peft_config[ADAPTER].init_lora_weights).startswith(RANDOM_START):
@@ -121,8 +127,8 @@ def _refused_as(what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             # Of tied weights and biases it warns too: those are given room, and merging is checked.
             warnings.simplefilter("ignore", UserWarning)
-            # Of patterns that it makes itself, before it looks for the parameters that they are of.
-            warnings.filterwarnings("ignore", r"The following \w+ keys did not match", RuntimeWarning)
+            # Of patterns that it makes itself, before it looks for the parameters of that name.
+            warnings.filterwarnings("ignore", _NOT_MATCHED, RuntimeWarning)
             warnings.filterwarnings("error", message=MISSING_KEYS)
             yield
     except (
@@ -137,6 +143,56 @@ def _refused_as(what: str) -> Iterator[None]:
         raise CheckpointError(f"{what}: {error}") from error
 
 
+def _give_rows(model: PreTrainedModel, opened: OpenCheckpoint) -> None:
+    """Gives the model as many rows of embedding and head as the adapter's file holds of them.
+
+    Whoever adds tokens resizes the model before a LoRA is put on it; PEFT then stores both matrices
+    whole beside the pairs.
+
+    Raises:
+        CheckpointError: new rows of embedding or head are needed, and are not in the file.
+    """
+    own, rows = len(model.get_input_embeddings().weight), opened.vocabulary_rows
+    config = read_json(opened.folder / ADAPTER_CONFIG)
+    wanted = {count for count in rows.values() if count not in (None, own)}
+    if not wanted:
+        _refuse_more_tokens(opened, own)
+        return
+    # A whole copy of a tied embedding is the embedding's alone: PEFT leaves the head as it was.
+    apart = "embed_tokens" in (config.get("modules_to_save") or ()) and not config.get(
+        "ensure_weight_tying"
+    )
+    tied = model.config.get_text_config().tie_word_embeddings and not apart
+    if len(wanted) > 1 or not (tied or set(rows.values()) == wanted):
+        told = ", ".join(f"{count or own} of the {end}" for end, count in rows.items())
+        raise CheckpointError(
+            f"{opened.source} was trained with a vocabulary of {max(wanted)} tokens on a base of "
+            f"{own}, and does not hold all their rows ({told}): save it again with "
+            "save_embedding_layers=True"
+        )
+    # Every row is in the file, so that what the new ones begin as does not matter.
+    model.resize_token_embeddings(wanted.pop(), mean_resizing=False)
+
+
+def _refuse_more_tokens(opened: OpenCheckpoint, rows: int) -> None:
+    """Refuses a tokenizer beside the adapter that has more tokens than model and base know of."""
+    ours, theirs = (_most_tokens(Path(f)) for f in (opened.folder, opened.weights))
+    if ours > max(rows, theirs):
+        raise CheckpointError(
+            f"the tokenizer beside {opened.source} has {ours} tokens, the model {rows} rows for "
+            "them, and the adapter's file holds none: save it again with "
+            "save_embedding_layers=True, or take the tokenizer away if it was not trained with it"
+        )
+
+
+def _most_tokens(folder: Path) -> int:
+    """One more than the greatest id of a token that was added to a folder's tokenizer."""
+    file = folder / "tokenizer.json"
+    added = read_json(file).get("added_tokens") if file.is_file() else None
+    ids = [one.get("id") for one in added or () if isinstance(one, dict)]
+    return max((one + 1 for one in ids if isinstance(one, int)), default=0)
+
+
 def _unread(tuned: PeftModel, files: TensorFiles) -> list[str]:
     """The file's tensors that are nowhere in the model; a name alone shows no reading.
 
@@ -145,6 +201,13 @@ def _unread(tuned: PeftModel, files: TensorFiles) -> list[str]:
     live = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     state = {**tuned.state_dict(), **live}
     stored = _as_loaded(tuned, {name: files.read(name) for name in files.shapes})
+    # Beside a changed vocabulary PEFT stores a layer that was trained whole also as its wrapper
+    # has it, under its adapter's name.
+    state |= {
+        name.replace(f".{ADAPTER}", ""): tensor
+        for name, tensor in state.items()
+        if any(wrapper in name for wrapper in _WRAPPERS)
+    }
     return [
         name
         for name, tensor in stored.items()

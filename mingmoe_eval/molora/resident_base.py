@@ -70,6 +70,9 @@ def _obstacles(opened: OpenCheckpoint, base: OpenCheckpoint) -> Iterator[str]:
         for field, plain in (("bias", "none"), ("trainable_token_indices", None)):
             if config.get(field, plain) != plain:
                 yield f"trains {field}, which cannot be taken off again: evaluate it by itself"
+        rows = set(opened.vocabulary_rows.values()) - {None}
+        if rows - {len(opened.skeleton.get_input_embeddings().weight)}:
+            yield "has another vocabulary than the base: evaluate it by itself"
 
 
 def _differing(one: PretrainedConfig, base: PretrainedConfig) -> set[str]:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError, MingMoeError
 from mingmoe_eval.hub import fetch
@@ -72,7 +71,7 @@ class Place:
     adapter: dict[str, Any]
     model: dict[str, Any]
     config: PretrainedConfig
-    skeleton: nn.Module
+    skeleton: PreTrainedModel
 
     @property
     def kind(self) -> Kind:
@@ -192,7 +191,7 @@ def base_of(folder: Path, base: str | Path | None) -> str:
     return named
 
 
-def skeleton_of(config: PretrainedConfig, source: str) -> nn.Module:
+def skeleton_of(config: PretrainedConfig, source: str) -> PreTrainedModel:
     """The model without memory for its weights: layers and shapes only.
 
     Raises:
@@ -202,8 +201,7 @@ def skeleton_of(config: PretrainedConfig, source: str) -> nn.Module:
         blaming(f"the config of {source} describes no model that can be built"),
         torch.device("meta"),
     ):
-        model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        return model
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 @contextmanager
