@@ -7,6 +7,7 @@ MingMoeError
 │   └── MissingDataError   records that are nowhere to be found; `--partial` passes over them
 ├── CheckpointError        a model directory that cannot be loaded as what it claims to be
 ├── RunStoreError          a run folder or response store that cannot be read or written
+│   └── TakenFolderError   a folder that holds something already, or that another process writes
 └── IncomparableRunsError  two runs that differ in more than their model
 
 The command line prints these without a traceback and exits with status 2; anything else that is
@@ -55,6 +56,10 @@ class CheckpointError(MingMoeError):
 
 class RunStoreError(MingMoeError):
     """A run folder or a response store that cannot be read or written."""
+
+
+class TakenFolderError(RunStoreError):
+    """A folder for a run that holds something already, or that another process is writing."""
 
 
 class IncomparableRunsError(MingMoeError):

@@ -12,6 +12,9 @@ from mingmoe_eval.errors import DataError, UsageError
 TASKS_VARIABLE = "MINGMOE_TASKS"
 """Folders of tasks, separated as those of PATH are."""
 
+CACHE_VARIABLE = "MINGMOE_EVAL_CACHE"
+"""The folder of what is kept between runs, in place of the user's cache folder."""
+
 ENTRY_POINTS = "mingmoe_eval.tasks"
 """The group under which a package names the module, or `module:folder`, that holds its tasks."""
 
@@ -77,7 +80,19 @@ def _folder_of(point: importlib.metadata.EntryPoint) -> Path:
 
 
 def cache_dir() -> Path:
-    """Where responses are kept between runs: $MINGMOE_EVAL_CACHE, else the user's cache folder."""
-    if own := os.environ.get("MINGMOE_EVAL_CACHE"):
+    """Where responses are kept between runs: $MINGMOE_EVAL_CACHE, else the user's cache folder.
+
+    Raises:
+        UsageError: the user has none.
+    """
+    if own := os.environ.get(CACHE_VARIABLE):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mingmoe-eval"
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "mingmoe-eval"
+    try:
+        return Path.home() / ".cache" / "mingmoe-eval"
+    except RuntimeError as error:  # neither HOME nor an entry in passwd
+        raise UsageError(
+            f"there is no home folder to keep answers in: name a folder in {CACHE_VARIABLE}, or "
+            "keep them beside each run with --no-cache"
+        ) from error

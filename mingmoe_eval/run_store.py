@@ -1,9 +1,8 @@
 """A run folder: `run.json`, `samples/<task>.jsonl` and the pages made from them.
 
-Every file is written beside its place and moved into it, so that a reader sees a whole file or
-none. Until a run is finished its folder holds only samples and `run.unfinished.json`, which names
-what to resume; `run.json` comes last and makes it a run. One that is finished but incomplete can be
-resumed too, so that its failed docs are asked again.
+Every file is written whole or not at all. Until a run is finished its folder holds only samples and
+`run.unfinished.json`, which names what to resume; `run.json` comes last and makes it a run. One
+that is finished but incomplete can be resumed too, so that its failed docs are asked again.
 
 The folder is its user's: notes, links, an editor's files and folders may lie in it, and nothing is
 ever removed but what was written here, by its exact name.
@@ -11,7 +10,6 @@ ever removed but what was written here, by its exact name.
 
 import contextlib
 import os
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,8 +19,8 @@ from typing import Any
 import yaml
 
 from mingmoe_eval.cost import price_of, task_costs, total_cost
-from mingmoe_eval.errors import RunStoreError, UsageError
-from mingmoe_eval.json_files import dumps, read_object
+from mingmoe_eval.errors import MingMoeError, RunStoreError, TakenFolderError, UsageError
+from mingmoe_eval.json_files import dumps, lone_surrogate, read_object
 from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample
 from mingmoe_eval.run_loading import (
     OVERLAP_FILE,
@@ -32,6 +30,7 @@ from mingmoe_eval.run_loading import (
     load_run,
     samples_file_name,
 )
+from mingmoe_eval.whole_files import sweep, write_whole
 
 __all__ = [
     "OVERLAP_FILE",
@@ -61,8 +60,6 @@ SETTINGS_FILE = "eval.yaml"
 STORE_FILE = "responses.sqlite"
 """Answers so far, where they are kept beside the run; SQLite puts up to three files beside it."""
 _LOCK_FILE = ".mingmoe-eval.lock"
-_LEFT_OVER = re.compile(r"\..+\.\d+\.mingmoe-eval")
-"""What `_write` calls a file that it has not finished; see there."""
 
 
 def save_run(run: Run, folder: str | Path) -> Path:
@@ -92,7 +89,7 @@ def claim(folder: str | Path, *, resume: bool = False) -> Iterator[Path]:
     with _locked(path):
         _refuse_finished(path, resume=resume)  # by a process that was quicker
         for place in (path, path / "samples", path / "lm_eval"):
-            _sweep(place)
+            sweep(place)
         yield path
 
 
@@ -102,6 +99,10 @@ def folder_named(output: Path, name: str) -> Path:
     Raises:
         UsageError: the name is none of a folder there, such as one that leads out of it.
     """
+    if lone_surrogate(name):
+        raise UsageError(
+            f"--name {name!a}: bytes that are no text here; set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+        )
     if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
         raise UsageError(
             f"--name {name!r}: the name of a folder, with no path before it; --output says where "
@@ -136,7 +137,10 @@ def refuse_taken(folder: str | Path, *, resume: bool = False) -> Path:
     path = Path(folder)
     _refuse_finished(path, resume=resume)
     if not resume and not _is_fresh(path):
-        raise RunStoreError(
+        if (path / _LOCK_FILE).exists():
+            with _locked(path):  # refuses what is being written: nobody is to take that up
+                pass
+        raise TakenFolderError(
             f"{path} is not empty; choose another --name, or continue it with `--resume {path}`"
         )
     nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
@@ -261,13 +265,6 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return _write(path, (dumps(row) + "\n" for row in rows))
 
 
-def _sweep(place: Path) -> None:
-    """Remove the files that a killed process was writing."""
-    for entry in place.iterdir() if place.is_dir() else ():
-        if _LEFT_OVER.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
-            entry.unlink()
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
@@ -277,7 +274,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RunStoreError(
+        raise TakenFolderError(
             f"another process is writing {path}; wait for it, or choose another --name"
         ) from error
     except NotImplementedError:
@@ -295,19 +292,30 @@ def _refuse_finished(path: Path, *, resume: bool) -> None:
     """Refuse a folder with a run, unless that one is to be resumed and has failed docs to ask."""
     if not (path / RUN_FILE).exists():
         return
+    _tidy(path)
     if not resume:
-        raise RunStoreError(
+        raise TakenFolderError(
             f"{path} already holds a finished run; choose another --name (its "
             f"page is made again by `mingmoe-eval report {path}`)"
         )
     run = load_run(path, samples=False)
     if not run.incomplete:
-        raise RunStoreError(
+        raise TakenFolderError(
             f"{path} is finished and complete; there is nothing to resume (its page is made again "
             f"by `mingmoe-eval report {path}`)"
         )
     if run.parent or "imported_from" in run.provenance:
         raise RunStoreError(f"{path} was made from other results; resume the run that gave them")
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a process leaves that is killed after its run was whole, as far as may be."""
+    if not (path / _LOCK_FILE).exists():
+        return
+    with contextlib.suppress(MingMoeError, OSError), _locked(path):
+        if not load_run(path, samples=False).incomplete:
+            (path / UNFINISHED_FILE).unlink(missing_ok=True)
+            discard_answers(path)
 
 
 def _is_fresh(path: Path) -> bool:
@@ -322,23 +330,8 @@ def _is_fresh(path: Path) -> bool:
 
 
 def _write(path: Path, chunks: Iterable[str]) -> Path:
-    """Write beside the place, make it durable, move it in: a whole file or none.
-
-    The name beside it is one that no editor and no user gives to a file: a process that is killed
-    leaves it, and the next one removes it.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.mingmoe-eval")
     with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(chunks)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    return path
+        return write_whole(path, chunks)
 
 
 @contextmanager
@@ -352,6 +345,5 @@ def _told(path: Path) -> Iterator[None]:
 
 def _cannot_write(path: Path, error: OSError) -> RunStoreError:
     return RunStoreError(
-        f"cannot write {path}: {error.strerror}; free some space or choose another "
-        "--output. Answers computed so far are kept: the same command continues from them"
+        f"cannot write {path}: {error.strerror}; free some space or choose another --output"
     )

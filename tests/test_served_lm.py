@@ -213,12 +213,71 @@ def test_nan_from_a_server_fails_its_doc_alone():
     assert values[1] == -1.0
 
 
+def as_llama_cpp_says_it(reply):
+    """A completion of TinyServer's in the form of llama.cpp's server: `logprobs.content[]`.
+
+    Its `probs_vector_to_json` (tools/server/server-task.cpp) lists a token with id, text, bytes and
+    `logprob`, and its rivals in `top_logprobs`; impossible ones have a float's lowest number.
+    """
+
+    def one(token, value):
+        return {"id": 7, "token": token, "bytes": [*token.encode()], "logprob": value}
+
+    (choice,) = reply["choices"]
+    if plain := choice.pop("logprobs", None):
+        rows = zip(plain["tokens"], plain["token_logprobs"], plain["top_logprobs"], strict=True)
+        content = [
+            {**one(token, value), "top_logprobs": [one(*rival) for rival in tops.items()]}
+            for token, value, tops in rows
+        ]
+        content[0]["top_logprobs"].append(one("\ufffd", -3.4028234663852886e38))
+        choice["logprobs"] = {"content": content}
+    return reply
+
+
+def test_letters_of_llama_cpps_completions_equal_those_of_the_checkpoint_itself(tiny):
+    model, tokenizer = tiny
+    tiny_server = TinyServer(model, tokenizer, echo=False)
+    contexts = [f"题目{n}：患者发热，最可能？\n答案：" for n in range(6)]
+    requests = [
+        Instance("loglikelihood", {}, (context, letter), index, ("task", doc, 1))
+        for doc, context in enumerate(contexts)
+        for index, letter in enumerate("ABCD")
+    ]
+    local = CheckpointLM.from_loaded(model, tokenizer, device="cpu").loglikelihood(requests)
+
+    def answer(path, payload):
+        return as_llama_cpp_says_it(tiny_server(path, payload))
+
+    def fault(attempt, path, payload):  # "Only no echo is supported"
+        return "status:400" if payload.get("echo") else None
+
+    with serving(answer, fault) as (name, _):
+        lm = served(name)
+        remote = lm.loglikelihood(requests)
+        assert lm.describe()["log_likelihoods"] == "first token"
+        usage = lm.take_usage()
+    known = [place for place in range(24) if not usage["task", place // 4, place % 4].failure]
+    assert known
+    for place in known:
+        assert remote[place][0] >= local[place][0] - 1e-4
+    likeliest = [
+        [max(range(4), key=lambda n: side[4 * doc + n][0]) for doc in range(6)]
+        for side in (remote, local)
+    ]
+    answered = {place // 4 for place in known}
+    assert [likeliest[0][doc] for doc in answered] == [likeliest[1][doc] for doc in answered]
+
+
 # --- faults --------------------------------------------------------------------------------------
 
-FAULTS = ["status:429", "status:429:0", "status:500", "status:503", "cut", "drip", "body:<html>"]
-FAULTS += ["body:", "body:null", 'body:{"choices": []}', "body:" + "[" * 5000]
-FAULTS += ['body:{"choices": [{"index": 0, "text": null, "finish_reason": "stop"}]}']
-FAULTS += ['body:{"choices": [{"index": 0, "text": "A"}, {"index": 0, "text": "B"}]}']
+FAULTS = ["status:429", "status:429:0", "status:500", "status:503", "cut", "drip"]
+FAULTS += ['body:{"error": "overloaded"}']
+FAULTS += ['body:{"choices": [{"index": 0, "text": "", "finish_reason": "abort"}]}']
+NO_JSON = ["body:<html>", "body:", "body:" + "[" * 5000]
+MALFORMED = ["body:null", 'body:{"choices": []}']
+MALFORMED += ['body:{"choices": [{"index": 0, "text": null, "finish_reason": "stop"}]}']
+MALFORMED += ['body:{"choices": [{"index": 0, "text": "A"}, {"index": 0, "text": "B"}]}']
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault[:40])
@@ -231,13 +290,36 @@ def test_what_passes_is_asked_again_until_it_is_answered(fault):
     assert not usage_of(lm).failure
 
 
+@pytest.mark.parametrize("fault", NO_JSON, ids=lambda fault: fault[:40])
+def test_what_is_no_json_is_asked_for_once_more(fault):
+    with serving(says("B"), lambda attempt, *_: fault if attempt < 2 else None) as (model, seen):
+        lm = served(model)
+        assert lm.generate_until(prompts("one", "two")) == ["B", "B"]
+    assert len(seen.payloads) == 4
+    assert not usage_of(lm).failure
+
+
+@pytest.mark.parametrize("fault", MALFORMED, ids=lambda fault: fault[:60])
+def test_a_reply_of_another_kind_is_given_up_at_once(fault):
+    with serving(says("B"), lambda _, __, asked: fault if "bad" in asked["prompt"] else None) as (
+        model,
+        seen,
+    ):
+        lm = served(model)
+        assert lm.generate_until(prompts("bad", "good")) == ["", "B"]
+    assert len(seen.payloads) == 2
+    failures = [usage.failure for usage in lm.take_usage().values() if usage.failure]
+    assert len(failures) == 1
+    assert "given up" not in failures[0]
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
         ("status:500", "HTTP 500: trouble (given up after 7 attempts)"),
         ("status:400", "HTTP 400: trouble"),
         ("status:307", "HTTP 307: trouble"),
-        ("body:oops", "the reply is no JSON (given up after 7 attempts)"),
+        ("body:oops", "the reply is no JSON (given up after 2 attempts)"),
         ("cut", "RemoteProtocolError"),
         ("charset:rot13:500", "HTTP 500"),
         ("drip", "no answer within 0.1 s"),
@@ -283,12 +365,25 @@ def test_an_endpoint_that_never_answers_rightly_is_given_up(fault):
 
 def test_refusals_of_single_docs_do_not_end_a_run_that_gets_answers():
     def fault(attempt, path, payload):
-        return None if payload["prompt"] == "0" else "status:400"
+        return None if payload["prompt"].endswith("0") else "status:400"
 
-    patience = dataclasses.replace(HASTE, attempts=1, failures_in_a_row=5, concurrency=1)
+    patience = dataclasses.replace(HASTE, attempts=1, failures_in_a_row=10, concurrency=1)
     with serving(says("B"), fault) as (model, _):
         lm = served(model, patience=patience)
-        assert lm.generate_until(prompts(*map(str, range(20)))) == ["B"] + [""] * 19
+        assert lm.generate_until(prompts(*map(str, range(40)))) == (["B"] + [""] * 9) * 4
+
+
+@pytest.mark.parametrize("kind", ["status:400", "status:404", "status:503", "cut", *MALFORMED])
+def test_failures_of_any_kind_in_a_row_end_the_run(kind):
+    def fault(attempt, path, payload):
+        return None if payload["prompt"] == "0" else kind
+
+    patience = dataclasses.replace(HASTE, attempts=1, failures_in_a_row=5, concurrency=1)
+    with serving(says("B"), fault) as (model, seen):
+        lm = served(model, patience=patience)
+        with pytest.raises(CheckpointError, match="answered none of the last 5 requests"):
+            lm.generate_until(prompts(*map(str, range(200))))
+    assert len(seen.payloads) < 10
 
 
 @pytest.mark.parametrize("charset", ["rot13", "undefined", "hex", "latin-1", "no-such"])

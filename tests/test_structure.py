@@ -28,6 +28,7 @@ LAYERS = [
         "locations",
         "record_files",
         "records",
+        "whole_files",
         "yaml_files",
     ],
     ["metrics", "molora.config", "molora.layers", "molora.router"],

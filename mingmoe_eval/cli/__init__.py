@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from mingmoe_eval import __version__
-from mingmoe_eval.cli.exits import EXIT_DONE, EXIT_USER_MISTAKE, explain, lasting_streams, say
+from mingmoe_eval.cli.exits import (
+    EXIT_DONE,
+    EXIT_USER_MISTAKE,
+    ended_as_interrupted,
+    explain,
+    lasting_streams,
+    say,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *gc.get_threshold()[1:])
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with lasting_streams():
+    with lasting_streams(), ended_as_interrupted() as status_of:
         try:
             status = _run(words)
             sys.stdout.flush()
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             status = explain(error)
-    return status
+        return status_of(status)
 
 
 def _run(words: list[str]) -> int:
@@ -160,4 +167,4 @@ Verbs (each has --help):
 
 Exit status: 0 done; 1 the regression gate failed, and nothing else; 2 a mistake that you can mend;
 3 the regression gate could not decide (with --strict); 4 the run is incomplete; 70 a bug of ours;
-130 interrupted."""
+130 interrupted, 143 ended by SIGTERM, each with everything so far kept."""

@@ -24,6 +24,7 @@ from mingmoe_eval.metrics.calibration import is_selective
 from mingmoe_eval.metrics.repeated import is_of_repeats
 from mingmoe_eval.metrics.showing import LESS_IS_BETTER, with_interval
 from mingmoe_eval.records import JsonDict, MetricValue, Run, TaskResult
+from mingmoe_eval.whole_files import write_whole
 
 RULE: tuple[str, ...] = ()
 """A row that stands for a line across the table."""
@@ -170,10 +171,10 @@ def write_json(value: JsonDict, to: str) -> None:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a text file; its folder must exist."""
+    """Write a text file, whole or not at all."""
     try:
         # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
-        path.write_bytes(text.encode("utf-8", "backslashreplace"))
+        write_whole(path, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise RunStoreError(f"cannot write {path}: {error.strerror}") from error
 
@@ -183,7 +184,8 @@ def refuse_unwritable(to: str) -> None:
     if to == "-":
         return
     place = Path(to)
-    if place.is_dir() or not os.access(place if place.exists() else place.parent, os.W_OK):
+    written = place if place.exists() and not place.is_file() else place.parent
+    if place.is_dir() or not os.access(written, os.W_OK):
         raise RunStoreError(f"cannot write {to}: name a file in a folder that can be written")
 
 

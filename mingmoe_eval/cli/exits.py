@@ -9,13 +9,17 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from mingmoe_eval import __version__
 from mingmoe_eval.errors import MingMoeError, RunStoreError
 from mingmoe_eval.extras import how_to_install
+from mingmoe_eval.json_files import lone_surrogate
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
@@ -27,6 +31,7 @@ EXIT_UNDECIDED = 3
 EXIT_INCOMPLETE = 4
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 130
+EXIT_ENDED = 143  # 128 + SIGTERM, as a shell says it
 
 # Which extra brings a package that the light install leaves out.
 EXTRAS = {
@@ -48,6 +53,9 @@ _OF_THE_MACHINE = {
     if hasattr(errno, name)
 }
 """What a disk or its owner refuses; other errors of the operating system are oversights of ours."""
+
+_OF_RUST = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust (tokenizers, safetensors) say what the system refused."""
 
 _LOGIN = re.compile(
     r"""(https?:/{1,2})               # one slash is left of two where it was taken for a path
@@ -118,10 +126,45 @@ def _mistake(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; free some space, or choose another place"
+    if (found := _OF_RUST.search(str(error))) and int(found[1]) in _OF_THE_MACHINE:
+        return f"{headline(error)}; free some space, or choose another place"
+    if isinstance(error, UnicodeEncodeError) and lone_surrogate([*sys.argv, str(Path.cwd())]):
+        return (
+            "a name that was given, or this folder's, has bytes that are no text here: set "
+            "LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename it"
+        )
     # torch's own, without importing torch to ask.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory ({headline(error)}): give less with --batch-size, or another --dtype"
     return None
+
+
+@contextlib.contextmanager
+def ended_as_interrupted() -> Iterator[Callable[[int], int]]:
+    """Within the block SIGTERM does what Ctrl-C does; gives the status to end with for another.
+
+    What a batch system or `docker stop` ends then also leaves no lock, and says how to go on.
+    Where it may wait for other processes for ever, as under a launcher, and where the caller has
+    an answer of its own, it is left alone.
+    """
+    came: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    mine = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        and "RANK" not in os.environ
+    )
+    if mine:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield lambda status: EXIT_ENDED if came and status == EXIT_INTERRUPTED else status
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import typer
 from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_INTERRUPTED, headline, say
 from mingmoe_eval.cli.include_path import IncludePath, folders_said
 from mingmoe_eval.engine.served_address import is_served, model_in_words, without_credentials
-from mingmoe_eval.errors import CheckpointError, UsageError
+from mingmoe_eval.errors import CheckpointError, RunStoreError, TakenFolderError, UsageError
 from mingmoe_eval.records import Engine, Run, RunSpec
 
 if TYPE_CHECKING:
@@ -404,10 +404,15 @@ def _run(
             by_backend(spec, open_model) as opens,
         ):
             run = evaluate(spec, folder=folder, resume=resuming, watch=watch, open_model=opens)
-    except KeyboardInterrupt:
+    except TakenFolderError:
+        raise
+    except (KeyboardInterrupt, RunStoreError) as error:
         if not (folder / UNFINISHED_FILE).exists():
             raise  # before there was anything to go on with
-        say(f"\ninterrupted; every answer so far is kept. Go on with:\n  {_resume_command(folder)}")
+        go_on = f"every answer so far is kept. Go on with:\n  {_resume_command(folder)}"
+        if isinstance(error, RunStoreError):
+            raise RunStoreError(f"{error}; {go_on}") from error
+        say(f"\ninterrupted; {go_on}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     seconds = time.perf_counter() - started
     try:

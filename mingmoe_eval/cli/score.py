@@ -11,6 +11,7 @@ from mingmoe_eval.cli.console import print_line, print_table, write_json
 from mingmoe_eval.cli.exits import EXIT_USER_MISTAKE, printable, say
 from mingmoe_eval.cli.include_path import IncludePath, folders_said
 from mingmoe_eval.errors import RunStoreError, offence_list
+from mingmoe_eval.whole_files import write_whole
 
 if TYPE_CHECKING:
     from mingmoe_eval.promptcblue.scorer import Scorecard
@@ -209,8 +210,7 @@ def cblue(
     done = convert(source, split=split, most=most, seed=seed)
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in done.records]
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
+        write_whole(output, "".join(lines).encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise RunStoreError(f"cannot write {output}: {error.strerror}") from error
     for task, count in done.by_task.items():

@@ -17,6 +17,7 @@ from typing import Any
 
 from mingmoe_eval.engine.tokenisation import Tokens
 from mingmoe_eval.errors import RunStoreError
+from mingmoe_eval.locations import CACHE_VARIABLE
 from mingmoe_eval.records import Finish
 
 # "MMoE": tells our files from other programs' databases.
@@ -27,6 +28,10 @@ _KEYS_A_QUERY = 500
 _KEY_BYTES = 16
 _CHECKSUM_BYTES = 8
 _SORTED_JSON = json.JSONEncoder(sort_keys=True)
+_ELSEWHERE = (
+    f"name another place ({CACHE_VARIABLE} for the store of all runs, --output for a run's own), "
+    "or run without a store (--no-cache)"
+)
 
 _Row = tuple[bytes, Any, bytes]
 
@@ -160,8 +165,8 @@ class ResponseStore:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if application != _APPLICATION_ID:
             raise RunStoreError(
-                f"{self.path} is a database, but no response store of mingmoe-eval; name another "
-                "file, or move this one away"
+                f"{self.path} is a database, but no response store of mingmoe-eval; "
+                f"{_ELSEWHERE}, or move this one away"
             )
         if version != _SCHEMA_VERSION:
             raise RunStoreError(
@@ -180,21 +185,21 @@ class ResponseStore:
         except OSError as error:
             raise RunStoreError(
                 f"cannot {deed} the response store {self.path}: {error.strerror or error}; "
-                "name another place, or run without a store"
+                f"{_ELSEWHERE}"
             ) from error
 
 
 def _way_out(error: sqlite3.Error) -> str:
     text = str(error)
     if "full" in text or "disk I/O" in text:
-        return "free some space and run again: what was stored so far is kept"
+        return f"free some space and run again: what was stored so far is kept; or {_ELSEWHERE}"
     if "locked" in text:
         return (
-            f"another process has held it for {_WAIT_SECONDS} seconds; end that one, or name "
-            "another file (on a network disk SQLite's locks often do not work)"
+            f"another process has held it for {_WAIT_SECONDS} seconds; end that one, or "
+            f"{_ELSEWHERE} (on a network disk SQLite's locks often do not work)"
         )
     if "readonly" in text or "unable to open" in text:
-        return "make it writable, name another place, or run without a store"
+        return f"make it writable, or {_ELSEWHERE}"
     return "the file is damaged or of another kind; move it away, and a new one is made"
 
 

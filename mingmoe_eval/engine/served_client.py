@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from mingmoe_eval.engine.served_address import KEY_VARIABLES, ServedAddress
-from mingmoe_eval.engine.served_protocol import MalformedReply, Question
+from mingmoe_eval.engine.served_protocol import ErrorReply, MalformedReply, Question
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.extras import how_to_install
 
@@ -29,6 +29,8 @@ _LONGEST_REASON = 300
 _LARGEST_REPLY = 32 * 2**20
 _EFFORT_OF_A_PAUSE = 0.25
 _ATTEMPTS_OF_ONE = 3
+# A proxy's page while its server starts is no JSON and passes; a server's own kind of reply stays.
+_ATTEMPTS_OF_NO_JSON = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +63,14 @@ class Failure:
 class _TryAgain(Exception):
     """An attempt that failed in a way that may pass."""
 
-    def __init__(self, failure: Failure, asked_to_wait: float | None = None) -> None:
+    def __init__(
+        self, failure: Failure, asked_to_wait: float | None = None, *, at_most: int | None = None
+    ) -> None:
         super().__init__(failure.reason)
         self.failure = failure
         self.asked_to_wait = asked_to_wait
+        self.at_most = at_most
+        """So many attempts, where the client's patience is too much."""
 
 
 class _Hopeless(Exception):
@@ -122,16 +128,13 @@ class ServedClient:
             CheckpointError: the endpoint refuses the credentials, or has answered nothing for so
                 long that asking on is of no use.
         """
-        in_a_row, answered = 0, False
+        in_a_row = 0
         for place, outcome in self._outcomes(questions, attempts=self.patience.attempts):
             in_a_row = in_a_row + 1 if isinstance(outcome, Failure) else 0
-            answered = answered or not in_a_row
             if isinstance(outcome, Failure):
                 self._refuse_if_unauthorised(outcome)
-                # A refusal may be one doc's, too long for instance; where nothing was ever
-                # answered, it is of how we ask.
-                hopeless = _is_down(outcome) or not answered
-                if in_a_row >= self.patience.failures_in_a_row and hopeless:
+                # One may be a doc's own, too long for instance; so many are of how we ask.
+                if in_a_row >= self.patience.failures_in_a_row:
                     raise CheckpointError(
                         f"{self.address.public} has answered none of the last {in_a_row} requests "
                         f"({outcome.reason}); what it answered before is kept: --resume the run "
@@ -205,7 +208,10 @@ class ServedClient:
             attempts += 1
             effort += 1 if trouble.asked_to_wait is None else _EFFORT_OF_A_PAUSE
             wait = self._wait(effort, trouble.asked_to_wait)
-            if effort >= most_attempts or time.monotonic() + wait > give_up:
+            if (
+                effort >= min(most_attempts, trouble.at_most or most_attempts)
+                or time.monotonic() + wait > give_up
+            ):
                 reason = f"{trouble.failure.reason} (given up after {attempts:.0f} attempts)"
                 return Failure(reason, trouble.failure.status)
             if trouble.asked_to_wait is not None:
@@ -249,9 +255,12 @@ class ServedClient:
             reply = self.address.redact_json(json.loads(body))
             question.check(reply)
         except (ValueError, RecursionError):
-            raise _TryAgain(Failure("the reply is no JSON", status)) from None
-        except MalformedReply as error:
+            no_json = Failure("the reply is no JSON", status)
+            raise _TryAgain(no_json, at_most=_ATTEMPTS_OF_NO_JSON) from None
+        except ErrorReply as error:
             raise _TryAgain(Failure(self._said(str(error)), status)) from None
+        except MalformedReply as error:
+            return Failure(self._said(str(error)), status)
         return reply
 
     def _refuse_if_unauthorised(self, failure: Failure) -> None:
@@ -307,11 +316,6 @@ def _message(body: bytes) -> str:
         if isinstance(said, Mapping) and said.get(name):
             said = said[name]
     return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-
-
-def _is_down(failure: Failure) -> bool:
-    # 200: what came was no answer all the same.
-    return failure.status in (0, 200) or failure.status in _PASSING_STATUS
 
 
 def _model_names(reply: Any) -> list[str]:

@@ -114,7 +114,11 @@ def trial_prompt(*, chat: bool) -> str:
 
 
 class MalformedReply(Exception):
-    """A reply that is not what was asked for; asking again may help."""
+    """A reply that is not what was asked for, and would not be when asked again."""
+
+
+class ErrorReply(MalformedReply):
+    """A server's word of its own trouble in place of an answer; that may pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,14 +247,17 @@ def first_tokens(data: Any, *, chat: bool) -> FirstTokens:
         MalformedReply: there are no log-probabilities.
     """
     logprobs = _mapping(_only_choice(data).get("logprobs"), "logprobs")
-    if chat:
+    # llama.cpp's server gives completions the form that chats have.
+    if chat or "content" in logprobs:
         first = _mapping(_first(logprobs.get("content"), "logprobs.content"), "logprobs.content")
         rows = [_mapping(row, "top_logprobs") for row in _list(first.get("top_logprobs"))]
         pairs = [(row.get("token"), row.get("logprob")) for row in rows]
     else:
         top = _first(logprobs.get("top_logprobs"), "logprobs.top_logprobs")
         pairs = list(_mapping(top, "logprobs.top_logprobs").items())
-    listed = {str(token): _log_probability(value) for token, value in pairs}
+    listed: dict[str, float] = {}
+    for token, value in pairs:  # the likeliest first: parts of a character may share their text
+        listed.setdefault(str(token), _log_probability(value))
     # Some servers fill the list up with impossible tokens.
     listed = {token: value for token, value in listed.items() if value != -math.inf}
     if not listed or any(map(math.isnan, listed.values())):
@@ -295,7 +302,7 @@ def _only_choice(data: Any) -> Mapping[str, Any]:
     """The answer; a server that gives several to one question must not disagree with itself."""
     reply = _mapping(data, "reply")
     if reply.get("error"):
-        raise MalformedReply(f"an error in place of an answer: {reply['error']!r:.200}")
+        raise ErrorReply(f"an error in place of an answer: {reply['error']!r:.200}")
     choices = [_mapping(choice, "choice") for choice in _list(reply.get("choices"))]
     mine = [choice for choice in choices if not choice.get("index")]
     if not mine or any(choice != mine[0] for choice in mine):
@@ -317,7 +324,9 @@ def _with_thought(message: Mapping[str, Any], content: Any, *, cut_off: bool) ->
 def _finish(reason: Any) -> Finish:
     if reason == "length":
         return "length"
-    if reason in ("content_filter", "error", "abort"):
+    if reason in ("error", "abort"):
+        raise ErrorReply(f"the server gave up on the answer ({reason})")
+    if reason == "content_filter":
         raise MalformedReply(f"the server withheld the answer ({reason})")
     # "stop", "eos_token", "stop_sequence", or nothing at all: the servers' words differ.
     return "stop"

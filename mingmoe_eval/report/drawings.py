@@ -18,6 +18,7 @@ from mingmoe_eval.report.phrases import in_chinese
 from mingmoe_eval.report.view import Column, Compared, Row
 from mingmoe_eval.report.wording import Wording
 from mingmoe_eval.routing.view import Routing
+from mingmoe_eval.whole_files import write_whole
 
 _DIFFERENCE = "difference in percentage points"
 
@@ -179,12 +180,11 @@ def write_figures(
         )
     drawn = draw(wanted, pdf=True)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, picture in drawn.items():
             definition = json.dumps(wanted[name], ensure_ascii=False, indent=1) + "\n"
-            folder.joinpath(f"{name}.svg").write_text(picture.svg, "utf-8")
-            folder.joinpath(f"{name}.pdf").write_bytes(picture.pdf)
-            folder.joinpath(f"{name}.vl.json").write_bytes(definition.encode("utf-8", "replace"))
+            write_whole(folder / f"{name}.svg", [picture.svg])
+            write_whole(folder / f"{name}.pdf", picture.pdf)
+            write_whole(folder / f"{name}.vl.json", definition.encode("utf-8", "replace"))
     except OSError as error:
         raise RunStoreError(f"cannot write figures to {folder}: {error.strerror}") from error
 

@@ -1,6 +1,5 @@
 """The page itself: runs in, one HTML file out."""
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from mingmoe_eval.report.sample_pack import FLIPPED, SamplePack, pack_samples, p
 from mingmoe_eval.report.seen_docs import DocPlaces, places_by_run, seen_docs
 from mingmoe_eval.report.wording import Language, Wording
 from mingmoe_eval.routing.view import read_routing
+from mingmoe_eval.whole_files import write_whole
 
 MOST_RUNS = 8
 PAGE_BYTES = 25_000_000
@@ -230,14 +230,8 @@ def _embedded(
 
 
 def _write(path: Path, html: str) -> Path:
-    beside = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         # A lone surrogate in a name has no UTF-8; as a character reference it shows as "�".
-        beside.write_bytes(html.encode("utf-8", "xmlcharrefreplace"))
-        beside.replace(path)
+        return write_whole(path, html.encode("utf-8", "xmlcharrefreplace"))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise RunStoreError(f"cannot write {path}: {error.strerror}") from error
-    return path

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
 from mingmoe_eval.json_files import read_object
 from mingmoe_eval.training.spec import DataStream, TrainingSpec
+from mingmoe_eval.whole_files import write_whole
 
 _STATE = re.compile(r"checkpoint-(\d+)")
 
@@ -61,7 +62,8 @@ def refuse_small_disk(output: Path, needed: int) -> None:
     Raises:
         CheckpointError: too little room.
     """
-    free = shutil.disk_usage(output).free
+    with telling(output):
+        free = shutil.disk_usage(output).free
     if free < needed:
         raise CheckpointError(
             f"{output} has {free / 1e9:.2f} GB left, and this needs about {needed / 1e9:.2f} GB: "
@@ -170,7 +172,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     }
     text = json.dumps({**record, "versions": versions}, indent=2, ensure_ascii=False)
     with telling(path):
-        path.write_text(text + "\n", "utf-8")
+        write_whole(path, [text, "\n"])
 
 
 def state_to_resume(output: Path, resume: str, record: dict[str, Any]) -> Path:

@@ -31,6 +31,7 @@ from mingmoe_eval.molora.sources import WEIGHT_FILES, transformers_config
 from mingmoe_eval.molora.tokenizer import keep_to_file
 from mingmoe_eval.vllm import ARCHITECTURES, CONFIG_KEY
 from mingmoe_eval.vllm.merging import plain_pairs, weight_offences
+from mingmoe_eval.whole_files import whole_folder, write_whole
 
 _NOT_OF_THE_BASE = ("num_experts", "num_experts_per_token")
 """Fields of a mixture's config.json that vLLM would take for those of a mixture of whole blocks."""
@@ -125,31 +126,32 @@ def prepare(
     chosen = dtype_of(dtype, own, on_cpu=on_cpu)
     chosen = chosen if isinstance(chosen, torch.dtype) else torch.float32
     folder = folder or _place_of(model, base)
-    folder.mkdir(parents=True, exist_ok=True)
-    effect = None
-    if opened.kind == "peft-lora" and not (known and plain_pairs(opened)):
-        notes.append("what PEFT computes is merged into a copy of the base in the cache")
-        opened, effect = _merged_copy(opened, chosen, folder / "merged")
-    quantised = getattr(own, "quantization_config", None)
-    files = _weights_of(opened)
-    if known and not quantised and (offences := weight_offences(opened, TensorFiles(files))):
-        headline = f"the weights of {opened.weights} do not fit the config of {opened.source}:"
-        raise CheckpointError(offence_list(headline, offences))
-    config = _config_json(opened, chosen)
-    if quantised is not None:
-        config["quantization_config"] = quantised
-    _write(folder / "config.json", json.dumps(config, indent=2, sort_keys=True, default=str))
-    _link(folder, [*files, *(files[0].with_name(name) for name in _BESIDE)])
-    tokenizer = _save_tokenizer(folder, model, base)
-    return Prepared(
-        folder=folder,
-        tokenizer=tokenizer,
-        opened=opened,
-        description=description,
-        dtype=chosen,
-        effect=effect,
-        notes=tuple(notes),
-    )
+    with whole_folder(folder):
+        effect = None
+        if opened.kind == "peft-lora" and not (known and plain_pairs(opened)):
+            notes.append("what PEFT computes is merged into a copy of the base in the cache")
+            opened, effect = _merged_copy(opened, chosen, folder / "merged")
+        quantised = getattr(own, "quantization_config", None)
+        files = _weights_of(opened)
+        if known and not quantised and (offences := weight_offences(opened, TensorFiles(files))):
+            headline = f"the weights of {opened.weights} do not fit the config of {opened.source}:"
+            raise CheckpointError(offence_list(headline, offences))
+        config = _config_json(opened, chosen)
+        if quantised is not None:
+            config["quantization_config"] = quantised
+        text = json.dumps(config, indent=2, sort_keys=True, default=str)
+        write_whole(folder / "config.json", [text, "\n"])
+        _link(folder, [*files, *(files[0].with_name(name) for name in _BESIDE)])
+        tokenizer = _save_tokenizer(folder, model, base)
+        return Prepared(
+            folder=folder,
+            tokenizer=tokenizer,
+            opened=opened,
+            description=description,
+            dtype=chosen,
+            effect=effect,
+            notes=tuple(notes),
+        )
 
 
 def _config_json(opened: OpenCheckpoint, dtype: torch.dtype) -> dict[str, object]:
@@ -228,14 +230,8 @@ def _save_tokenizer(folder: Path, model: str | Path, base: str | Path | None) ->
             return place
         path = place / "tokenizer_config.json"
         settings = {**json.loads(path.read_text("utf-8")), "tokenizer_class": "TokenizersBackend"}
-        _write(path, json.dumps(settings, indent=2))
+        write_whole(path, [json.dumps(settings, indent=2), "\n"])
         again = AutoTokenizer.from_pretrained(str(place), trust_remote_code=False)
         if not keep_to_file(again, place):
             return place
     raise CheckpointError(f"transformers reads another tokenizer from {place} than was saved there")
-
-
-def _write(path: Path, text: str) -> None:
-    passing = path.with_name(f".{path.name}.{os.getpid()}")
-    passing.write_text(text + "\n", encoding="utf-8")
-    passing.replace(path)
