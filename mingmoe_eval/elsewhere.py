@@ -1,7 +1,8 @@
 """A run from answers that were made elsewhere: scored, saved and compared like one of ours."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +12,11 @@ from mingmoe_eval.data_sources import Docs
 from mingmoe_eval.errors import DataError, UsageError, offence_list
 from mingmoe_eval.exams.benchmarks import Benchmark
 from mingmoe_eval.exams.facts_files import benchmarks
+from mingmoe_eval.exams.fields import letter_of_text
 from mingmoe_eval.exams.foreign_answers import (
     ForeignAnswer,
     answer_files,
+    names_letters,
     read_answers,
     refuse_doubles,
 )
@@ -95,10 +98,25 @@ def score_elsewhere(wanted: Elsewhere) -> tuple[Run, tuple[str, ...]]:
             for position, (doc, answer) in enumerate(paired)
         ]
     )
+    unread = _unread(samples, [answer for _, answer in paired]) if by == "letters" else []
+    if unread and not any(sample.answered for sample in samples):
+        raise DataError(
+            offence_list(
+                f"{wanted.answers}: no answer is made of letters, or the text of an option; "
+                "--columns letters=NAME names another column",
+                unread,
+            )
+        )
     definition = catalog.definitions.get(wanted.task)
     known = definition_facts(definition) if definition else {}
     run = _run(wanted, settings, docs, samples, answers, known)
-    return run, tuple(_notes(samples, [answer for _, answer in paired], by))
+    notes = list(_notes(samples, [answer for _, answer in paired], by))
+    if unread:
+        notes.append(
+            f"{len(unread):,} answers are neither letters nor the text of an option ({unread[0]}"
+            f"{', ...' if unread[1:] else ''}): they count as unanswered"
+        )
+    return run, tuple(notes)
 
 
 def _what_is_scored(
@@ -171,7 +189,7 @@ def _docs_of_file(
             "question": answer.question or "",
             "options": {},
             "answer": answer.key,
-            "single": len(answer.key or "") == 1 or not (answer.key or "").isalpha(),
+            "single": len(answer.key or "") == 1 or not names_letters(answer.key or ""),
             "question_type": "",
             "context": "",
             "tags": {},
@@ -225,9 +243,19 @@ def _pair(
 def _is_key(doc: Mapping[str, Any], key: str) -> bool:
     """Whether a file's key is a question's; that of a calculation may be its digits alone."""
     if doc["options"]:
-        return bool(key == doc["answer"])
+        return bool(_in_letters(doc, key) == doc["answer"])
     number = number_asked_for(doc["question"], key)
     return number is not None and same_number(number, doc["answer"])
+
+
+def _in_letters(doc: Mapping[str, Any], answer: str) -> str | None:
+    """An answer as letters, for which the text of an option may stand; None where it is neither."""
+    if not doc["options"]:
+        return answer or None
+    letters = answer if names_letters(answer) else None
+    if letters and set(letters) <= doc["options"].keys():
+        return letters
+    return letter_of_text(answer, doc["options"]) or letters
 
 
 def _share_ids(docs: Docs, answers: Sequence[ForeignAnswer]) -> bool:
@@ -252,23 +280,57 @@ def _pair_by_id(
 def _pair_by_text(
     docs: Docs, answers: Sequence[ForeignAnswer], wanted: Elsewhere
 ) -> list[tuple[dict[str, Any], ForeignAnswer]]:
-    """Files often hold only the beginning of a question, or a prompt around it.
-
-    The first free one that fits counts.
-    """
-    free = [(folded_stem(answer.question or ""), answer) for answer in answers]
-    pairs, missing = [], []
-    for doc in docs:
-        stem = folded_stem(doc["question"])
-        at = next((i for i, (text, _) in enumerate(free) if _is_of(text, stem)), None)
-        if at is None:
-            missing.append(doc["question"][:60])
-        else:
-            pairs.append((doc, free.pop(at)[1]))
-    _refuse_others(missing, [f"record {answer.number}" for _, answer in free], docs, wanted)
+    """Files often hold only the beginning of a question, or a prompt around it."""
+    stems = [folded_stem(doc["question"]) for doc in docs]
+    places = _places_of(stems, [folded_stem(answer.question or "") for answer in answers])
+    pairs = [(docs[n], answers[at]) for n, at in enumerate(places) if at is not None]
+    missing = [docs[n]["question"][:60] for n, at in enumerate(places) if at is None]
+    taken = set(places)
+    strangers = [f"record {one.number}" for at, one in enumerate(answers) if at not in taken]
+    _refuse_others(missing, strangers, docs, wanted)
     if not pairs:
         raise DataError(f"{wanted.answers} answers none of the questions of {wanted.task}")
     return pairs
+
+
+def _places_of(stems: Sequence[str], texts: Sequence[str]) -> list[int | None]:
+    """The place of each stem's text, each text once; None where it has none.
+
+    One question may begin as another does, or have it within: equal texts find each other first,
+    then prompts the longest question that they hold, then beginnings the first question of theirs.
+    """
+    found: list[int | None] = [None] * len(stems)
+    free = dict.fromkeys(range(len(texts)))
+    equal: dict[str, deque[int]] = {}
+    for at, text in enumerate(texts):
+        equal.setdefault(text, deque()).append(at)
+    for place, stem in enumerate(stems):
+        if stem and equal.get(stem):
+            found[place] = at = equal[stem].popleft()
+            del free[at]
+
+    def take(places: Iterable[int], fits: Callable[[str, str], bool]) -> None:
+        for place in places:
+            if found[place] is None:
+                # Most files are in the order of the questions.
+                first = [place] if place in free else []
+                at = next((at for at in (*first, *free) if fits(texts[at], stems[place])), None)
+                if at is not None:
+                    found[place] = at
+                    del free[at]
+
+    take(sorted(range(len(stems)), key=lambda place: -len(stems[place])), _holds)
+    take(range(len(stems)), _begins)
+    return found
+
+
+def _begins(text: str, stem: str) -> bool:
+    return bool(text) and stem.startswith(text)
+
+
+def _holds(text: str, stem: str) -> bool:
+    # A stem of a few words ("Which of these?") stands in many prompts.
+    return len(stem) >= 12 and stem in text
 
 
 def _refuse_others(
@@ -294,12 +356,6 @@ def _refuse_others(
         )
 
 
-def _is_of(text: str, stem: str) -> bool:
-    """Whether a text is a question's beginning, or has the question in it."""
-    # A stem of a few words ("Which of these?") stands in many prompts.
-    return bool(text) and (stem.startswith(text) or (len(stem) >= 12 and stem in text))
-
-
 def _sample(
     task: str,
     position: int,
@@ -314,7 +370,7 @@ def _sample(
     response = Response(text=answer.reply, usage=(usage,))
     if by == "reply":
         return scoring.make_sample(task, position, doc, "", response, settings)
-    letters = answer.letters or None
+    letters = _in_letters(doc, answer.letters or "")
     right = _is_right(letters, str(doc["answer"]))
     return Sample(
         task=task,
@@ -338,7 +394,9 @@ def _sample(
 
 def _is_right(answered: str | None, key: str) -> bool:
     """The same set of letters; a number or another text is right as it stands alone."""
-    return exact_match(answered, key) if key.isalpha() else answered == key
+    if names_letters(key):
+        return exact_match(answered, key)
+    return answered is not None and answered.casefold() == key.casefold()
 
 
 def _run(
@@ -393,11 +451,20 @@ def _run(
     )
 
 
+def _unread(samples: Sequence[Sample], paired: Sequence[ForeignAnswer]) -> list[str]:
+    """Answers that the file has and that name no option."""
+    return [
+        f"record {answer.number}: {answer.letters!r}"
+        for sample, answer in zip(samples, paired, strict=True)
+        if answer.letters and sample.answered is None
+    ]
+
+
 def _notes(samples: Sequence[Sample], paired: Sequence[ForeignAnswer], by: str) -> Iterator[str]:
     yield f"{sum(s.score == 1.0 for s in samples):,} of {len(samples):,} right, by their {by}"
     if by == "reply" and any(answer.letters is not None for answer in paired):
         others = sum(
-            sample.answered != (answer.letters or None)
+            sample.answered != _in_letters(sample.doc, answer.letters or "")
             for sample, answer in zip(samples, paired, strict=True)
         )
         yield f"{others:,} replies are read otherwise here than in the file"

@@ -1,5 +1,6 @@
 """Answers made elsewhere become runs: paired with the right questions, or refused."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -329,3 +330,85 @@ def test_a_calculation_s_key_may_be_the_digits_of_its_answer_sheet(tmp_path):
     ]
     run, _ = scored(file_of(tmp_path, records), task="igakuqa_2018", by="letters")
     assert run.results["igakuqa_2018"].main.value == 1.0
+
+
+WARDS = [
+    ("What is the treatment of malaria?", "A"),
+    ("What is the treatment of malaria in pregnancy?", "B"),
+    ("Of fevers in travellers: what is the treatment of malaria?", "C"),
+]
+
+
+def ward(folder, questions, options=("a1", "b2", "c3")):
+    """An exam of the user's own, with its questions beside its entry."""
+    file_of(
+        folder,
+        [
+            {"question": q, "options": dict(zip("ABC", options, strict=True)), "answer_idx": key}
+            for q, key in questions
+        ],
+        "questions.jsonl",
+    )
+    (folder / "_data.yaml").write_text("ward: {parts: {test: {file: questions.jsonl}}}")
+    return {"task": "ward", "sample": False, "include_path": (str(folder),)}
+
+
+@pytest.mark.parametrize("around", ["", "Answer this: {}\nA. a1\nB. b2\nAnswer:"])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_question_that_another_one_holds_is_not_given_its_answer(tmp_path, order, around):
+    records = [{"prompt": (around or "{}").format(WARDS[n][0]), "pred": WARDS[n][1]} for n in order]
+    run, _ = scored(file_of(tmp_path, records), **ward(tmp_path, WARDS))
+    assert run.results["ward"].main.value == 1.0
+
+
+def test_the_text_of_an_option_names_it_and_a_word_is_no_row_of_letters(tmp_path):
+    """PubMedQA's predictions are yes, no and maybe."""
+    words, asked = ("yes", "no", "maybe"), [(f"Is drug {n} safe?", "ABC"[n % 3]) for n in range(6)]
+    options = ward(tmp_path, asked, words)
+    gold = dict(zip("ABC", words, strict=True))
+    records = [{"question": q, "prediction": gold[key], "gold": gold[key]} for q, key in asked]
+    run, _ = scored(file_of(tmp_path, records), **options)
+    assert [s.answered for s in run.samples["ward"]] == [key for _, key in asked]
+    assert run.results["ward"].main.value == 1.0
+    records[0]["prediction"], records[1]["prediction"] = "unclear", "MAYBE"
+    run, notes = scored(file_of(tmp_path, records), **options)
+    assert [s.answered for s in run.samples["ward"]][:2] == [None, "C"]
+    assert run.results["ward"].counts.unanswered == 1
+    assert notes[1].startswith("1 answers are neither letters nor the text of an option (record 1")
+    alone, _ = scored(file_of(tmp_path, records), task="another", sample=False)
+    assert alone.results["another"].main.value == pytest.approx(4 / 6)
+    assert {s.doc["single"] for s in alone.samples["another"]} == {True}
+
+
+def test_answers_none_of_which_names_an_option_are_refused(tmp_path):
+    asked = [(f"Is drug {n} safe?", "ABC"[n % 3]) for n in range(6)]
+    options = ward(tmp_path, asked, ("yes", "no", "maybe"))
+    records = [{"question": q, "pred": "ABC".index(key)} for q, key in asked]
+    with pytest.raises(DataError, match=r"no answer is made of letters[^\0]*record 2: '1'"):
+        scored(file_of(tmp_path, records), **options)
+
+
+def test_cells_of_tables_are_numbers_and_empty_ones_say_nothing(tmp_path):
+    rows = [f"{d['question'][:40]!r},{d['answer']},12.0,3,0.5" for d in DOCS]
+    rows[0] = f"{DOCS[0]['question'][:40]!r},nan,,,"
+    path = tmp_path / "answers.csv"
+    text = "question,pred,prompt_tokens,completion_tokens,latency\n" + "\n".join(rows)
+    path.write_text(text.replace("'", '"'))
+    run, _ = scored(path)
+    assert run.samples["usmle"][0].answered is None
+    assert run.timing["prompt_tokens"] == 12 * (len(DOCS) - 1)
+    path.write_text(text.replace("'", '"').replace("12.0", "12.5"))
+    with pytest.raises(DataError, match="a number of tokens is a whole number"):
+        scored(path)
+
+
+def test_a_data_frame_s_nan_is_no_answer(tmp_path):
+    import pandas as pd
+
+    path = tmp_path / "answers.parquet"
+    answers = [None if n == 0 else d["answer"] for n, d in enumerate(DOCS)]
+    frame = pd.DataFrame({"question": [d["question"] for d in DOCS], "pred": answers})
+    frame["prompt_tokens"] = [float("nan"), *[7.0] * (len(DOCS) - 1)]
+    frame.to_parquet(path)
+    run, _ = scored(path)
+    assert [s.answered for s in run.samples["usmle"]] == answers

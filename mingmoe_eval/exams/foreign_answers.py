@@ -4,13 +4,14 @@ A file is one record a question, in any format that data sets come in. What its 
 by their names; names that are not known are given as `column=field`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mingmoe_eval.errors import DataError, MissingDataError, UsageError, offence_list
-from mingmoe_eval.exams.fields import is_letters
+from mingmoe_eval.exams.fields import is_blank_key, is_letters
 from mingmoe_eval.json_files import JsonFault, parse
 from mingmoe_eval.record_files import SUFFIXES, Row, parse_rows
 
@@ -23,7 +24,7 @@ class ForeignAnswer:
         number: The record's place in the file.
         id: What the file calls the question.
         question: Its text, or as much of it as the file holds.
-        key: The right answer: sorted letters, or a text where the question asks for none.
+        key: The right answer: sorted letters, or a text such as "yes" or "3.14".
         reply: What the model wrote.
         letters: The answer that was read there: sorted letters, or a text; "" for none.
         prompt_tokens: Of the prompt.
@@ -160,10 +161,13 @@ def _has(row: Row, name: str) -> bool:
 
 def _cell(record: Mapping[str, Any], name: str) -> Any:
     if name in record:
-        return record[name]
-    outer, _, inner = name.partition(".")
-    below = record.get(outer)
-    return below.get(inner) if inner and isinstance(below, Mapping) else None
+        value = record[name]
+    else:
+        outer, _, inner = name.partition(".")
+        below = record.get(outer)
+        value = below.get(inner) if inner and isinstance(below, Mapping) else None
+    # A data frame's word for an empty cell.
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _answer(row: Row, named: Mapping[str, str], path: Path) -> ForeignAnswer:
@@ -183,21 +187,36 @@ def _answer(row: Row, named: Mapping[str, str], path: Path) -> ForeignAnswer:
     return ForeignAnswer(**facts)
 
 
+def names_letters(text: str) -> bool:
+    """Whether an answer is letters of options; "yes" and "no" are words, and so is any other word.
+
+    Letters that stand side by side are those of ten options at most.
+    """
+    letters = [char for char in text.upper() if char.isalpha()]
+    together = len(letters) == len(text.strip()) > 1
+    return is_letters(text) and not (together and not set(letters) <= set("ABCDEFGHIJ"))
+
+
 def _as_answer(value: Any) -> str:
     """Letters sorted, each once; any other answer as its text: JMLE asks for numbers too."""
     items = value if isinstance(value, list | tuple) else [value]
-    texts = [str(item).strip() for item in items if item is not None]
-    if all(is_letters(text) for text in texts):
+    texts = [str(item).strip() for item in items if not is_blank_key(item)]
+    if all(names_letters(text) for text in texts):
         joined = "".join(texts).upper()
         return "".join(sorted({c for c in joined if c.isalpha()}))
     return ",".join(texts)
 
 
+def _number(value: Any) -> float:
+    """A number, also one in a CSV file, where an empty cell says nothing."""
+    return 0.0 if isinstance(value, str) and not value.strip() else float(value)
+
+
 def _count(value: Any) -> int:
-    number = int(value)
-    if isinstance(value, bool) or number != value or number < 0:
+    number = _number(value)
+    if isinstance(value, bool) or not number.is_integer() or number < 0:
         raise ValueError("a number of tokens is a whole number from 0 up")
-    return number
+    return int(number)
 
 
 _READ: Mapping[str, Any] = {
@@ -205,7 +224,7 @@ _READ: Mapping[str, Any] = {
     "letters": _as_answer,
     "prompt_tokens": _count,
     "generated_tokens": _count,
-    "seconds": float,
+    "seconds": _number,
 }
 
 
