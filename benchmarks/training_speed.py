@@ -15,16 +15,22 @@ rounds of the ratio within a round counts. Ours and the reference hold the same 
 gradients are compared before anything is timed. Memory is counted and not sampled: every allocation
 and release of the forward and the backward pass, as torch's profiler records them, summed up.
 
-    python benchmarks/training_speed.py [--quick] [--cpu-seconds]
+With `--base` the first two stand on that model, and its own vocabulary and depth, instead.
+
+    python benchmarks/training_speed.py [--quick] [--cpu-seconds] [--base DIR [--bf16]]
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
+from pathlib import Path
+from statistics import median
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from workload import choose_clock, common_arguments, paired_seconds, ratio
 
 from mingmoe_eval.molora.attaching import routed_experts
@@ -32,6 +38,8 @@ from mingmoe_eval.molora.layers import FFN_LINEARS, LinearExperts
 from mingmoe_eval.training.adapters import ATTENTION_LINEARS, fresh_molora
 from mingmoe_eval.training.router_supervision import RouterSupervision, RoutingWatch
 from mingmoe_eval.training.spec import OBJECTIVES, AdapterShape
+
+Clock = Callable[[], float]
 
 SHAPE = AdapterShape(num_experts=8, experts_per_token=2, rank=16, alpha=32.0)
 ROWS, TOKENS, VOCABULARY = 4, 128, 4096
@@ -79,7 +87,11 @@ def new_base() -> PreTrainedModel:
     return Qwen2ForCausalLM(config).requires_grad_(False)
 
 
-def lora_of_equal_size(numbers: int) -> nn.Module:
+def load_base(name: str, dtype: torch.dtype) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(name, dtype=dtype).requires_grad_(False)
+
+
+def lora_of_equal_size(numbers: int, make: Callable[[], PreTrainedModel] = new_base) -> nn.Module:
     """Rank 16 on attention; on the feed-forward layers the rank that comes nearest to `numbers`."""
 
     def with_rank(rank: int) -> nn.Module:
@@ -92,7 +104,7 @@ def lora_of_equal_size(numbers: int) -> nn.Module:
             rank_pattern=ranks,
             alpha_pattern=dict.fromkeys(FFN_LINEARS, 2 * rank),
         )
-        return get_peft_model(new_base(), config)
+        return get_peft_model(make(), config)
 
     step = trained(with_rank(2)) - trained(with_rank(1))
     return with_rank(1 + round((numbers - trained(with_rank(1))) / step))
@@ -138,8 +150,8 @@ def trained(model: nn.Module) -> int:
 class Stepper:
     """A model with its optimiser and one batch."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model.train()
+    def __init__(self, model: nn.Module, *, bf16: bool = False) -> None:
+        self.model, self.bf16 = model.train(), bf16
         self.optimiser = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad], lr=1e-4
         )
@@ -148,7 +160,8 @@ class Stepper:
 
     def loss(self) -> Tensor:
         """A forward pass."""
-        return self.model(input_ids=self.ids, labels=self.ids, use_cache=False).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            return self.model(input_ids=self.ids, labels=self.ids, use_cache=False).loss
 
     def step(self) -> None:
         """Forward, backward, optimiser."""
@@ -160,8 +173,8 @@ class Stepper:
 class SupervisedStepper(Stepper):
     """The same with what the trainer adds for routers: their loads, and their losses if any."""
 
-    def __init__(self, model: nn.Module, method: str) -> None:
-        super().__init__(model)
+    def __init__(self, model: nn.Module, method: str, *, bf16: bool = False) -> None:
+        super().__init__(model, bf16=bf16)
         self.watch = RoutingWatch(model, OBJECTIVES[method])
         self.supervision = RouterSupervision(OBJECTIVES[method])
 
@@ -179,6 +192,22 @@ def peak_bytes(stepper: Stepper) -> int:
     events = [e for e in watched.profiler.kineto_results.events() if e.name() == "[memory]"]
     events.sort(key=lambda event: event.start_ns())
     return max(accumulate(event.nbytes() for event in events))
+
+
+def resident_peak(stepper: Stepper) -> int:
+    """The most that a step adds to what the process holds, as Linux counts it.
+
+    The profiler takes minutes over the events of a real model.
+    """
+
+    def resident(field: str) -> int:
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+    Path("/proc/self/clear_refs").write_text("5", "ascii")  # the high-water mark begins anew
+    before = resident("VmRSS")
+    stepper.step()
+    return resident("VmHWM") - before
 
 
 def compare(ours: Stepper, reference: Stepper) -> tuple[float, float]:
@@ -227,9 +256,36 @@ def stacked_gradients(model: nn.Module) -> list[Tensor]:
     return gradients
 
 
+def on_real_base(
+    make: Callable[[], PreTrainedModel], rounds: int, clock: Clock, bf16: bool
+) -> None:
+    """A step and its memory beside PEFT and transformers alone."""
+    with_experts = fresh_molora(make(), SHAPE, seed=0)
+    sides = {
+        "ours": SupervisedStepper(with_experts, "molora", bf16=bf16),
+        "lora": Stepper(lora_of_equal_size(trained(with_experts), make), bf16=bf16),
+    }
+    print("trained numbers:", ", ".join(f"{n} {trained(s.model)}" for n, s in sides.items()))
+    for name, side in sides.items():
+        side.step()
+        print(f"{name}: {resident_peak(side) / 2**20:.0f} MiB more at a step's peak", flush=True)
+    seconds = paired_seconds(rounds, clock, **{name: side.step for name, side in sides.items()})
+    for name, spent in seconds.items():
+        print(f"{name}: {median(spent):.2f} s a step")
+    print(f"step of ours over lora: {ratio(seconds['ours'], seconds['lora'])}")
+
+
 def main() -> None:
-    options = common_arguments(__doc__.partition("\n")[0]).parse_args()
+    parser = common_arguments(__doc__.partition("\n")[0])
+    parser.add_argument("--base", help="a directory or hub id; only ours and lora")
+    parser.add_argument("--bf16", action="store_true", help="with --base: the base in bfloat16")
+    options = parser.parse_args()
     clock = choose_clock(cpu_seconds=options.cpu_seconds)
+    if options.base is not None:
+        dtype = torch.bfloat16 if options.bf16 else torch.float32
+        make = partial(load_base, options.base, dtype)
+        on_real_base(make, 5 if options.quick else 11, clock, options.bf16)
+        return
     with_experts, stacked = ours_and_reference()
     sides = {
         "ours": SupervisedStepper(with_experts, "molora"),

@@ -26,8 +26,9 @@ from mingmoe_eval.molora import load_model, load_tokenizer, probe
 from mingmoe_eval.molora.attaching import routed_experts
 from mingmoe_eval.training import train_adapter
 from mingmoe_eval.training.adapters import fresh_molora
-from mingmoe_eval.training.examples import pad_batch
-from mingmoe_eval.training.fine_tuning import attach_fresh, load_base, prepare
+from mingmoe_eval.training.batches import pad_batch
+from mingmoe_eval.training.fine_tuning import attach_fresh, load_base
+from mingmoe_eval.training.material import prepare
 from mingmoe_eval.training.output_folder import STAGING, refuse_small_disk
 from mingmoe_eval.training.router_supervision import balance_loss, summarise
 from mingmoe_eval.training.spec import Silence
@@ -142,7 +143,7 @@ def first_step_by_hand(base, spec):
     plain = AutoModelForCausalLM.from_pretrained(base)
     model = load_base(str(base), spec.schedule)
     fresh_molora(model, spec.shape, seed=0)
-    picked = [material.streams[s].examples[i] for s, i in material.plan]
+    picked = [example for row in material.examples for example in row]
     total, tokens = 0.0, 0
     for example in picked:
         scores = plain(torch.tensor([example.ids])).logits[0]
@@ -153,7 +154,7 @@ def first_step_by_hand(base, spec):
     balances, zs = [], []
     size = spec.schedule.batch_size
     for start in range(0, len(picked), size):
-        batch = pad_batch(picked[start : start + size])
+        batch = pad_batch([[example] for example in picked[start : start + size]])
         seen = []
         for module in routed_experts(model):
             module.observer = lambda _, g, index, __: seen.append((g, index))  # noqa: B023
@@ -293,10 +294,13 @@ def test_streams_are_mixed_by_weight(tmp_path, base, data):
     streams = tuple(
         dataclasses.replace(s, weight=w) for s, w in zip(spec.data, (1.0, 3.0), strict=True)
     )
-    plan = prepare(dataclasses.replace(spec, data=streams), Silence()).plan
-    assert [stream for stream, _ in plan].count(1) == 12
+    mixed = prepare(dataclasses.replace(spec, data=streams), Silence()).examples
+    assert [stream for [(stream, _)] in mixed.rows].count(1) == 12
     by_size = prepare(make_spec(base, data, other, steps=None, epochs=1), Silence())
-    assert sorted(by_size.plan) == [(0, i) for i in range(10)] + [(1, 0), (1, 1)]
+    assert sorted(pick for [pick] in by_size.examples.rows) == [(0, i) for i in range(10)] + [
+        (1, 0),
+        (1, 1),
+    ]
 
 
 def test_a_template_given_by_file_travels_with_the_checkpoint(tmp_path, data):

@@ -7,7 +7,8 @@ import typer
 from tiny_training import rows, save_chat_base, save_rows
 from typer.testing import CliRunner
 
-from mingmoe_eval.cli.train import compose, train
+from mingmoe_eval.cli.compose import compose
+from mingmoe_eval.cli.train import train
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.molora import describe_checkpoint
 

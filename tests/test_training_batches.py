@@ -5,13 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from mingmoe_eval.training.examples import (
-    EncodedStream,
-    Example,
-    PlannedExamples,
-    mixing_plan,
-    pad_batch,
-)
+from mingmoe_eval.training.batches import PlannedExamples, mixing_plan, pad_batch
+from mingmoe_eval.training.examples import EncodedStream, Example
 
 
 def test_shares_by_size_and_whole_epochs_give_every_example_equally_often():
@@ -46,7 +41,7 @@ def test_a_plan_hangs_on_its_seed_alone():
 def test_batches_are_padded_at_the_end_unattended_and_unlearned():
     examples = PlannedExamples(
         [EncodedStream("s", (Example((7, 8), (-100, 8)), Example((9, 5, 6), (-100, -100, 6))))],
-        [(0, 1), (0, 0)],
+        [[(0, 1)], [(0, 0)]],
     )
     batch = pad_batch([examples[0], examples[1]])
     assert torch.equal(batch["input_ids"], torch.tensor([[9, 5, 6], [7, 8, 0]]))

@@ -23,6 +23,17 @@ class Answers:
 def ask(checkpoint: Path, tasks: Mapping[str, Sequence[Item]]) -> Answers:
     """Each answer is the choice with the greatest log-likelihood; of equals, the first."""
     lm = CheckpointLM(checkpoint, dtype="float32", device="cpu")
+    scores = choice_scores(lm, tasks)
+    accuracy = {
+        task: sum(map(is_right, items, scores[task])) / len(items) for task, items in tasks.items()
+    }
+    return Answers(accuracy, lm.routing, lm.model.loaded.description.parameters.active)
+
+
+def choice_scores(
+    lm: CheckpointLM, tasks: Mapping[str, Sequence[Item]]
+) -> dict[str, list[list[float]]]:
+    """The log-likelihood of each choice of each item, by task, in their order."""
     requests = [
         Instance("loglikelihood", {}, (f"{item.question}\n", choice), place, (task, doc, place))
         for task, items in tasks.items()
@@ -30,13 +41,12 @@ def ask(checkpoint: Path, tasks: Mapping[str, Sequence[Item]]) -> Answers:
         for place, choice in enumerate(item.choices)
     ]
     scores = iter([value for value, _ in lm.loglikelihood(requests)])
-    accuracy = {
-        task: sum(_is_right(item, [next(scores) for _ in item.choices]) for item in items)
-        / len(items)
+    return {
+        task: [[next(scores) for _ in item.choices] for item in items]
         for task, items in tasks.items()
     }
-    return Answers(accuracy, lm.routing, lm.model.loaded.description.parameters.active)
 
 
-def _is_right(item: Item, scores: list[float]) -> bool:
+def is_right(item: Item, scores: Sequence[float]) -> bool:
+    """Whether the answer is the first of the choices with the greatest score."""
     return item.choices[scores.index(max(scores))] == item.answer

@@ -9,7 +9,8 @@ from torch import nn
 
 from benchmarks.claims.tasks import Item
 from mingmoe_eval.molora.attaching import routed_experts
-from mingmoe_eval.training.fine_tuning import attach_fresh, load_base, prepare, run_training
+from mingmoe_eval.training.fine_tuning import attach_fresh, load_base, run_training
+from mingmoe_eval.training.material import prepare
 from mingmoe_eval.training.output_folder import claim_output
 from mingmoe_eval.training.spec import (
     OBJECTIVES,

@@ -66,7 +66,7 @@ def accuracy_table(trials: Sequence[Trial]) -> str:
             for other in (LORA.name, MIXTURES[0])
         ]
         rows.append([name, *accuracies, *against])
-    return _table(["method", *TRAINED, "mean", "less LoRA's", "less MoLoRA's"], rows)
+    return table(["method", *TRAINED, "mean", "less LoRA's", "less MoLoRA's"], rows)
 
 
 def parameter_table(trials: Sequence[Trial]) -> str:
@@ -77,7 +77,7 @@ def parameter_table(trials: Sequence[Trial]) -> str:
         [name, str(one["trained"]), f"{one['trained'] / of_lora:.3f}", str(one["active"])]
         for name, one in ((name, methods[name]) for name in NAMES)
     ]
-    return _table(["method", "trained", "of LoRA's", "used by a token, with the base"], rows)
+    return table(["method", "trained", "of LoRA's", "used by a token, with the base"], rows)
 
 
 def routing_table(trials: Sequence[Trial]) -> str:
@@ -98,7 +98,7 @@ def routing_table(trials: Sequence[Trial]) -> str:
         figures = [f"{fmean(routing(t)[column] for t in trials):.2f}" for column in columns]
         rows.append([name, *told, *figures])
     places = ("whole prompt", "less untrained", "last token", "less untrained")
-    return _table(["routers", *places, "CV", "MaxVio", "dead", "token entropy"], rows)
+    return table(["routers", *places, "CV", "MaxVio", "dead", "token entropy"], rows)
 
 
 def _told(routing: Callable[[Trial], Any], place: str) -> Callable[[Trial], float]:
@@ -116,7 +116,7 @@ def separate_table(trials: Sequence[Trial]) -> str:
         accuracies = _shares(trials, lambda t, name=name: t["methods"][name]["accuracy"])
         against = _difference(trials, _mean_accuracy(name), separate)
         rows.append([f"{name}, all tasks", *accuracies, str(against)])
-    return _table(["adapter", *TRAINED, "mean", "mean less separate"], rows)
+    return table(["adapter", *TRAINED, "mean", "mean less separate"], rows)
 
 
 def composition_table(trials: Sequence[Trial]) -> str:
@@ -132,7 +132,7 @@ def composition_table(trials: Sequence[Trial]) -> str:
         ]
         against = _difference(trials, mean_of(way), mean_of("composed"))
         rows.append([way, *shares, "" if way == "composed" else str(against)])
-    return _table(["way", *HELD_OUT, "mean less composed"], rows)
+    return table(["way", *HELD_OUT, "mean less composed"], rows)
 
 
 def _mean_accuracy(method: str) -> Callable[[Trial], float]:
@@ -151,6 +151,7 @@ def _shares(trials: Sequence[Trial], of: Callable[[Trial], dict[str, float]]) ->
     return [f"{100 * value:.1f}" for value in (*means, fmean(means))]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

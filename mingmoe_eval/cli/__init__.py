@@ -56,7 +56,7 @@ VERBS: dict[str, Verb] = {
     "ablate": Verb("ablate", "what a run's scores lose without an expert"),
     "blame": Verb("blame", "which layer or expert a change between two checkpoints comes from"),
     "train": Verb("train", "fine-tune a mixture of LoRA experts, or a plain LoRA"),
-    "compose": Verb("train", "one adapter from several finished LoRAs and a few examples"),
+    "compose": Verb("compose", "one adapter from several finished LoRAs and a few examples"),
     "serve": Verb("serve", "serve a checkpoint with vLLM, as an OpenAI-compatible endpoint"),
     "demo": Verb("demo", "evaluate a tiny base and a tiny MoLoRA on invented questions"),
 }

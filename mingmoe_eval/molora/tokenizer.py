@@ -47,11 +47,11 @@ def load_tokenizer(adapter: str | Path, base: str | Path | None = None) -> PreTr
     home, form = home_of(str(adapter))
     if form == "gguf":
         return _of_gguf(str(adapter))
-    if not _has_tokenizer(home) and form not in (MERGED, "full"):
+    if not has_tokenizer(home) and form not in (MERGED, "full"):
         base = base_of(home, base)
         home = Path(base) if Path(base).is_dir() else fetch(base, SMALL_FILES)
     # Asked for itself: transformers makes an empty tokenizer where there is none.
-    if not _has_tokenizer(home):
+    if not has_tokenizer(home):
         raise CheckpointError(f"{home} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
     with blaming(f"the tokenizer of {home} cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(str(home), trust_remote_code=False)
@@ -123,7 +123,8 @@ def keep_to_file(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[str,
     return differing
 
 
-def _has_tokenizer(folder: Path) -> bool:
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer of its own."""
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.molora import peft_door
 from mingmoe_eval.molora.attaching import ComputeDtypes, attach_experts, routed_experts
 from mingmoe_eval.molora.config import MoLoraConfig, lora_scaling
@@ -22,6 +22,9 @@ from mingmoe_eval.molora.layers import FFN_LINEARS, LinearExperts, RoutedExperts
 from mingmoe_eval.molora.opening import open_checkpoint
 from mingmoe_eval.molora.peft_door import PeftModel
 from mingmoe_eval.training.spec import AdapterShape
+
+ALL_LINEARS = "all"
+"""Stands for every linear layer but the head."""
 
 ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -33,7 +36,7 @@ Pairs = Mapping[str, tuple[Tensor, Tensor]]
 
 
 def fresh_lora(base: PreTrainedModel, shape: AdapterShape, *, seed: int) -> PeftModel:
-    """The base with a plain LoRA on attention and feed-forward layers.
+    """The base with a plain LoRA on the shape's targets, or on attention and feed-forward layers.
 
     Raises:
         CheckpointError: the base has none of these layers.
@@ -49,7 +52,13 @@ def fresh_molora(base: PreTrainedModel, shape: AdapterShape, *, seed: int) -> Pe
 
     Raises:
         CheckpointError: the base has no such layers.
+        UsageError: a target is a layer where experts stand.
     """
+    if taken := {*FFN_LINEARS, ALL_LINEARS} & {*(shape.targets or ())}:
+        raise UsageError(
+            f"{', '.join(sorted(taken))}: on feed-forward layers stand the experts; the LoRA "
+            f"beside them goes on {', '.join(ATTENTION_LINEARS)}"
+        )
     model = _with_lora(base, shape, ATTENTION_LINEARS, seed)
     sizes, blocks = linear_sizes(base), ffn_blocks(base)
     if not blocks:
@@ -83,11 +92,18 @@ def draw_router(num_experts: int, inputs: int, generator: torch.Generator) -> Te
 def _with_lora(
     base: PreTrainedModel, shape: AdapterShape, wanted: tuple[str, ...], seed: int
 ) -> PeftModel:
+    # A head is no layer that LoRAs are put on unless it is named.
+    head = {name for name, m in base.named_modules() if m is base.get_output_embeddings()}
     present = {path.rpartition(".")[2] for path in linear_sizes(base)}
-    targets = [name for name in wanted if name in present]
-    if not targets:
+    if shape.targets is None:
+        targets = [name for name in wanted if name in present]
+    elif shape.targets == (ALL_LINEARS,):
+        targets = sorted(present - {name.rpartition(".")[2] for name in head})
+    else:
+        targets = list(shape.targets)
+    if absent := sorted(set(targets or wanted) - present):
         raise CheckpointError(
-            f"{type(base).__name__} has none of the layers {', '.join(wanted)}; it has "
+            f"{type(base).__name__} has none of the layers {', '.join(absent)}; it has "
             f"{', '.join(sorted(present))}"
         )
     with torch.random.fork_rng(devices=[]):
@@ -193,7 +209,7 @@ class MoLoraAdapter:
         Raises:
             CheckpointError: another base or other sizes.
         """
-        mixture = open_checkpoint(folder).mixture
+        mixture = open_checkpoint(folder, self._settings.base).mixture
         if mixture is None or _sizes(mixture.config) != _sizes(self._settings):
             raise CheckpointError(f"{folder} holds another adapter than the one in training")
         for module in routed_experts(self._base):
@@ -203,6 +219,8 @@ class MoLoraAdapter:
             module.load_state_dict(twin.state_dict())
         if self._attention is None:
             stored = {path: (a, b) for path, a, b in mixture.read_pairs()}
+            if stored.keys() != {path for path, _, _ in peft_door.live_pairs(self._base)}:
+                raise CheckpointError(f"{folder} has its LoRA on other layers than in training")
             for path, a, b in peft_door.live_pairs(self._base):
                 for parameter, value in zip((a, b), stored[path], strict=True):
                     parameter.copy_(value)

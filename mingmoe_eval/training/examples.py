@@ -1,19 +1,15 @@
-"""From conversations to padded batches: encoded through a chat template, mixed, in a fixed order.
+"""From conversations to token ids, through a chat template.
 
 Only what the assistant says is learned. Where a response begins and ends is read off the template:
 it begins where the conversation up to it, rendered with the generation prompt, ends, so that
-training sees exactly what generation will continue. Several files are mixed in exact proportion.
+training sees exactly what generation will continue.
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from mingmoe_eval.errors import CheckpointError, DataError, UsageError, offence_list
@@ -50,14 +46,18 @@ class _Unrenderable(ValueError):
     """What keeps a chat template from rendering a conversation in parts."""
 
 
-def load_chat_tokenizer(base: str, template: Path | None = None) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, with the template in a file if one is given.
+def load_chat_tokenizer(
+    model: str, template: Path | None = None, *, base: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, or of the base of an adapter without one of its own.
+
+    With the template in a file if one is given.
 
     Raises:
         CheckpointError: no tokenizer, none that tells where tokens stand, or no chat template.
         UsageError: the template's file cannot be read.
     """
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_tokenizer(model, base)
     if template is not None:
         try:
             tokenizer.chat_template = template.read_text("utf-8")
@@ -65,12 +65,12 @@ def load_chat_tokenizer(base: str, template: Path | None = None) -> PreTrainedTo
             raise UsageError(f"the chat template {template} cannot be read: {error}") from error
     if not tokenizer.chat_template:
         raise CheckpointError(
-            f"the tokenizer of {base} has no chat template: take the chat variant of this base, or "
-            "give a Jinja template with --chat-template"
+            f"the tokenizer of {model} has no chat template: take the chat variant of this base, "
+            "or give a Jinja template with --chat-template"
         )
     if not tokenizer.is_fast:
         raise CheckpointError(
-            f"the tokenizer of {base} does not tell where its tokens stand in the text; save it "
+            f"the tokenizer of {model} does not tell where its tokens stand in the text; save it "
             "once with a tokenizer.json"
         )
     return tokenizer
@@ -177,68 +177,3 @@ def _example(
         # A template without an end of turn: without this the model would never learn to stop.
         return Example((*ids, tokenizer.eos_token_id), (*labels, tokenizer.eos_token_id))
     return Example(tuple(ids), tuple(labels))
-
-
-def mixing_plan(
-    sizes: Sequence[int], shares: Sequence[float], count: int, *, seed: int
-) -> list[tuple[int, int]]:
-    """`count` picks (stream, example), each stream having its share of them, spread evenly.
-
-    A stream is gone through in a new random order each time before any of its examples comes
-    again. With shares in proportion to sizes and a count that is a multiple of all sizes' sum,
-    every example comes equally often.
-    """
-    rng = random.Random(seed)
-    placed = []
-    for stream, picks in enumerate(_quotas(shares, count)):
-        order: list[int] = []
-        while len(order) < picks:
-            order += rng.sample(range(sizes[stream]), sizes[stream])
-        # The k-th of n picks falls somewhere within the k-th n-th of the whole.
-        placed += [((k + rng.random()) / picks, stream, order[k]) for k in range(picks)]
-    return [(stream, example) for _, stream, example in sorted(placed)]
-
-
-def _quotas(shares: Sequence[float], count: int) -> list[int]:
-    """`count` divided in proportion to shares, by largest remainders."""
-    exact = [count * share / sum(shares) for share in shares]
-    quotas = [int(one) for one in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda i: quotas[i] - exact[i])
-    for i in by_remainder[: count - sum(quotas)]:
-        quotas[i] += 1
-    return quotas
-
-
-class PlannedExamples(Dataset[Example]):
-    """The examples of all streams in the order of a plan, to be read in sequence."""
-
-    def __init__(self, streams: Sequence[EncodedStream], plan: Sequence[tuple[int, int]]) -> None:
-        self.streams = streams
-        self.plan = plan
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    @property
-    def passes(self) -> float:
-        """How often the plan goes through all examples."""
-        return len(self.plan) / sum(len(stream.examples) for stream in self.streams)
-
-    def __getitem__(self, index: int) -> Example:
-        stream, example = self.plan[index]
-        return self.streams[stream].examples[example]
-
-
-def pad_batch(examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Ids, labels and attention mask, each [examples, longest], padded at the end."""
-    width = max(len(example.ids) for example in examples)
-    # The padding's id is never attended to and never predicted, so that any will do.
-    ids = torch.zeros(len(examples), width, dtype=torch.long)
-    labels = torch.full_like(ids, NOT_LEARNED)
-    mask = torch.zeros_like(ids)
-    for row, example in enumerate(examples):
-        length = len(example.ids)
-        ids[row, :length] = torch.tensor(example.ids)
-        labels[row, :length] = torch.tensor(example.labels)
-        mask[row, :length] = 1
-    return {"input_ids": ids, "labels": labels, "attention_mask": mask}

@@ -1,7 +1,6 @@
 """Fine-tunes an adapter: everything checked first, then trained, then written whole."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +11,8 @@ from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.molora import load_model
 from mingmoe_eval.molora.accelerate_door import processes
 from mingmoe_eval.molora.config import MoLoraConfig
-from mingmoe_eval.molora.sources import transformers_config
+from mingmoe_eval.molora.sources import sniff, transformers_config
+from mingmoe_eval.molora.tokenizer import has_tokenizer
 from mingmoe_eval.training.adapters import (
     Adapter,
     LoraAdapter,
@@ -20,36 +20,27 @@ from mingmoe_eval.training.adapters import (
     fresh_lora,
     fresh_molora,
 )
-from mingmoe_eval.training.conversations import read_conversations
-from mingmoe_eval.training.examples import (
-    EncodedStream,
-    PlannedExamples,
-    encode_stream,
-    load_chat_tokenizer,
-    mixing_plan,
-)
+from mingmoe_eval.training.batches import keep_apart
+from mingmoe_eval.training.continuing import adapter_folder
+from mingmoe_eval.training.held_out import best_step, is_exhausted
+from mingmoe_eval.training.material import Material, prepare, tokenizer_of
 from mingmoe_eval.training.output_folder import (
     RECORD_FILE,
     claim_output,
+    history_of,
     make_record,
     move_files,
+    only_training_in,
     refuse_small_disk,
     staging_folder,
     state_to_resume,
     telling,
+    training_states,
     write_record,
 )
 from mingmoe_eval.training.spec import AdapterShape, Schedule, Silence, TrainingSpec, TrainingWatch
 from mingmoe_eval.training.trainer import AdapterTrainer, trainer_arguments
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What is trained on: the streams, and the order in which their examples come."""
-
-    streams: tuple[EncodedStream, ...]
-    steps: int
-    plan: list[tuple[int, int]]
+from mingmoe_eval.training.training_log import TrainingLog, refuse_absent_tensorboard
 
 
 @quiet_libraries()
@@ -59,6 +50,7 @@ def train_adapter(
     *,
     resume: str | None = None,
     watch: TrainingWatch | None = None,
+    tensorboard: bool = False,
 ) -> Path:
     """Trains as the spec says and writes the checkpoint, which `load_model` reads.
 
@@ -68,6 +60,7 @@ def train_adapter(
             training states.
         resume: "last" or a step, to go on from a training state in `output`.
         watch: told of progress.
+        tensorboard: whether the log goes to TensorBoard's files too, in `output`.
 
     Raises:
         MingMoeError: before the first step, for anything that can be known by then; later, a disk
@@ -75,65 +68,42 @@ def train_adapter(
     """
     watch = watch or Silence()
     spec.check()
+    if tensorboard:
+        refuse_absent_tensorboard()
     record = make_record(spec)
     state = None if resume is None else state_to_resume(output, resume, record)
     if resume is None:
         claim_output(output)
-    material = prepare(spec, watch)
-    base = load_base(spec.base, spec.schedule)
-    adapter = attach_fresh(base, spec)
-    refuse_small_disk(output, bytes_needed(adapter, spec.schedule, material.steps))
-    # Everyone has looked at the folder before anyone writes to it.
-    processes().wait_for_everyone()
-    if processes().is_main_process:
-        write_record(output / RECORD_FILE, record)
-    run_training(adapter, material, spec, output, state=state, watch=watch)
-    return output
-
-
-def prepare(spec: TrainingSpec, watch: TrainingWatch) -> Material:
-    """Reads and encodes all data, and lays down which example comes when.
-
-    Raises:
-        DataError: bad records, or nothing to learn; CheckpointError: no chat template.
-    """
-    tokenizer = load_chat_tokenizer(spec.base, spec.chat_template)
-    streams = []
-    for source in spec.data:
-        conversations = read_conversations(source.path)
-        stream = encode_stream(
-            str(source.path),
-            conversations,
-            tokenizer,
-            spec.max_tokens,
-            skip_too_long=spec.skip_too_long,
+    with only_training_in(output):
+        material = prepare(spec, watch)
+        base = load_base(spec.base, spec.schedule)
+        adapter = attach_fresh(base, spec)
+        if spec.packing:
+            refuse_leaks(base, spec.max_tokens)
+        if spec.start is not None and state is None:
+            adapter.restore(adapter_folder(spec.start, spec.base))
+        refuse_small_disk(output, bytes_needed(adapter, spec.schedule, material.steps))
+        # Everyone has looked at the folder before anyone writes to it.
+        processes().wait_for_everyone()
+        if processes().is_main_process:
+            write_record(output / RECORD_FILE, record)
+        run_training(
+            adapter, material, spec, output, state=state, watch=watch, tensorboard=tensorboard
         )
-        watch.note(f"{source.path}: {len(stream.examples)} examples")
-        if stream.cut:
-            watch.note(f"{source.path}: {stream.cut} of them cut at {spec.max_tokens} tokens")
-        if stream.skipped:
-            watch.note(
-                f"{source.path}: {stream.skipped} conversations skipped, of which no response lies "
-                f"within {spec.max_tokens} tokens"
-            )
-        streams.append(stream)
-    sizes = [len(stream.examples) for stream in streams]
-    shares = [
-        float(size) if source.weight is None else source.weight
-        for source, size in zip(spec.data, sizes, strict=True)
-    ]
-    a_step = spec.schedule.batch_size * spec.schedule.accumulation * processes().num_processes
-    steps = spec.schedule.steps or math.ceil(spec.schedule.epochs * sum(sizes) / a_step)
-    plan = mixing_plan(sizes, shares, steps * a_step, seed=spec.schedule.seed)
-    return Material(tuple(streams), steps, plan)
+    return output
 
 
 def load_base(name: str, schedule: Schedule) -> PreTrainedModel:
     """The frozen base model, in fp32 or bfloat16, on the CPU: the Trainer moves it.
 
     Raises:
-        CheckpointError: no model, or one that is an adapter itself.
+        CheckpointError: no model, one that is an adapter itself, or one with packed weights.
     """
+    if sniff(name) == "gguf" or getattr(transformers_config(name), "quantization_config", None):
+        raise CheckpointError(
+            f"{name} is quantised: an adapter is trained beside full weights; take the model that "
+            "this one was made from"
+        )
     dtype = torch.bfloat16 if schedule.bf16 else torch.float32
     base = load_model(name, dtype=dtype, device="cpu")
     if base.loaded.description.kind != "full":
@@ -141,6 +111,43 @@ def load_base(name: str, schedule: Schedule) -> PreTrainedModel:
     if schedule.gradient_checkpointing:
         _checkpoint_gradients(base)
     return base
+
+
+def refuse_leaks(base: PreTrainedModel, max_tokens: int) -> None:
+    """Refuses to pack for a base in which conversations of one row would see each other.
+
+    Whatever a base makes of the mask and of positions shows in the logits of two short texts, apart
+    and in one row; but for a window of attention, which is longer than they are.
+
+    Raises:
+        CheckpointError: they would.
+    """
+    settings = base.config.get_text_config()
+    window = getattr(settings, "sliding_window", None)
+    slides = any("sliding" in kind for kind in getattr(settings, "layer_types", None) or ())
+    if window and slides and window < max_tokens:
+        raise CheckpointError(
+            f"the attention of this base sees {window} tokens: pack with --max-tokens {window} at "
+            "most, or leave --packing out"
+        )
+    texts = torch.arange(2, 19) % settings.vocab_size
+    segments = torch.tensor([[1] * 8 + [2] * 9])
+    with torch.no_grad():
+        try:
+            packed = base(
+                input_ids=texts[None], use_cache=False, **keep_apart(segments, base.dtype)
+            ).logits[0]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"this base cannot be packed for: {error}") from error
+        alone = torch.cat(
+            [base(input_ids=text[None], use_cache=False).logits[0] for text in texts.split([8, 9])]
+        )
+    # Far above rounding, and far below what a strange token in sight does.
+    allowed = 1e-3 if base.dtype == torch.float32 else 0.1
+    if not (packed - alone).abs().max() <= allowed * alone.abs().max():
+        raise CheckpointError(
+            "in this base conversations of one row would see each other: leave --packing out"
+        )
 
 
 def run_training(
@@ -151,26 +158,52 @@ def run_training(
     *,
     state: Path | None,
     watch: TrainingWatch,
+    tensorboard: bool = False,
 ) -> None:
-    """Trains an adapter and writes it into `output`, whole or not at all."""
+    """Trains an adapter and writes it into `output`, whole or not at all.
+
+    With held-out conversations what is written is the state in which their loss was least.
+    """
+    schedule = spec.schedule
     trainer = AdapterTrainer(
         adapter,
-        PlannedExamples(material.streams, material.plan),
-        trainer_arguments(output, spec.schedule, material.steps),
+        material.examples,
+        trainer_arguments(
+            output, schedule, material.steps, spec.held_out, resumed=state is not None
+        ),
+        held_out=material.held_out,
         objective=spec.objective,
-        keep=spec.schedule.keep,
-        watch=watch,
+        keep=schedule.keep,
+        packed=spec.packing,
+        log=TrainingLog(output, watch, material.examples.passes, tensorboard=tensorboard),
+        patience=spec.held_out.patience,
     )
-    trainer.train(resume_from_checkpoint=None if state is None else str(state))
+    history = [] if state is None else history_of(state)
+    if not is_exhausted(history, spec.held_out.patience):
+        trainer.train(resume_from_checkpoint=None if state is None else str(state))
+        history = trainer.state.log_history
+    best = best_step(history)
+    if best is not None:
+        watch.note(f"the held-out loss was least at step {best}: that is the checkpoint")
+        states = training_states(output)
+        if best not in states:
+            raise CheckpointError(f"{output} has lost checkpoint-{best}, the best training state")
+        adapter.restore(states[best])
     if processes().is_main_process:
         staging = staging_folder(output)
         with telling(output):
             adapter.write(staging)
-            if spec.chat_template is not None:
+            if _has_template_of_its_own(spec):
                 # The base's tokenizer would come without the template that was trained with.
-                load_chat_tokenizer(spec.base, spec.chat_template).save_pretrained(staging)
+                tokenizer_of(spec).save_pretrained(staging)
         move_files(staging, output)
     processes().wait_for_everyone()
+
+
+def _has_template_of_its_own(spec: TrainingSpec) -> bool:
+    if spec.chat_template is not None:
+        return True
+    return spec.start is not None and has_tokenizer(adapter_folder(spec.start, spec.base))
 
 
 def base_name(base: str) -> str:
@@ -197,8 +230,8 @@ def bytes_needed(adapter: Adapter, schedule: Schedule, steps: int) -> int:
     # fp32: the experts come twice, and a state holds two moments of each parameter besides.
     written = 2 * trained * 4
     states = math.ceil(steps / schedule.save_every)
-    # A new state is written before the oldest one goes.
-    states = min(states, schedule.keep + 1) if schedule.keep else states
+    # A new state is written before the oldest one goes, and the best one stays.
+    states = min(states, schedule.keep + 2) if schedule.keep else states + 1
     return written + states * (written + 2 * trained * 4)
 
 

@@ -34,7 +34,6 @@ from mingmoe_eval.training.fine_tuning import (
     bytes_needed,
     load_base,
     molora_settings,
-    prepare,
     run_training,
 )
 from mingmoe_eval.training.finished_loras import (
@@ -45,6 +44,7 @@ from mingmoe_eval.training.finished_loras import (
     read_loras,
 )
 from mingmoe_eval.training.lorahub import RECORD_FILE, CompositionSpec
+from mingmoe_eval.training.material import prepare
 from mingmoe_eval.training.output_folder import claim_output, refuse_small_disk, write_record
 from mingmoe_eval.training.spec import (
     AdapterShape,

@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from mingmoe_eval.errors import UsageError
@@ -34,15 +33,14 @@ from mingmoe_eval.molora.formats.ming import ATTENTION_STEM
 from mingmoe_eval.molora.peft_door import PeftModel
 from mingmoe_eval.training.conversations import read_conversations
 from mingmoe_eval.training.examples import (
-    NOT_LEARNED,
     EncodedStream,
     Example,
     encode_stream,
     load_chat_tokenizer,
-    pad_batch,
 )
 from mingmoe_eval.training.fine_tuning import base_name, load_base
 from mingmoe_eval.training.finished_loras import AlignedLoras, align, common_base, read_loras
+from mingmoe_eval.training.held_out import summed_loss
 from mingmoe_eval.training.output_folder import (
     claim_output,
     move_files,
@@ -163,19 +161,10 @@ def read_examples(spec: CompositionSpec, base: str) -> EncodedStream:
     return encode_stream(str(spec.few_shot), conversations, tokenizer, spec.max_tokens)
 
 
-@torch.no_grad()
 def few_shot_loss(model: nn.Module, examples: Sequence[Example], batch_size: int = 8) -> float:
     """Mean negative log-likelihood, in nats, of the learned tokens of all examples together."""
-    total, tokens = 0.0, 0
-    for start in range(0, len(examples), batch_size):
-        batch = pad_batch(examples[start : start + batch_size])
-        labels = batch.pop("labels")[:, 1:]
-        device = next(model.parameters()).device
-        logits: Tensor = model(**{name: t.to(device) for name, t in batch.items()}).logits
-        flat = logits[:, :-1].float().flatten(0, 1)
-        total += cross_entropy(flat, labels.flatten().to(device), reduction="sum").item()
-        tokens += int((labels != NOT_LEARNED).sum())
-    return total / tokens
+    loss, tokens = summed_loss(model, examples, batch_size).tolist()
+    return float(loss / tokens)
 
 
 def _weighted(mix: Tensor, stacked: Tensor) -> Tensor:

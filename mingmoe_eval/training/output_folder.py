@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
 from mingmoe_eval.json_files import read_object
-from mingmoe_eval.training.spec import DataStream, TrainingSpec
+from mingmoe_eval.training.spec import TrainingSpec
 from mingmoe_eval.whole_files import write_whole
 
 _STATE = re.compile(r"checkpoint-(\d+)")
@@ -24,6 +25,9 @@ STAGING = ".mingmoe-eval-unfinished"
 
 No user gives a folder that name: it is the only one that is ever removed with all that it holds.
 """
+
+LOCK = ".mingmoe-eval-lock"
+"""Held by the process that trains into a folder; one that a kill left holds nothing."""
 
 # torch.save says no more than this of a disk that is full.
 _TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container", "iostream")
@@ -38,7 +42,9 @@ def refuse_taken(output: Path) -> None:
     Raises:
         UsageError: something is there already.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (
+        not output.is_dir() or any(path.name != LOCK for path in output.iterdir())
+    ):
         raise UsageError(
             f"{output} is there already and nothing is overwritten: choose another --output"
         )
@@ -54,6 +60,34 @@ def claim_output(output: Path) -> None:
     refuse_taken(output)
     with telling(output):
         output.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def only_training_in(output: Path) -> Iterator[None]:
+    """Keeps a second training out of a folder as long as this one lasts.
+
+    Raises:
+        UsageError: another one is in it.
+        CheckpointError: the folder cannot be written.
+    """
+    from mingmoe_eval.molora.accelerate_door import processes
+
+    if not processes().is_main_process:
+        yield
+        return
+    lock = FileLock(output / LOCK)
+    with telling(output), contextlib.suppress(NotImplementedError):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UsageError(
+                f"another training is writing {output}: wait for it, or choose another --output"
+            ) from error
+    try:
+        yield
+    finally:
+        (output / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def refuse_small_disk(output: Path, needed: int) -> None:
@@ -147,13 +181,27 @@ def training_states(output: Path) -> dict[int, Path]:
     return {int(match[1]): path for match, path in found if match}
 
 
+def history_of(state: Path) -> list[dict[str, Any]]:
+    """What the Trainer logged up to a training state.
+
+    Raises:
+        CheckpointError: the state's file cannot be read.
+    """
+    file = state / "trainer_state.json"
+    found = read_object(file, CheckpointError).get("log_history")
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise CheckpointError(f"{file} holds no log_history: go on from another training state")
+    return found
+
+
 def make_record(spec: TrainingSpec) -> dict[str, Any]:
     """What a training's outcome hangs on: the request, the data, and how many processes."""
     from mingmoe_eval.molora.accelerate_door import processes
 
     return {
         "spec": spec.to_json(),
-        "data_sha256": _fingerprints(spec.data),
+        "data_sha256": _fingerprints([stream.path for stream in spec.data]),
+        "eval_data_sha256": _fingerprints(spec.held_out.files),
         # Another number of them makes other batches.
         "processes": processes().num_processes,
     }
@@ -203,11 +251,10 @@ def state_to_resume(output: Path, resume: str, record: dict[str, Any]) -> Path:
     return states[max(states) if resume == "last" else int(resume)]
 
 
-def _fingerprints(data: Sequence[DataStream]) -> list[str | None]:
+def _fingerprints(files: Sequence[Path]) -> list[str | None]:
     """What each file holds; None for one that cannot be read, which reading it will tell."""
     return [
-        hashlib.sha256(stream.path.read_bytes()).hexdigest() if stream.path.is_file() else None
-        for stream in data
+        hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None for file in files
     ]
 
 

@@ -10,6 +10,7 @@ from mingmoe_eval.errors import UsageError, offence_list
 
 Method = Literal["molora", "molora-balanced", "molora-contrastive", "lora"]
 Anchors = Literal["router", "output"]
+LrScheduler = Literal["cosine", "linear", "constant"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,22 +49,29 @@ OBJECTIVES: dict[str, RouterObjective] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterShape:
-    """Sizes of an adapter. Rank, alpha and rslora hold for experts and for the attention's LoRA."""
+    """Sizes of an adapter. Rank, alpha and rslora hold for experts and for the attention's LoRA.
+
+    `targets` are names of linear layers, as `q_proj`, or `all`, that the LoRA is put on; None: all
+    of attention, and without experts of the feed-forward blocks too.
+    """
 
     num_experts: int = 4
     experts_per_token: int = 2
     rank: int = 16
     alpha: float = 32.0
     rslora: bool = False
+    targets: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """How training proceeds.
 
-    `steps` overrules `epochs`. `batch_size` counts examples a process and step; `accumulation`
-    such batches make one step. `bf16` computes in bfloat16 with fp32 adapters and routers. `keep`
-    is how many of the newest training states stay on disk; None keeps all.
+    `steps` overrules `epochs`. `batch_size` counts examples (packed: rows) a process and step;
+    `accumulation` such batches make one step. `warmup` is the share of steps in which the learning
+    rate rises, before it goes as `lr_scheduler` says. `bf16` computes in bfloat16 with
+    fp32 adapters and routers. `keep` is how many of the newest training states stay on disk; None
+    keeps all.
     """
 
     learning_rate: float = 2e-4
@@ -71,6 +79,7 @@ class Schedule:
     steps: int | None = None
     batch_size: int = 8
     accumulation: int = 1
+    lr_scheduler: LrScheduler = "cosine"
     warmup: float = 0.03
     seed: int = 0
     bf16: bool = False
@@ -96,6 +105,9 @@ class Schedule:
         for name, number in (("learning rate", self.learning_rate), ("epochs", self.epochs)):
             if not (math.isfinite(number) and number > 0):
                 offences.append(f"{name} must be above 0, not {number}")
+        if self.lr_scheduler not in get_args(LrScheduler):
+            known = ", ".join(get_args(LrScheduler))
+            offences.append(f"no lr-scheduler {self.lr_scheduler!r}: there are {known}")
         if not 0 <= self.warmup < 1:
             offences.append(f"warmup is a share of all steps, from 0 to below 1, not {self.warmup}")
         # A logged loss is a mean since the last line: a state saved between two lines would make
@@ -103,6 +115,45 @@ class Schedule:
         if not offences and self.save_every % self.log_every:
             offences.append(
                 f"save-every ({self.save_every}) must be a multiple of log-every ({self.log_every})"
+            )
+        return offences
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Conversations that are not learned from, whose loss is taken again and again.
+
+    Attributes:
+        files: files of their own.
+        split: or this share of each file's conversations.
+        every: steps between two looks; None: as often as a training state is saved.
+        patience: training stops after so many looks without a lower loss than before; None: never.
+    """
+
+    files: tuple[Path, ...] = ()
+    split: float = 0.0
+    every: int | None = None
+    patience: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.files) or self.split > 0
+
+    def offences(self, log_every: int) -> list[str]:
+        """What makes no sense in it."""
+        offences = []
+        if self.files and self.split:
+            offences.append("held-out conversations come from eval-data or eval-split, not both")
+        if not 0 <= self.split < 1:
+            offences.append(f"eval-split is a share, from 0 to below 1, not {self.split}")
+        if not self and (self.every, self.patience) != (None, None):
+            offences.append("eval-every and patience need eval-data or eval-split")
+        for name, value in (("eval-every", self.every), ("patience", self.patience)):
+            if value is not None and value < 1:
+                offences.append(f"{name} must be at least 1, not {value}")
+        # As for training states: whenever the loss is lowest one is saved.
+        if not offences and self.every is not None and log_every >= 1 and self.every % log_every:
+            offences.append(
+                f"eval-every ({self.every}) must be a multiple of log-every ({log_every})"
             )
         return offences
 
@@ -136,7 +187,11 @@ class DataStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSpec:
-    """One training: everything that its outcome depends on, but for the contents of files."""
+    """One training: everything that its outcome depends on, but for the contents of files.
+
+    `start` is a finished adapter of this method and shape that goes on; None: a fresh one.
+    `packing` puts several conversations into one row of up to `max_tokens`.
+    """
 
     base: str
     data: tuple[DataStream, ...]
@@ -147,6 +202,9 @@ class TrainingSpec:
     max_tokens: int = 2048
     chat_template: Path | None = None
     skip_too_long: bool = False
+    held_out: HeldOut = field(default_factory=HeldOut)
+    packing: bool = False
+    start: str | None = None
 
     def check(self) -> None:
         """Refuses what makes no sense.
@@ -155,6 +213,7 @@ class TrainingSpec:
             UsageError: listing every offence.
         """
         offences = [*self._method_offences(), *self.schedule.offences()]
+        offences += self.held_out.offences(self.schedule.log_every)
         if not self.data:
             offences.append("no data: give at least one file of conversations")
         if len({stream.weight is None for stream in self.data}) > 1:
@@ -165,6 +224,9 @@ class TrainingSpec:
             offences.append(f"alpha must be above 0, not {self.shape.alpha}")
         if self.max_tokens < 2:
             offences.append(f"max-tokens must be at least 2, not {self.max_tokens}")
+        if self.packing and self.objective.contrast:
+            # Its anchors are means over a row, which must be one conversation.
+            offences.append("the contrastive loss pools a conversation a row: not with packing")
         if offences:
             raise UsageError(offence_list("this training makes no sense:", offences))
 
@@ -172,6 +234,9 @@ class TrainingSpec:
         """A plain dict, for the record beside the checkpoint."""
         data = dataclasses.asdict(self)
         data["data"] = [{"path": str(s.path), "weight": s.weight} for s in self.data]
+        data["held_out"]["files"] = [str(path) for path in self.held_out.files]
+        targets = self.shape.targets
+        data["shape"]["targets"] = None if targets is None else list(targets)
         data["chat_template"] = None if self.chat_template is None else str(self.chat_template)
         return data
 

@@ -7,8 +7,7 @@ each process.
 """
 
 import contextlib
-import json
-import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.molora.attaching import routed_experts
 from mingmoe_eval.training.adapters import Adapter
-from mingmoe_eval.training.examples import NOT_LEARNED, PlannedExamples, pad_batch
+from mingmoe_eval.training.batches import PlannedExamples, keep_apart, pad_batch
+from mingmoe_eval.training.examples import NOT_LEARNED, Example
+from mingmoe_eval.training.held_out import EVAL_LOSS, HeldOutWatch, best_step, summed_loss
 from mingmoe_eval.training.output_folder import (
     STAGING,
     drop_state,
@@ -39,7 +32,8 @@ from mingmoe_eval.training.output_folder import (
     training_states,
 )
 from mingmoe_eval.training.router_supervision import RouterSupervision, RoutingWatch
-from mingmoe_eval.training.spec import RouterObjective, Schedule, TrainingWatch
+from mingmoe_eval.training.spec import HeldOut, RouterObjective, Schedule
+from mingmoe_eval.training.training_log import TrainingLog
 
 OVERRIDES = (
     "_get_output_dir",
@@ -48,6 +42,7 @@ OVERRIDES = (
     "_save",
     "_save_checkpoint",
     "compute_loss",
+    "evaluate",
     "log",
 )
 """Methods of transformers' Trainer that are ours: renamed there, they would never be called."""
@@ -63,7 +58,19 @@ RELIES_ON = (
 
 
 class AdapterTrainer(Trainer):  # type: ignore[misc]
-    """Trains the adapter that is live in a model."""
+    """Trains the adapter that is live in a model.
+
+    Args:
+        adapter: what is trained.
+        examples: the rows of all steps, in their order.
+        arguments: see `trainer_arguments`.
+        held_out: examples whose loss is taken now and then; none: it never is.
+        objective: the routers'.
+        keep: so many newest training states stay, and the best one.
+        packed: rows hold several examples.
+        log: told of all that is to be written.
+        patience: see `HeldOut`.
+    """
 
     def __init__(
         self,
@@ -71,16 +78,20 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         examples: PlannedExamples,
         arguments: TrainingArguments,
         *,
+        held_out: Sequence[Example],
         objective: RouterObjective,
         keep: int | None,
-        watch: TrainingWatch,
+        packed: bool,
+        log: TrainingLog,
+        patience: int | None,
     ) -> None:
         super().__init__(
             model=adapter.model,
             args=arguments,
             train_dataset=examples,
+            eval_dataset=held_out or None,
             data_collator=pad_batch,
-            callbacks=[TrainingLog(Path(arguments.output_dir), watch, examples.passes)],
+            callbacks=[log, HeldOutWatch(patience)],
         )
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise UsageError(
@@ -92,6 +103,8 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         self.remove_callback(ProgressCallback)
         self.adapter = adapter
         self.keep = keep
+        self.packed = packed
+        self.held_out = held_out
         self.supervision = RouterSupervision(objective)
         routed = bool(routed_experts(adapter.model))
         self.routing = RoutingWatch(adapter.model, objective) if routed else None
@@ -105,10 +118,13 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The mean loss of learned tokens over the whole step, plus the routers' own."""
+        segments = inputs["attention_mask"]
+        if self.packed:
+            inputs = {**inputs, **keep_apart(segments, next(model.parameters()).dtype)}
         if self.routing is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         responses_only = self.supervision.objective.responses_only
-        counted = inputs["labels"] != NOT_LEARNED if responses_only else inputs["attention_mask"]
+        counted = inputs["labels"] != NOT_LEARNED if responses_only else segments
         with self.routing.forward(counted) as seen:
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         extra = self.supervision.loss(seen)
@@ -117,6 +133,26 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         summed = self.model_accepts_loss_kwargs and num_items_in_batch is not None
         loss = loss + (extra / self.current_gradient_accumulation_steps if summed else extra)
         return (loss, outputs) if return_outputs else loss
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """The mean loss of the held-out conversations' learned tokens, however they are batched."""
+        model = self.model.eval()
+        # Each process takes its part: every so many-th example.
+        mine = self.held_out[self.args.process_index :: self.args.world_size]
+        with self.compute_loss_context_manager():
+            total = summed_loss(model, mine, self.args.eval_batch_size)
+        model.train()
+        loss, tokens = self.accelerator.reduce(total, "sum").tolist()
+        metrics = {EVAL_LOSS: loss / tokens}
+        self.log(dict(metrics))
+        # It sets what is to be done in `control`, and gives the same one back.
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Adds the routers' losses and loads to what is logged."""
@@ -172,11 +208,19 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
 
     def _drop_old_states(self, output: Path) -> None:
         states = training_states(output)
-        for step in sorted(states)[: -self.keep] if self.keep else []:
+        best = best_step(self.state.log_history)
+        old = [step for step in sorted(states)[: -self.keep] if step != best] if self.keep else []
+        for step in old:
             drop_state(states[step], like=states[max(states)])
 
 
-def trainer_arguments(output: Path, schedule: Schedule, steps: int) -> TrainingArguments:
+# The Trainer's "constant" takes no notice of a warm-up.
+_LR_SCHEDULERS = {"constant": "constant_with_warmup"}
+
+
+def trainer_arguments(
+    output: Path, schedule: Schedule, steps: int, held_out: HeldOut, *, resumed: bool
+) -> TrainingArguments:
     """What the Trainer is told."""
     on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
@@ -185,7 +229,7 @@ def trainer_arguments(output: Path, schedule: Schedule, steps: int) -> TrainingA
         per_device_train_batch_size=schedule.batch_size,
         gradient_accumulation_steps=schedule.accumulation,
         learning_rate=schedule.learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type=_LR_SCHEDULERS.get(schedule.lr_scheduler, schedule.lr_scheduler),
         warmup_steps=round(schedule.warmup * steps),
         weight_decay=0.0,
         max_grad_norm=1.0,
@@ -201,6 +245,11 @@ def trainer_arguments(output: Path, schedule: Schedule, steps: int) -> TrainingA
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=schedule.save_every,
+        per_device_eval_batch_size=schedule.batch_size,
+        eval_strategy="steps" if held_out else "no",
+        eval_steps=held_out.every or schedule.save_every,
+        # A look before the first step, which a resume has in its history.
+        eval_on_start=bool(held_out) and not resumed,
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -209,67 +258,3 @@ def trainer_arguments(output: Path, schedule: Schedule, steps: int) -> TrainingA
     # whose copies of the model have no observers: one GPU a process, as under `accelerate launch`.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
-
-
-LOG_FILE = "training_log.jsonl"
-
-
-class TrainingLog(TrainerCallback):  # type: ignore[misc]
-    """Writes `training_log.jsonl` and tells a watch how far training is.
-
-    After a resume the file is written anew from the training state's own history, so that it holds
-    each step once. Stops a training whose loss is no number: nothing can be learned from there on.
-    """
-
-    def __init__(self, folder: Path, watch: TrainingWatch, passes: float) -> None:
-        self.path = folder / LOG_FILE
-        self.watch = watch
-        self.passes = passes
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Begins the file."""
-        self.watch.step_done(state.global_step, state.max_steps, None)
-        if state.is_world_process_zero:
-            lines = [self._line(e, state.max_steps) for e in state.log_history if "loss" in e]
-            with telling(self.path):
-                self.path.write_text("".join(lines), "utf-8")
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Moves the progress on."""
-        self.watch.step_done(state.global_step, state.max_steps, None)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any],
-        **_: Any,
-    ) -> None:
-        """Adds a line.
-
-        Raises:
-            UsageError: the loss, or its gradient, is no number.
-        """
-        if "loss" not in logs:
-            return
-        if state.is_world_process_zero:
-            with telling(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write(self._line(state.log_history[-1], state.max_steps))
-        self.watch.step_done(state.global_step, state.max_steps, logs["loss"])
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(logs.get(name, 0.0)):
-                raise UsageError(
-                    f"training came apart: at step {state.global_step} the {name} is {logs[name]}; "
-                    "lower --learning-rate, or leave --bf16 out"
-                )
-
-    def _line(self, entry: dict[str, Any], steps: int) -> str:
-        # The Trainer takes the whole plan for one epoch, however often it goes through the data.
-        entry = {**entry, "epoch": round(entry["step"] / steps * self.passes, 6)}
-        # Sorted, as training states keep their history: a resumed log is the same byte for byte.
-        return json.dumps(entry, sort_keys=True) + "\n"
