@@ -346,6 +346,19 @@ def test_a_full_model_loads_as_transformers_loads_it(base):
     assert probe(model) is None
 
 
+def test_attention_that_is_capped_is_capped_whatever_transformers_would_run(tmp_path):
+    # So low a cap moves logits by more than rounding: without it the model is another.
+    base = save_base(tmp_path / "base", "gemma2", attn_logit_softcapping=0.2)
+    ids = token_ids(2, 12)
+    wanted = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager")
+    uncapped = AutoModelForCausalLM.from_pretrained(
+        base, attn_implementation="eager", attn_logit_softcapping=None
+    )
+    found = logits(load_model(base), ids)
+    assert torch.allclose(found, logits(wanted, ids), atol=TOLERANCE)
+    assert not torch.allclose(found, logits(uncapped, ids), atol=100 * TOLERANCE)
+
+
 def test_the_probe_says_how_far_the_adapter_moves_the_logits_and_leaves_it_on(tmp_path, base):
     adapter = save_adapter(tmp_path / "adapter", base, Recipe(shared=1))
     model = load_model(tmp_path / "adapter")

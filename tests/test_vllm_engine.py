@@ -180,13 +180,7 @@ def hold_equal(local, engine, allowed):
     assert answers(engine.generate(prompts, None)) == answers(local.generate(prompts, None))
 
 
-NOT_YET_EQUAL = pytest.mark.xfail(reason="Gemma 2: up to 1.1e-3 a token apart, cause not found")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=NOT_YET_EQUAL) if name == "gemma2" else name for name in CHECKPOINTS],
-)
+@pytest.mark.parametrize("name", CHECKPOINTS)
 def test_vllm_gives_what_our_own_engine_gives(tmp_path, name):
     one = Checkpoint(model=str(CHECKPOINTS[name](tmp_path)))
     local, of_tokenizer = one()

@@ -113,6 +113,9 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
     config.dtype = own.dtype
     if getattr(own, "quantization_config", None) is not None:
         config.quantization_config = own.quantization_config
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+    # Older releases of transformers give Gemma 2 torch's kernel, which caps nothing, in silence.
+    kernel = {"attn_implementation": "eager"} if capped else {}
     places = _device_map(device)
     architecture = type(opened.skeleton).__name__
     with blaming(f"the weights of {opened.weights} do not load as {architecture}"):
@@ -125,6 +128,7 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
             output_loading_info=True,
             # transformers would stop without saying which; `_refuse_holes` lists them.
             ignore_mismatched_sizes=True,
+            **kernel,
         )
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             ids = getattr(model.generation_config, name)
