@@ -1,9 +1,11 @@
 """Our vLLM backend against lm-eval's own `--model vllm`: the same engine, the same requests.
 
     .venv-vllm/bin/python benchmarks/vllm_backend.py [--quick]        after `make vllm`
+    .venv-vllm/bin/python benchmarks/vllm_backend.py --parts options,texts --beside stock,local
 
 lm-eval's model starts the engine, and our backend asks that one; the prefix cache is emptied before
-each turn. Then our backend alone, the mixture against its base. In fp32 where vLLM runs on a CPU.
+each turn. Beside them our local backend, in the same process. Then our backend alone, the mixture
+against its base. In fp32 where vLLM runs on a CPU.
 """
 
 import importlib.metadata
@@ -11,7 +13,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,41 +46,52 @@ LONGEST = 1024
 NEW_TOKENS = (16, 96)
 
 
+PARTS = ("letters", "examples", "options", "texts")
+BESIDE = ("stock", "local", "base")
+
+
 def main() -> None:
     parser = common_arguments(__doc__)
     parser.add_argument("--docs", type=int, help="so many questions")
     parser.add_argument("--rounds", type=int, help="so many rounds")
     parser.add_argument("--layers", type=int, default=4, help="of the model")
+    parser.add_argument("--parts", default=",".join(PARTS), help="of these, by comma")
+    parser.add_argument("--beside", default=",".join(BESIDE), help="whom to measure beside ours")
     options = parser.parse_args()
     clock = choose_clock(cpu_seconds=options.cpu_seconds)
     logging.disable(logging.WARNING)
     docs, rounds = (12, 2) if options.quick else (48, 3)
     docs, rounds = options.docs or docs, options.rounds or rounds
+    beside = options.beside.split(",")
     for name, value in door.environment(door.on_cpu()).items():
         os.environ.setdefault(name, value)
-    print(f"{docs} questions, {rounds} rounds, vLLM {door.version()}; medians (least to most)")
-    work = workloads(docs)
+    print(f"{docs} questions, {rounds} rounds, {options.layers} layers, vLLM {door.version()}; "
+          "medians (least to most)", flush=True)  # fmt: skip
+    work = {name: workload(name, docs) for name in options.parts.split(",")}
     with tempfile.TemporaryDirectory() as place:
         base, mixture = save_models(Path(place), options.layers)
-        of_mixture = measure(prepare(mixture, folder=Path(place) / "m"), work, rounds, clock)
-        of_base = measure(prepare(base, folder=Path(place) / "b"), work, rounds, clock, alone=True)
-    for name in work:
-        print(f"{name}: the mixture takes {median(of_mixture[name]) / median(of_base[name]):.2f} "
-              "times as long as its base")  # fmt: skip
+        others = [name for name in beside if name != "base"]
+        of_mixture = measure(
+            prepare(mixture, folder=Path(place) / "m"), work, rounds, clock, others
+        )
+        if "base" in beside:
+            of_base = measure(prepare(base, folder=Path(place) / "b"), work, rounds, clock, [])
+            for name in work:
+                print(f"{name}: the mixture takes {ratio(of_mixture[name], of_base[name])} "
+                      "times as long as its base")  # fmt: skip
 
 
-def workloads(docs: int) -> dict[str, tuple[str, list[Any]]]:
-    texts = Texts()
-    generations = [
-        (text, {"until": ["\n\n"], "max_gen_toks": NEW_TOKENS[index % 2], "temperature": 0})
-        for index, text in enumerate(texts.questions(docs // 2))
+def workload(part: str, docs: int) -> tuple[str, list[Any]]:
+    """The kind of request of a part, and what each asks."""
+    if part == "options":
+        return "loglikelihood", option_texts(docs)
+    if part != "texts":
+        return "loglikelihood", letters(docs, shots=part == "examples")
+    settings = {"until": ["\n\n"], "temperature": 0}
+    return "generate_until", [
+        (text, {**settings, "max_gen_toks": NEW_TOKENS[index % 2]})
+        for index, text in enumerate(Texts().questions(docs // 2))
     ]
-    return {
-        "letters, no examples": ("loglikelihood", letters(docs, shots=False)),
-        "letters, 560 tokens of examples": ("loglikelihood", letters(docs, shots=True)),
-        "option texts": ("loglikelihood", option_texts(docs)),
-        "texts of 16 and of 96 tokens": ("generate_until", generations),
-    }
 
 
 def measure(
@@ -86,10 +99,9 @@ def measure(
     work: dict[str, tuple[str, list[Any]]],
     rounds: int,
     clock: Callable[[], float],
-    *,
-    alone: bool = False,
+    beside: Sequence[str],
 ) -> dict[str, list[float]]:
-    """Seconds of ours by workload; beside lm-eval's unless `alone`."""
+    """Seconds of ours by part; prints what the others took in the same rounds."""
     cpu = door.on_cpu()
     there: dict[str, Any] = {"enforce_eager": True, "block_size": 32} if cpu else {}
     stock = stock_class()(
@@ -105,42 +117,42 @@ def measure(
     engine = door.Engine(stock.model, {"engine": "vllm", "engine_version": door.version()})
     words = tokenizer()
     backend = VllmBackend(engine, prepared, words, longest=LONGEST - 1)
-    ours = CheckpointLM.from_backend(backend, words)
+    models = {"ours": CheckpointLM.from_backend(backend, words), "stock": stock}
+    if "local" in beside:
+        models["local"] = CheckpointLM(prepared.opened.source, dtype="float32" if cpu else "auto")
     found: dict[str, list[float]] = {}
     for name, (kind, arguments) in work.items():
         requests = instances(kind, arguments)
         given: dict[str, Any] = {}
 
         def asker(
-            lm: Any, side: str, kind: str = kind, requests: Any = requests, given: Any = given
+            side: str, kind: str = kind, requests: Any = requests, given: Any = given
         ) -> Callable[[], None]:
             def ask() -> None:
                 stock.model.llm_engine.reset_prefix_cache()
-                options = {} if lm is ours else {"disable_tqdm": True}
-                given[side] = getattr(lm, kind)(requests, **options)
+                options = {"disable_tqdm": True} if side == "stock" else {}
+                given[side] = getattr(models[side], kind)(requests, **options)
 
             return ask
 
-        sides = {"ours": asker(ours, "ours")}
-        if not alone:
-            sides["stock"] = asker(stock, "stock")
-        sides["ours"]()
+        sides = {side: asker(side) for side in ("ours", *beside)}
+        sides["ours"]()  # whatever is made at first use
         seconds = paired_seconds(rounds, clock, **sides)
         found[name] = seconds["ours"]
-        if alone:
-            continue
-        if kind == "loglikelihood":
-            pairs = list(zip(given["ours"], given["stock"], strict=True))
-            apart = max(abs(a[0] - b[0]) for a, b in pairs)
-            told = f"log-likelihoods at most {apart:.1e} apart"
-        else:
-            same = sum(a == b for a, b in zip(given["ours"], given["stock"], strict=True))
-            told = f"{same} of {len(requests)} texts equal"
-        print(f"{name}: {ratio(seconds['stock'], seconds['ours'])} times as fast as lm-eval's, "
-              f"{median(seconds['ours']):.2f} s against {median(seconds['stock']):.2f} s; {told}",
-              flush=True)  # fmt: skip
+        for side in beside:
+            print(f"{name}: {ratio(seconds[side], seconds['ours'])} times as fast as {side}, "
+                  f"{median(seconds['ours']):.2f} s against {median(seconds[side]):.2f} s; "
+                  f"{agreement(kind, given['ours'], given[side])}", flush=True)  # fmt: skip
     engine.close()
     return found
+
+
+def agreement(kind: str, ours: Sequence[Any], theirs: Sequence[Any]) -> str:
+    """How far two sides' answers are apart."""
+    pairs = list(zip(ours, theirs, strict=True))
+    if kind == "loglikelihood":
+        return f"log-likelihoods at most {max(abs(a[0] - b[0]) for a, b in pairs):.1e} apart"
+    return f"{sum(a == b for a, b in pairs)} of {len(pairs)} texts equal"
 
 
 def stock_class() -> Any:

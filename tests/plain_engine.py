@@ -21,7 +21,7 @@ class PlainEngine:
         self.numbers = itertools.count()
         self.architecture = type(model).__name__
         self.vocabulary = model.config.vocab_size
-        self.closed = False
+        self.closed, self.block = False, BLOCK
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "vllm", "engine_version": "0", "dtype": "float32"}
@@ -32,7 +32,8 @@ class PlainEngine:
         *,
         new_tokens,
         end_ids=(),
-        of_last=None,
+        of_last=(),
+        values=False,
         of_prompt=False,
         use_cache=True,
         **sampling,
@@ -49,6 +50,7 @@ class PlainEngine:
             "new": new_tokens,
             "end": set(end_ids),
             "of_last": of_last,
+            "values": values,
             "of_prompt": of_prompt,
             "cached": hits * BLOCK,
             **sampling,
@@ -72,7 +74,7 @@ class PlainEngine:
                     told = (float(row[id_]), 1 + int((row > row[id_]).sum()))
                     lost = place <= request["cached"]
                     of_prompt[place] = {id_: (float("nan"), 99) if lost else told}
-            ids = {token, *(request["of_last"] or ())}
+            ids = {token, *request["of_last"]}
             request["tokens"].append(token)
             length = len(request["tokens"]) - request["prompt"]
             finished = token in request["end"] or length >= request["new"]
@@ -81,7 +83,7 @@ class PlainEngine:
             yield Reply(
                 key=key,
                 new_ids=[token],
-                values=[float(values[-1][token])],
+                values=[float(values[-1][token])] if request["values"] else [],
                 of_last={i: float(values[-1][i]) for i in ids} if first else {},
                 of_prompt=of_prompt,
                 cached_tokens=request["cached"],

@@ -77,6 +77,27 @@ def test_options_of_several_tokens_ask_for_their_own_tokens_and_read_the_cache(m
     engine, backend = backend_over(model, tokenizer)
     found = answers(backend.score(pairs, None))
     assert sorted(request["cached"] for request in engine.asked) == [0] + [5 * BLOCK] * 3
+    # The option of one token is read off the context itself, and fills the cache for the others.
+    assert [request["of_prompt"] for request in engine.asked] == [False, True, True, True]
+    close(found, answers(LocalBackend(model, tokenizer).score(pairs, None)))
+
+
+def test_what_options_share_is_asked_first_and_for_nothing_but_the_cache(model, tokenizer):
+    rng = np.random.default_rng(5)
+    long, short = rng.integers(5, 380, 3 * BLOCK + 2), rng.integers(5, 380, BLOCK - 1)
+    pairs = [a_pair(rng, context, n) for context in (long, short) for n in (4, 2, 3)]
+    engine, backend = backend_over(model, tokenizer)
+    found = answers(backend.score(pairs, None))
+    asked = {
+        name: [r for r in engine.asked if r["tokens"][: len(context)] == context.tolist()]
+        for name, context in (("long", long), ("short", short))
+    }
+    context, *options = asked["long"]
+    assert context["prompt"] == len(long)
+    assert [context[of] for of in ("of_last", "of_prompt", "values")] == [[], False, False]
+    assert [request["cached"] for request in options] == [3 * BLOCK] * 3
+    # Of a context that fills no block nothing is kept: it is not asked by itself.
+    assert [request["of_prompt"] for request in asked["short"]] == [True] * 3
     close(found, answers(LocalBackend(model, tokenizer).score(pairs, None)))
 
 

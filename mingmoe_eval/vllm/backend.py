@@ -5,9 +5,10 @@ Whoever asks is the same as for our own engine, so keys, store, resume, usage an
 - Continuations that differ in their last token alone, such as an exam's letters, are one request
   of one new token, whose log-probabilities are asked for by id.
 - Of longer ones the prompt's log-probabilities are asked too, for their own tokens alone: what
-  continuations share is in the prefix cache, which vLLM would not read for such a request unless
-  told to. It has no log-probabilities of cached tokens, so that a request whose own tokens were
-  found there is asked again without the cache.
+  continuations share is asked for first, for nothing but its place in the prefix cache, since vLLM
+  multiplies every token that it computes for such a request by the whole head. It has no
+  log-probabilities of cached tokens, so that a request whose own tokens were found there is asked
+  again without the cache.
 - Texts end where our own engine ends them: the same reader looks for stop strings after each step,
   behind the thoughts only.
 
@@ -19,7 +20,7 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,7 @@ class VllmBackend:
             yield [(index, StoredAnswer(log_likelihood=float("nan"))) for index in hopeless]
         waiting: dict[str, _Question] = {}
         try:
-            for question in _questions(pairs):
+            for question in _after_their_contexts(_questions(pairs), self._engine.block):
                 key = self._engine.ask(question.tokens.tolist(), **question.wanted())
                 waiting[key] = question
             while waiting:
@@ -319,7 +320,7 @@ class VllmBackend:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Question:
-    """All pairs that read the same tokens: one request."""
+    """All pairs that read the same tokens: one request. No pairs: tokens that others begin with."""
 
     tokens: Tokens
     pairs: tuple[int, ...]
@@ -327,19 +328,22 @@ class _Question:
     first_target: int
     """The least position of a token of a continuation in `tokens`; its length if none is there."""
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether tokens of a continuation are in the prompt."""
+        return self.first_target < len(self.tokens)
+
     def wanted(self, *, use_cache: bool = True) -> dict[str, Any]:
-        inside = self.first_target < len(self.tokens)
         return {
             "new_tokens": 1,
             "of_last": list(self.last_ids),
-            "of_prompt": inside,
+            "of_prompt": self.is_inside,
             "use_cache": use_cache,
         }
 
     def is_spoilt(self, reply: "door.Reply") -> bool:
         """Whether own tokens were found in the prefix cache, where they have no log-probability."""
-        inside = self.first_target < len(self.tokens)
-        return inside and reply.cached_tokens >= self.first_target
+        return self.is_inside and reply.cached_tokens >= self.first_target
 
 
 def _questions(pairs: Sequence[EncodedPair]) -> list[_Question]:
@@ -363,6 +367,24 @@ def _questions(pairs: Sequence[EncodedPair]) -> list[_Question]:
             start = min(len(pairs[index].tokens) - pairs[index].n_targets for index in mine)
             questions.append(_Question(inputs[place], tuple(mine), tuple(some), start))
     return questions
+
+
+def _after_their_contexts(questions: Sequence[_Question], block: int) -> Iterator[_Question]:
+    """The questions, those of one context together, behind a question that is the context alone.
+
+    Args:
+        questions: in prefix order.
+        block: tokens of a block of the prefix cache: it holds nothing of a shorter context.
+    """
+    families: dict[bytes, list[_Question]] = defaultdict(list)
+    for question in questions:
+        families[question.tokens[: question.first_target].tobytes()].append(question)
+    for family in families.values():
+        family.sort(key=lambda question: question.is_inside)
+        first = family[0]
+        if first.is_inside and len(family) > 1 and first.first_target >= block:
+            yield _Question(first.tokens[: first.first_target], (), (), first.first_target)
+        yield from family
 
 
 def _summed(pair: EncodedPair, reply: "door.Reply") -> StoredAnswer:
@@ -399,7 +421,7 @@ class _Growing:
         text, settings = self._text, self._prompt.settings
         wanted = _sampling(self._prompt, len(text.ids))
         wanted["new_tokens"] = settings.most_new_tokens - len(text.ids)
-        return engine.ask([*self._prompt.tokens.tolist(), *text.ids], **wanted)
+        return engine.ask([*self._prompt.tokens.tolist(), *text.ids], values=True, **wanted)
 
     def take(self, reply: "door.Reply") -> StoredAnswer | None:
         """Add its new tokens; gives the answer if it has ended."""

@@ -92,7 +92,7 @@ class Reply:
     Attributes:
         key: the request's.
         new_ids: tokens since the last reply.
-        values: their log-probabilities.
+        values: their log-probabilities, where they were asked for.
         of_last: by id, of the ids that were asked of the first new token.
         of_prompt: by position, (log-probability, rank) by id of the prompt's own tokens.
         cached_tokens: of the prompt's beginning; these have no entry that means anything.
@@ -131,6 +131,11 @@ class Engine:
         """How many ids the model knows."""
         return int(self._llm.model_config.get_vocab_size())
 
+    @property
+    def block(self) -> int:
+        """Tokens of a block of the prefix cache, which is shared by whole blocks alone."""
+        return int(self._engine.vllm_config.cache_config.block_size)
+
     def facts(self) -> dict[str, Any]:
         """What decides on answers beside the model: for provenance and for the keys of answers."""
         return dict(self._facts)
@@ -141,7 +146,8 @@ class Engine:
         *,
         new_tokens: int,
         end_ids: Sequence[int] = (),
-        of_last: Sequence[int] | None = None,
+        of_last: Sequence[int] = (),
+        values: bool = False,
         of_prompt: bool = False,
         use_cache: bool = True,
         **sampling: Any,
@@ -153,6 +159,7 @@ class Engine:
             new_tokens: at most so many.
             end_ids: tokens that end the text.
             of_last: ids whose log-probabilities are wanted of the first new token.
+            values: whether those of the new tokens are.
             of_prompt: whether those of the prompt's tokens are.
             use_cache: whether its beginning may come from the prefix cache.
             **sampling: as `SamplingParams` has them; greedy where none is given.
@@ -166,8 +173,8 @@ class Engine:
             stop_token_ids=list(end_ids),
             ignore_eos=True,  # which ids end a text is ours to say
             detokenize=False,
-            logprobs=None if of_last else 0,
-            logprob_token_ids=list(of_last) if of_last else None,
+            logprobs=0 if values else None,
+            logprob_token_ids=list(of_last) or None,
             prompt_logprobs=0 if of_prompt else None,
             skip_reading_prefix_cache=not use_cache,
             output_kind=RequestOutputKind.DELTA,
