@@ -35,6 +35,7 @@ from mingmoe_eval.records import (
     TaskSettings,
     fingerprint,
 )
+from mingmoe_eval.repeats import repeats_of
 from mingmoe_eval.task_catalog import TaskCatalog, definition_facts, open_catalog
 
 
@@ -94,8 +95,9 @@ def score_elsewhere(wanted: Elsewhere) -> tuple[Run, tuple[str, ...]]:
     paired = _pair(docs, answers, wanted) if with_data else list(zip(docs, answers, strict=True))
     samples = scoring.distinct_ids(
         [
-            _sample(wanted.task, position, doc, answer, settings, by)
+            _sample(wanted.task, position, doc, draw, settings, by, repeat)
             for position, (doc, answer) in enumerate(paired)
+            for repeat, draw in enumerate(_draws(answer, by))
         ]
     )
     unread = _unread(samples, [answer for _, answer in paired]) if by == "letters" else []
@@ -109,7 +111,7 @@ def score_elsewhere(wanted: Elsewhere) -> tuple[Run, tuple[str, ...]]:
         )
     definition = catalog.definitions.get(wanted.task)
     known = definition_facts(definition) if definition else {}
-    run = _run(wanted, settings, docs, samples, answers, known)
+    run = _run(wanted, settings, docs, samples, answers, known, missing=len(docs) - len(paired))
     notes = list(_notes(samples, [answer for _, answer in paired], by))
     if unread:
         notes.append(
@@ -117,6 +119,13 @@ def score_elsewhere(wanted: Elsewhere) -> tuple[Run, tuple[str, ...]]:
             f"{', ...' if unread[1:] else ''}): they count as unanswered"
         )
     return run, tuple(notes)
+
+
+def _draws(answer: ForeignAnswer, by: str) -> list[ForeignAnswer]:
+    """An answer once for each of its replies; what they cost together stands with the first."""
+    more = answer.more_replies if by == "reply" else ()
+    plain = replace(answer, more_replies=(), prompt_tokens=0, generated_tokens=0)
+    return [answer, *(replace(plain, reply=reply) for reply in more)]
 
 
 def _what_is_scored(
@@ -363,13 +372,14 @@ def _sample(
     answer: ForeignAnswer,
     settings: TaskSettings,
     by: str,
+    repeat: int,
 ) -> Sample:
     usage = RequestUsage(
         prompt_tokens=answer.prompt_tokens, generated_tokens=answer.generated_tokens
     )
     response = Response(text=answer.reply, usage=(usage,))
     if by == "reply":
-        return scoring.make_sample(task, position, doc, "", response, settings)
+        return scoring.make_sample(task, position, doc, "", response, settings, repeat)
     letters = _in_letters(doc, answer.letters or "")
     right = _is_right(letters, str(doc["answer"]))
     return Sample(
@@ -406,8 +416,9 @@ def _run(
     samples: Sequence[Sample],
     answers: Sequence[ForeignAnswer],
     known: JsonDict,
+    *,
+    missing: int,
 ) -> Run:
-    missing = len(docs) - len(samples)
     left_out = [f"{missing} of {len(docs)} questions have no answer"] if missing else []
     result = scoring.fold_task(
         wanted.task,
@@ -425,6 +436,7 @@ def _run(
         sample=wanted.sample,
         split=wanted.split,
         include_path=wanted.include_path,
+        repeats=repeats_of(samples),
     )
     data = b"".join(file.read_bytes() for file in answer_files(wanted.answers))
     model = {
@@ -465,6 +477,6 @@ def _notes(samples: Sequence[Sample], paired: Sequence[ForeignAnswer], by: str) 
     if by == "reply" and any(answer.letters is not None for answer in paired):
         others = sum(
             sample.answered != _in_letters(sample.doc, answer.letters or "")
-            for sample, answer in zip(samples, paired, strict=True)
+            for sample, answer in zip((s for s in samples if not s.repeat), paired, strict=True)
         )
         yield f"{others:,} replies are read otherwise here than in the file"

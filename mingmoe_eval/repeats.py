@@ -165,11 +165,12 @@ def _mean_value(rounds: Sequence[MetricValue], pooled: MetricValue) -> MetricVal
 def _of_questions(samples: Sequence[Sample]) -> dict[str, MetricValue]:
     """What several draws for a question tell; one of which a repeat failed is left out as a whole.
 
-    Nothing for metrics of which no doc has a share by itself.
+    A repeat that failed altogether is none. Nothing for metrics of which no doc has a share by
+    itself, and where only one repeat is left.
     """
-    repeats = repeats_of(samples)
+    repeats = len({sample.repeat for sample in samples})
     whole = [one for one in questions(samples) if len(one) == repeats]
-    if any(sample.score is None for one in whole for sample in one):
+    if repeats < 2 or any(sample.score is None for one in whole for sample in one):
         return {}
     return repeated.metrics(
         [

@@ -32,6 +32,8 @@ RUN_FILE = "run.json"
 UNFINISHED_FILE = "run.unfinished.json"
 OVERLAP_FILE = "overlap.json"
 """What of the run's docs was found in training data; `mingmoe-eval overlap --run` writes it."""
+CURVE_FILE = "thought_budgets.json"
+"""The run's score against the budget of thought; `mingmoe-eval budget` writes it."""
 _WORDS_OF_THE_MODEL = frozenset({"response", "answered", "reading", "failure"})
 """Fields of a sample that may hold half a character: what a model or a server said is kept."""
 _DOC_TYPES = {
@@ -87,6 +89,16 @@ def load_overlap(folder: str | Path) -> JsonDict | None:
         RunStoreError: the file cannot be read.
     """
     file = Path(folder) / OVERLAP_FILE
+    return read_object(file, RunStoreError) if file.is_file() else None
+
+
+def load_curve(folder: str | Path) -> JsonDict | None:
+    """The run's score against the budget of thought; None where `budget` has not made it.
+
+    Raises:
+        RunStoreError: the file cannot be read.
+    """
+    file = Path(folder) / CURVE_FILE
     return read_object(file, RunStoreError) if file.is_file() else None
 
 

@@ -23,9 +23,11 @@ from mingmoe_eval.errors import MingMoeError, RunStoreError, TakenFolderError, U
 from mingmoe_eval.json_files import dumps, lone_surrogate, read_object
 from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample
 from mingmoe_eval.run_loading import (
+    CURVE_FILE,
     OVERLAP_FILE,
     RUN_FILE,
     UNFINISHED_FILE,
+    load_curve,
     load_overlap,
     load_run,
     samples_file_name,
@@ -33,6 +35,7 @@ from mingmoe_eval.run_loading import (
 from mingmoe_eval.whole_files import sweep, write_whole
 
 __all__ = [
+    "CURVE_FILE",
     "OVERLAP_FILE",
     "RUN_FILE",
     "SETTINGS_FILE",
@@ -42,6 +45,7 @@ __all__ = [
     "discard_answers",
     "discard_if_bare",
     "finish",
+    "load_curve",
     "load_overlap",
     "load_run",
     "open_folder",

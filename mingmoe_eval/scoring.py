@@ -33,7 +33,7 @@ from mingmoe_eval.repeats import fold as fold_repeats
 from mingmoe_eval.task_catalog import TaskCatalog
 from mingmoe_eval.task_definitions import TaskDefinition
 
-_MAY_HOLD_A_TAG = re.compile(r"[<\[◁]")
+_MAY_HOLD_A_TAG = re.compile(r"[<\[◁#]")
 
 
 class Suite(Protocol):

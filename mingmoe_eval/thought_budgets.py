@@ -16,9 +16,12 @@ from mingmoe_eval.engine.thinking import thought_end
 from mingmoe_eval.errors import UsageError, offence_list
 from mingmoe_eval.language_model import LanguageModel
 from mingmoe_eval.metrics.answer_reading.reply_text import (
-    closing_tag,
+    THINKING_HEADING,
+    heading_behind,
+    is_headed,
     opened_thought,
     split_thoughts,
+    unclosed,
 )
 from mingmoe_eval.model_opening import OpenModel, Watch, open_named
 from mingmoe_eval.records import JsonDict, Response, Run, Sample, TaskSettings
@@ -158,18 +161,11 @@ def _thought(tokenizer: Any, sample: Sample) -> _Thought | None:
     whole = _ids(tokenizer, body.rstrip())
     if answer is not None:
         # Whatever closed it, it is not the thought's own; neither are the blanks before it.
-        body = body.rstrip().removesuffix(_last_closing(body))
-        body = body.removesuffix("\n") if sample.forced else body
+        body = unclosed(body)
+        between = heading_behind(body)[:2] or "\n"
+        body = body.removesuffix(between) if sample.forced else body
     needed = sample.thought_tokens if sample.thought_tokens is not None else len(whole)
     return _Thought(opened, _ids(tokenizer, body), needed if ended else None)
-
-
-def _last_closing(text: str) -> str:
-    found = tag = closing_tag(text)
-    rest = text.partition(tag)[2]
-    while tag and (tag := closing_tag(rest)):
-        found, rest = tag, rest.partition(tag)[2]
-    return found
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
@@ -219,19 +215,25 @@ def _answered(
     settings: TaskSettings,
 ) -> dict[int, list[Sample]]:
     """Of one task the samples at each budget; those that a budget does not touch as they are."""
-    end = thought_end(tokenizer)
+    tagged = [s for s in samples if not is_headed(s.response or "")]
+    by_template = thought_end(tokenizer) if tagged else ""
     begun: dict[tuple[int, int], tuple[str, tuple[int, int]]] = {}
     requests = []
     for position, (sample, thought) in enumerate(zip(samples, thoughts, strict=True)):
         for number, budget in enumerate(budgets):
             if thought is None or (thought.needed is not None and thought.needed <= budget):
                 continue
-            text = tokenizer.decode(list(thought.tokens[:budget]))
+            kept = thought.tokens[:budget]
+            text = tokenizer.decode(list(kept))
+            end = heading_behind(sample.response or "")
+            if end and not is_headed(text):  # less than the heading is no thought at all
+                text = THINKING_HEADING
+                kept = _ids(tokenizer, text)
+            end = end or by_template
             closing = end.lstrip("\n") if not text or text.endswith("\n") else end
-            kept = min(budget, len(thought.tokens))
             # Blanks behind the closing tag are the answer's, as where the model writes them.
             of_thought, of_all = (len(_ids(tokenizer, c)) for c in (closing.rstrip(), closing))
-            tokens = (kept + of_thought, kept + of_all)
+            tokens = (len(kept) + of_thought, len(kept) + of_all)
             begun[position, number] = (thought.opened + text + closing, tokens)
             context = sample.prompt + text + closing
             requests.append(_Asked((context, arguments), sample.task, position, number))

@@ -81,6 +81,9 @@ def serving(
                 status, _, retry_after = detail.partition(":")
                 headers = {"Retry-After": retry_after} if retry_after else {}
                 self._answer({"error": {"message": "trouble"}}, int(status), headers)
+            elif word == "refusal":
+                status, _, said = detail.partition(":")
+                self._answer({"error": {"message": said}}, int(status))
             elif word == "cut":
                 self.send_response(200)
                 self.send_header("Content-Length", "1000")

@@ -99,6 +99,22 @@ def test_a_folder_of_mirage_s_predictions_is_read_in_the_order_of_its_names(tmp_
         scored(tmp_path)
 
 
+def test_several_replies_to_a_question_are_repeats(tmp_path):
+    records = [
+        {"question": d["question"], "output": [f"Answer: {d['answer']}", "who knows"], "usage": u}
+        for d in DOCS
+        for u in [{"completion_tokens": 7}]
+    ]
+    run, _ = scored(file_of(tmp_path, records))
+    result = run.results["usmle"]
+    assert (result.repeats, run.spec.repeats, result.main.n) == (2, 2, len(DOCS))
+    assert result.main.value == 0.5
+    assert result.metrics["pass@2"].value == 1.0
+    assert {n: v.value for n, v in result.breakdowns["repeat"].items()} == {"1": 1.0, "2": 0.0}
+    assert sum(s.generated_tokens for s in run.samples["usmle"]) == 7 * len(DOCS)
+    assert not run.results["usmle"].marks
+
+
 def test_another_key_than_ours_is_refused_with_its_place(tmp_path):
     records = [{"pred": "A", "gold": d["answer"]} for d in DOCS]
     wrong = "B" if DOCS[3]["answer"] == "A" else "A"

@@ -146,12 +146,42 @@ def test_an_eval_file_of_which_bytes_are_wrong_is_read_or_refused(tmp_path):
     assert refused > 30
 
 
-def test_epochs_are_one_doc_with_the_mean_of_its_scores(tmp_path):
-    samples = [inspect_sample(0, said, epoch=n) for n, said in ((1, "A"), (2, "B"))]
+def test_epochs_are_repeats_of_one_doc(tmp_path):
+    said = {0: "ABA", 1: "BBB"}
+    samples = [
+        inspect_sample(n, letter, epoch=epoch)
+        for n, letters in said.items()
+        for epoch, letter in enumerate(letters, start=1)
+    ]
+    log = inspect_log(samples, accuracy=5 / 6)
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    (one,) = read_logs(tmp_path)
+    read = one.run.samples["exam"]
+    assert [(s.position, s.repeat, s.answered, s.score) for s in read] == [
+        *((0, 0, "A", 1.0), (0, 1, "B", 0.0), (0, 2, "A", 1.0)),
+        *((1, 0, "B", 1.0), (1, 1, "B", 1.0), (1, 2, "B", 1.0)),
+    ]
+    assert len({s.doc_id for s in read}) == 2
+    result = one.run.results["exam"]
+    assert (result.repeats, result.main.n, one.run.spec.repeats) == (3, 2, 3)
+    assert result.main.value == pytest.approx(5 / 6)
+    assert result.metrics["pass@2"].value == 1.0  # of three draws for the first, two are right
+    assert result.metrics["majority@3"].value == 1.0
+    assert result.metrics["agreement"].value == pytest.approx((1 / 3 + 1) / 2)
+    by_repeat = {n: v.value for n, v in result.breakdowns["repeat"].items()}
+    assert by_repeat == {"1": 1.0, "2": 0.5, "3": 1.0}
+    assert one.left_out == ()
+    assert load_run(save_run(one.run, tmp_path / "saved")).results == one.run.results
+
+
+def test_a_question_of_which_an_epoch_is_missing_weighs_as_any_other(tmp_path):
+    """inspect_ai takes the mean of each sample over its epochs, then that of the samples."""
+    samples = [inspect_sample(0, s, epoch=n) for n, s in ((1, "B"), (2, "B"))]
+    samples.append(inspect_sample(1, "B"))
     (tmp_path / "log.json").write_text(json.dumps(inspect_log(samples, accuracy=0.5)))
     (one,) = read_logs(tmp_path)
-    assert [s.score for s in one.run.samples["exam"]] == [0.5]
-    assert one.left_out == ("exam: replies of epochs 2 to 2; scores are means over epochs",)
+    assert [(s.position, s.repeat) for s in one.run.samples["exam"]] == [(0, 0), (0, 1), (1, 0)]
+    assert one.run.results["exam"].metrics["pass@2"].n == 1
 
 
 def test_a_sample_without_a_score_fails_and_counts(tmp_path):
@@ -231,6 +261,28 @@ def test_a_work_directory_of_evalscope_is_a_run(tmp_path):
     assert (second.score, second.prompt) == (0.0, "Which is 1?\nA) zero\nB) one")
 
 
+def test_samples_of_one_group_of_evalscope_are_repeats_of_one_doc(tmp_path):
+    folder = evalscope_folder(tmp_path)
+    for part in ("reviews", "predictions"):
+        file = folder / part / "mock" / "general_mcq_default.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        twice = [dict(line) for line in lines for _ in range(2)]
+        for index, line in enumerate(twice):
+            line["index"] = index
+            if part == "reviews":
+                facts = {"sample_id": index, "group_id": index // 2}
+                line["sample_score"] = {**line["sample_score"], **facts}
+        twice[3:] = [] if part == "predictions" else twice[3:]
+        file.write_text("\n".join(map(json.dumps, twice)))
+    (one,) = read_logs(folder)
+    read = one.run.samples["general_mcq"]
+    assert [(s.position, s.repeat, s.score) for s in read] == [
+        *((0, 0, 1.0), (0, 1, 1.0), (1, 0, 0.0), (1, 1, 0.0)),
+    ]
+    assert len({s.doc_id for s in read}) == 2
+    assert (one.run.results["general_mcq"].main.n, one.run.spec.repeats) == (2, 2)
+
+
 def test_a_report_of_evalscope_that_its_reviews_contradict_is_refused(tmp_path):
     with pytest.raises(RunStoreError, match="accuracy is stated as 1"):
         read_logs(evalscope_folder(tmp_path, score=1.0))
@@ -274,6 +326,24 @@ def test_a_work_directory_of_opencompass_is_a_run(tmp_path):
     first, second = one.run.samples["ward_exam"]
     assert (first.prompt, first.response, first.answered) == ("Which is 0?", "It is A", "A")
     assert (second.expected, second.score) == ("B", 0.0)
+
+
+def test_several_verdicts_of_opencompass_are_repeats_of_one_doc(tmp_path):
+    folder = opencompass_folder(tmp_path)
+    results = next(folder.glob("*/results/internlm/ward_exam.json"))
+    data = json.loads(results.read_text())
+    data["details"]["1"] |= {"correct": [True, False, False, True], "predictions": list("BCCB")}
+    data["details"]["0"] |= {"correct": [True] * 4, "predictions": list("AAAA")}
+    results.write_text(json.dumps(data | {"accuracy": 75.0}))
+    (one,) = read_logs(folder)
+    second = [s for s in one.run.samples["ward_exam"] if s.position == 1]
+    assert [(s.repeat, s.answered, s.score) for s in second] == [
+        *((0, "B", 1.0), (1, "C", 0.0), (2, "C", 0.0), (3, "B", 1.0)),
+    ]
+    metrics = one.run.results["ward_exam"].metrics
+    assert (metrics["score"].value, metrics["score"].n) == (0.75, 2)
+    assert metrics["pass@2"].value == pytest.approx((1 + 5 / 6) / 2)
+    assert metrics["tied_votes"].value == 0.5
 
 
 def test_opencompass_numbers_without_details_are_cited_beside_runs(tmp_path, capsys):

@@ -2,7 +2,12 @@ import pytest
 from tiny_language_models import make_tokenizer
 
 from mingmoe_eval.engine.growing_text import GeneratedText
-from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
+from mingmoe_eval.metrics.answer_reading.reply_text import (
+    begins_thought,
+    closes_thought,
+    split_thoughts,
+    unclosed,
+)
 
 
 def read(text, stop=(), *, opened="", special=False):
@@ -87,8 +92,37 @@ def test_thoughts_are_kept_whatever_their_tags_and_whichever_are_special_tokens(
         ("A or B?</think>C", "A or B?</think>", "C"),  # the template has begun the thought
         ("\n<think>A", "\n<think>A", None),
         ("A <think>?", "", "A <think>?"),
+        # HuatuoGPT-o1 has headings: they mean that at a reply's beginning alone.
+        (
+            "## Thinking\n\nA?\n\n## Final Response\n\nB",
+            "## Thinking\n\nA?\n\n## Final Response\n\n",
+            "B",
+        ),
+        ("\n## Thinking\nA? </think>", "\n## Thinking\nA? </think>", None),
+        ("## Findings\nA\n## Final Response\nB", "", "## Findings\nA\n## Final Response\nB"),
+        ("## Thinker\nB", "", "## Thinker\nB"),
     ],
 )
 def test_a_reply_is_its_thoughts_and_what_stands_behind_them(reply, thoughts, answer):
     assert split_thoughts(reply) == (thoughts, answer)
     assert thoughts + (answer or "") == reply
+
+
+@pytest.mark.parametrize(
+    ("reply", "begins"),
+    [
+        *(("", None), ("#", None), ("## Thin", None), ("\n## Thinkin", None)),
+        *(("## Thinking", True), ("## Thinking\n\nSo", True), ("## Thinker", False)),
+        *(("# Thinking\n", False), ("<th", None), ("<think>", True), ("Th", False)),
+    ],
+)
+def test_a_reply_that_grows_tells_of_a_thought_as_soon_as_it_can(reply, begins):
+    assert begins_thought(reply) is begins
+
+
+def test_a_heading_closes_what_a_heading_opened_and_a_tag_what_a_tag_did():
+    assert closes_thought("so\n\n## Final Response\n", headed=True)
+    assert not closes_thought("so </think>", headed=True)
+    assert not closes_thought("my draft: ## Final Response\n")
+    assert unclosed("## Thinking\n\nA\n\n## Final Response\n\n") == "## Thinking\n\nA\n\n"
+    assert unclosed("<think>a</think>b</think>\n\n") == "<think>a</think>b"

@@ -396,3 +396,14 @@ def test_a_number_of_which_lm_eval_keeps_no_count_a_doc_is_saved_and_read_again(
     folder = write_stock(tmp_path, lines, results={"a": {"word_perplexity,none": 2.4}})
     run = read_output(folder)
     assert load_run(save_run(run, tmp_path / "saved")).results["a"].main.value == 2.4
+
+
+def test_of_several_replies_that_lm_eval_scored_together_the_first_is_shown_and_that_is_said(
+    tmp_path,
+):
+    lines = [logged(n, 1.0) for n in (0, 1)]
+    for line in lines:
+        line["resps"] = [["a", "b", "c"]]
+    (one,) = read_outputs(write_stock(tmp_path, lines, results={"a": {"acc,none": 1.0}}))
+    assert [s.response for s in one.run.samples["a"]] == ["a", "a"]
+    assert [line for line in one.left_out if "replies 2 to 3" in line]

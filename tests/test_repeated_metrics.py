@@ -124,6 +124,35 @@ def test_grades_have_no_vote_and_no_chance_of_a_right_draw():
     assert metrics([]) == {}
 
 
+def test_one_question_has_no_variance_between_questions():
+    assert set(metrics([repeated(*"AB")])) == {
+        *("pass@2", "tied_votes", "always_right", "agreement"),
+    }
+
+
+@pytest.mark.parametrize("answers", ["AAA", "BBB", "BCB"])
+def test_where_all_earned_the_same_nothing_is_the_draws_share_of_it(answers):
+    told = metrics([repeated(*answers)] * 5)
+    assert "sampling_share" not in told
+    assert told["variance_questions"].value == told["variance_sampling"].value == 0.0
+    low, high = told["pass@3"].interval
+    assert 0 <= low <= told["pass@3"].value <= high <= 1
+    assert high - low > 0.3  # five questions that agree prove little
+
+
+def test_a_vote_and_pass_at_k_of_any_draws_equal_enumeration_over_all_of_them():
+    """All 4^4 sets of four draws of A (right), B, C or nothing that could be read."""
+    for answers in itertools.product("ABC-", repeat=4):
+        one = repeated(*answers)
+        told = metrics([one, one])
+        chosen = list(itertools.combinations(answers, 2))
+        assert told["pass@2"].value == pytest.approx(np.mean(["A" in pair for pair in chosen]))
+        assert told["pass@4"].value == float("A" in answers)
+        assert told["majority@4"].value == pytest.approx(vote(answers, "A"))
+        alike = [pair[0] == pair[1] != "-" for pair in chosen]
+        assert told["agreement"].value == pytest.approx(np.mean(alike))
+
+
 def sums(scores):
     """[runs, questions, K] to what the metrics are made from, [runs, 1, 4]."""
     total = scores.sum(-1)

@@ -21,6 +21,7 @@ from mingmoe_eval.comparison import compare
 from mingmoe_eval.engine import CheckpointLM
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.evaluation import evaluate
+from mingmoe_eval.harness.reading import read_output
 from mingmoe_eval.harness.results import foreign_result_of_repeats, foreign_samples
 from mingmoe_eval.model_opening import Watch
 from mingmoe_eval.paper_table import TableSpec, make_table
@@ -30,7 +31,8 @@ from mingmoe_eval.repeats import clustered, question_means, questions
 from mingmoe_eval.report import render_report
 from mingmoe_eval.rescoring import rescore
 from mingmoe_eval.run_store import load_run, save_run
-from mingmoe_eval.scoring import mean_of_scores
+from mingmoe_eval.scoring import fold_task, mean_of_scores
+from mingmoe_eval.task_catalog import load_catalog
 
 SAMPLED = {"temperature": 0.8}
 
@@ -156,6 +158,28 @@ def test_a_failed_repeat_leaves_its_question_out_of_what_repeats_tell():
     assert run.incomplete == ("usmle",)
 
 
+@pytest.mark.parametrize(("down", "left"), [({0}, 2), ({1}, 2), ({0, 1}, 1), ({1, 2}, 1)])
+def test_a_repeat_that_fails_altogether_is_none(down, left):
+    run = run_of(spec_of(repeats=3))
+    whole = run.samples["usmle"]
+    broken = [
+        dataclasses.replace(s, status="failed", failure="server down", score=None)
+        if s.repeat in down
+        else s
+        for s in whole
+    ]
+    settings = load_catalog().definitions["usmle"].settings
+    result = fold_task("usmle", broken, settings)
+    alive = [[s.score for s in whole if s.repeat == n] for n in range(3) if n not in down]
+    assert result.main.value == pytest.approx(sum(map(sum, alive)) / sum(map(len, alive)))
+    assert result.main.n == len(alive[0])
+    told = {name for name in result.metrics if name.startswith(("pass@", "agreement"))}
+    assert told == ({"pass@2", "agreement"} if left == 2 else set())
+    if left == 2:
+        pairs = list(zip(*alive, strict=True))
+        assert result.metrics["pass@2"].value == pytest.approx(sum(map(max, pairs)) / len(pairs))
+
+
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
@@ -204,6 +228,26 @@ def test_a_run_with_repeats_survives_the_disk_and_scores_again_as_it_was(tmp_pat
     assert again.results["usmle"].metrics == run.results["usmle"].metrics
     assert again.results["usmle"].breakdowns == run.results["usmle"].breakdowns
     save_run(again, tmp_path / "again")
+
+
+def test_repeats_come_back_from_lm_evals_layout_with_those_that_failed(tmp_path):
+    first = run_of(spec_of()).samples["usmle"][0].prompt
+    calls = []
+
+    def failure(prompt):
+        calls.append(prompt)
+        return "server down" if prompt == first and calls.count(first) == 2 else ""
+
+    run = run_of(spec_of(repeats=3), DrawingLM(failure=failure), folder=tmp_path / "r")
+    again = read_output(tmp_path / "r" / "lm_eval")
+    assert (again.spec.repeats, again.results["usmle"].repeats) == (3, 3)
+    mine, theirs = ({(s.doc_id, s.repeat): s for s in r.samples["usmle"]} for r in (run, again))
+    assert theirs.keys() == mine.keys()
+    for key, sample in mine.items():
+        same = ("response", "answered", "score", "status", "failure", "position")
+        assert [getattr(theirs[key], n) for n in same] == [getattr(sample, n) for n in same]
+    assert again.results["usmle"].metrics == run.results["usmle"].metrics
+    assert again.results["usmle"].breakdowns == run.results["usmle"].breakdowns
 
 
 def test_every_verb_reads_a_run_with_repeats(tmp_path, capsys):

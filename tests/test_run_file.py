@@ -16,6 +16,7 @@ from mingmoe_eval.errors import UsageError
 from mingmoe_eval.exams.exam_files import columns_said
 from mingmoe_eval.generation_protocol import gen_kwargs_said, template_args_said
 from mingmoe_eval.labels import read_labels
+from mingmoe_eval.metrics.calibration import coverage_said
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.run_store import load_run, save_unfinished
 
@@ -53,6 +54,29 @@ def test_lists_and_pairs_are_what_the_command_takes_by_comma(command, file):
     assert read_run_file(file, command) == [
         {"model": "a,b", "tasks": "usmle,exam.csv_ll", "columns": "question=题干,answer=答案"}
     ]
+
+
+def test_a_runs_own_file_reads_as_what_it_was_asked_for(command, tmp_path):
+    spec = RunSpec(
+        model="m",
+        tasks=("usmle_ll", "usmle"),
+        coverage=(0.5, 0.8),
+        include_path=("a", "b"),
+        gen_kwargs={"temperature": 0.6},
+        labels={"usmle": "USMLE"},
+    )
+    save_unfinished(tmp_path, spec)
+    assert read_run_file(tmp_path / "eval.yaml", command) == [
+        {
+            "model": "m",
+            "tasks": "usmle_ll,usmle",
+            "coverage": "0.5,0.8",
+            "include_path": ["a", "b"],
+            "gen_kwargs": "temperature=0.6",
+            "labels": "usmle=USMLE",
+        }
+    ]
+    assert coverage_said("0.5,0.8") == spec.coverage
 
 
 def test_plain_values_are_the_words_that_stand_there(command, file):

@@ -425,6 +425,40 @@ def test_rate_limit_headers(headers, seconds):
     assert asked_to_wait(headers) == seconds
 
 
+def test_a_server_that_wants_another_name_for_the_limit_is_asked_by_it_from_then_on():
+    """The words are OpenAI's, of its models that think."""
+
+    def fault(attempt, path, payload):
+        if "max_tokens" not in payload:
+            return None
+        said = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+            "'max_completion_tokens' instead."
+        )
+        return f"refusal:400:{said}"
+
+    with serving(lambda path, payload: text("A", chat=True), fault) as (model, seen):
+        lm = served(model)
+        lm.refuse_unless_able({"usmle": "generate_until"}, chat=True)
+        limits = [{k: v for k, v in p.items() if k.startswith("max")} for p in seen.payloads]
+        assert limits == [{"max_tokens": 1}, {"max_completion_tokens": 1}]
+        chats = [lm.apply_chat_template([{"role": "user", "content": str(n)}]) for n in range(6)]
+        assert lm.generate_until(prompts(*chats)) == ["A"] * 6
+        assert [p.get("max_completion_tokens") for p in seen.payloads[2:]] == [8] * 6
+        assert lm.describe()["limit_sent_as"] == "max_completion_tokens"
+
+
+def test_a_model_that_spends_a_trial_on_its_thoughts_answers_all_the_same():
+    words = "Could not finish the message because max_tokens or model output limit was reached."
+
+    def fault(attempt, path, payload):
+        return f"refusal:400:{words}" if payload["max_tokens"] == 1 else None
+
+    with serving(lambda path, payload: text("A", chat=True), fault) as (model, seen):
+        served(model).refuse_unless_able({"usmle": "generate_until"}, chat=True)
+        assert "temperature" not in seen.payloads[0]
+
+
 def test_an_endpoint_that_is_gone_ends_the_run_instead_of_failing_every_doc():
     patience = dataclasses.replace(HASTE, attempts=1, failures_in_a_row=5)
     with serving(says(), lambda *_: "status:503") as (model, seen):

@@ -137,6 +137,39 @@ def test_what_closes_a_thought_is_read_off_the_template(template, end):
     assert thought_end(make_tokenizer(template=template)) == end
 
 
+@pytest.mark.parametrize("think", [0, 1, 3, 5, 6, 20])
+def test_a_thought_that_a_heading_opens_is_closed_by_the_other_heading(think):
+    tokenizer = thinking_tokenizer(headed=True)
+    lm = CheckpointLM.from_loaded(thinking_model(tokenizer), tokenizer)
+    [text], [cost] = ask(lm, "x", think=think, max_gen_toks=8)
+    # The heading, e to a, and the other heading: seven tokens by itself.
+    if think >= 7:
+        assert text == "## Thinking\n\nedcba## Final ResponseA"
+        assert (cost.forced, cost.thought_tokens) == (False, 7)
+    else:
+        kept = "edcba"[: max(think - 1, 0)]
+        between = "\n\n" if kept else ""  # the heading ends in line feeds itself
+        assert text == f"## Thinking\n\n{kept}{between}## Final Response\n\nB"
+        assert cost.forced
+
+
+def test_the_curve_of_a_run_with_headings_is_that_of_runs_at_each_budget(tmp_path, capsys):
+    checkpoint = str(save_thinker(tmp_path / "model", headed=True))
+    exam = str(exam_of(tmp_path, "bjz"))
+    spec = RunSpec(model=checkpoint, tasks=(exam,), max_new_tokens=64, chat_template=True)
+    folder = tmp_path / "long"
+    long = evaluate(spec, folder=folder, watch=Watch())
+    assert long.results["thoughts"].main.value == 1.0
+    assert main(["budget", str(folder), "--budgets", "1,3,8", "--output", str(tmp_path)]) == 0
+    for budget, right in ((1, 0.0), (3, 0.0), (8, 1.0)):
+        cut = load_run(tmp_path / f"long-think-{budget}")
+        alone = evaluate(dataclasses.replace(spec, think=budget), watch=Watch())
+        assert cut.results["thoughts"].main.value == right
+        for mine, other in zip(cut.samples["thoughts"], alone.samples["thoughts"], strict=True):
+            assert mine.response == other.response
+            assert (mine.forced, mine.answered) == (other.forced, other.answered)
+
+
 def test_a_model_without_thoughts_is_given_no_budget_for_them():
     lm = CheckpointLM.from_loaded(make_model(), make_tokenizer())
     with pytest.raises(UsageError, match="closes a thought"):

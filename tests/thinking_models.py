@@ -28,20 +28,29 @@ TEMPLATE = (
     "{% endif %}{% endif %}"
 )
 BLANKS = {"b": "\t", "e": "\x0b", "j": "\x0c", "p": "\x1c", "z": " "}
+HEADINGS = ("## Thinking\n\n", "## Final Response")
+HEADED_TEMPLATE = (
+    "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\t{% endif %}"
+)
+"""HuatuoGPT-o1 knows of thoughts by its replies alone, whose headings are tokens here."""
 THOUGHT_TOKENS = {"b": 2, "e": 5, "j": 10, "p": 16, "z": 26}
 """By a question's case: how long its thought is, the tag that closes it included."""
 
 
-def thinking_tokenizer() -> Any:
+def thinking_tokenizer(*, headed: bool = False) -> Any:
     # Bytes alone: whatever is cut out of a text has the tokens that it had there.
     letters = [*SPECIAL[:4], *sorted(pre_tokenizers.ByteLevel.alphabet())]
     backend = Tokenizer(models.BPE({letter: n for n, letter in enumerate(letters)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="</s>", chat_template=TEMPLATE
+        tokenizer_object=backend,
+        eos_token="</s>",
+        chat_template=HEADED_TEMPLATE if headed else TEMPLATE,
     )
-    tokenizer.add_tokens([AddedToken(word, special=False) for word in ("<think>", CLOSED)])
+    words = HEADINGS if headed else ("<think>", CLOSED)
+    tokenizer.add_tokens([AddedToken(word, special=False) for word in words])
     return tokenizer
 
 
@@ -69,16 +78,19 @@ def _successors(tokenizer: Any) -> dict[int, int]:
     letters = [one(letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
     chain = {later: before for before, later in pairwise(letters)}
     chain |= {one(blank): chain[one(letter)] for letter, blank in BLANKS.items()}
-    chain[letters[0]] = one(CLOSED)
-    chain[one(CLOSED)] = one(RIGHT)
+    closed = CLOSED if CLOSED in tokenizer.get_added_vocab() else HEADINGS[1]
+    if closed != CLOSED:
+        chain |= {one("\t"): one(HEADINGS[0]), one(HEADINGS[0]): one("e")}
+    chain[letters[0]] = one(closed)
+    chain[one(closed)] = one(RIGHT)
     chain[one("\n")] = one(WRONG)
     for answer in (RIGHT, WRONG):
         chain[one(answer)] = tokenizer.eos_token_id
     return chain
 
 
-def save_thinker(folder: Path) -> Path:
-    tokenizer = thinking_tokenizer()
+def save_thinker(folder: Path, *, headed: bool = False) -> Path:
+    tokenizer = thinking_tokenizer(headed=headed)
     thinking_model(tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

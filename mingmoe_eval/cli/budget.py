@@ -35,12 +35,21 @@ def budget(
     Example: mingmoe-eval budget reports/qwen3-8b --budgets 256,512,1024
     """
     import dataclasses
+    import shlex
 
-    from mingmoe_eval.cli.console import print_line, print_table, refuse_unwritable, write_json
+    from mingmoe_eval.cli.console import print_line, print_table, refuse_unwritable
+    from mingmoe_eval.cli.console import write_json as write_json_to
     from mingmoe_eval.cli.progress import RunProgress
     from mingmoe_eval.metrics.showing import with_interval
     from mingmoe_eval.molora.presence import refuse_absent
-    from mingmoe_eval.run_store import folder_named, load_run, refuse_taken, save_run
+    from mingmoe_eval.run_store import (
+        CURVE_FILE,
+        folder_named,
+        load_run,
+        refuse_taken,
+        save_run,
+        write_json,
+    )
 
     wanted = _budgets(budgets)
     if json_to:
@@ -58,10 +67,13 @@ def budget(
     with RunProgress() as watch:
         cut = list(at_budgets(whole, wanted, answer_tokens=max_new_tokens, watch=watch))
     points = curve_rows(whole, cut)
+    curve = {"run": whole.name, "points": points}
+    write_json(run / CURVE_FILE, curve)
+    say(f"the report shows the curve too: mingmoe-eval report {shlex.quote(str(run))}")
     for made in cut:
         say(f"{save_run(made, folder_named(folder, made.name))}: saved")
     if json_to:
-        write_json({"run": whole.name, "points": points}, json_to)
+        write_json_to(curve, json_to)
     if json_to == "-":
         return
     rows = [

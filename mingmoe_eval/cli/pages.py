@@ -82,7 +82,7 @@ def report(
     from mingmoe_eval.labels import read_labels
     from mingmoe_eval.pass_rules import rule_named
     from mingmoe_eval.report import render_report
-    from mingmoe_eval.run_store import load_overlap, load_run
+    from mingmoe_eval.run_store import load_curve, load_overlap, load_run
 
     path = output or (runs[0] / "report.html" if len(runs) == 1 else Path("comparison.html"))
     written = render_report(
@@ -96,6 +96,7 @@ def report(
         figures=figures,
         allow=kinds_named(allow or ()),
         overlaps=[load_overlap(run) for run in runs],
+        curves=[load_curve(run) for run in runs],
         labels=read_labels(labels or ()),
         price=price,
         told=lambda text: say(f"note: {text}"),

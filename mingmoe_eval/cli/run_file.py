@@ -173,12 +173,11 @@ def _value(command: Any, param: Any, value: Any) -> Any:
 
 def _word(name: str, value: Any) -> str:
     """A list, or an object, as the option takes it on the command line."""
-    kind = _KINDS.get(name)
-    if isinstance(value, list) and kind is Sequence:
+    if isinstance(value, list) and name in _LISTS:
         if not value:
             raise ValueError("an empty list")
         return ",".join(map(_scalar, value))
-    if isinstance(value, dict) and kind is Mapping:
+    if isinstance(value, dict) and name in _HINTS and name not in _LISTS:
         texts = [text for text in (*value, *value.values()) if isinstance(text, str)]
         plain = len(texts) == 2 * len(value) and not any("," in text for text in texts)
         if plain and not any("=" in key for key in value):
@@ -212,15 +211,16 @@ def _hints() -> Iterator[tuple[str, Any]]:
     """Of each setting of a run that is a list or pairs, its type."""
     for name, hint in get_type_hints(RunSpec).items():
         for part in (hint, *get_args(hint)):
-            if get_origin(part) in (Sequence, Mapping):
+            if get_origin(part) in (Sequence, tuple, Mapping):
                 yield name, part
 
 
 _HINTS = dict(_hints())
 # A run has one model; the option takes several, one run each.
-_KINDS = {name: get_origin(hint) for name, hint in _HINTS.items()} | dict.fromkeys(
-    ("model", "adapters"), Sequence
-)
+_LISTS = {n for n, hint in _HINTS.items() if get_origin(hint) is not Mapping} | {
+    "model",
+    "adapters",
+}
 _OF_TEXTS = {name for name, hint in _HINTS.items() if get_args(hint)[-1] is str}
 
 

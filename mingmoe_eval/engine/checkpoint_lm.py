@@ -21,16 +21,18 @@ from mingmoe_eval.engine.backend import (
 )
 from mingmoe_eval.engine.prompts import PromptMaker
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
-from mingmoe_eval.engine.thinking import template_facts
+from mingmoe_eval.engine.thinking import template_facts, thought_end
 from mingmoe_eval.engine.tokenisation import EncodedPair, Tokenisation, Tokens
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.harness.lm_eval_door import LM
+from mingmoe_eval.metrics.answer_reading.reply_text import heading_behind
 from mingmoe_eval.records import JsonDict, RequestUsage
 from mingmoe_eval.routing.account import RoutingSink
 from mingmoe_eval.routing.record import RoutingRecord, RunRouting
 
 DEFAULT_SEED = 1234
-
+_FIRST_WORDS = 12
+"""Tokens that hold the heading of a thought, whatever the tokenizer."""
 
 _SECONDS_OF_A_TEMPLATE = 10.0
 """A template takes a millisecond; one with nested loops may never end."""
@@ -149,6 +151,7 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             facts.generation_defaults,
             seed=options.get("seed", DEFAULT_SEED),
             note=options.get("on_note"),
+            thought_end=self._thought_end,
         )
         self._progress = options.get("on_progress")
         self._usage: dict[tuple[str, int, int], RequestUsage] = {}
@@ -319,6 +322,28 @@ class CheckpointLM(LM):  # type: ignore[misc]  # lm-eval ships no types
                 f"{error}; run with --no-chat-template"
             ) from error
         return prompt
+
+    def _thought_end(self) -> str:
+        """What closes a thought: by the template or the vocabulary, else by how a reply begins.
+
+        HuatuoGPT-o1 has two headings, which nothing but its replies tells of: so it is asked one.
+        """
+        try:
+            return thought_end(self.tokenizer)
+        except UsageError:
+            if heading := heading_behind(self._first_words()):
+                return heading
+            raise
+
+    def _first_words(self) -> str:
+        """How the model begins its reply to a chat; "" without a template for one."""
+        if not self.has_chat_template:
+            return ""
+        prompt = self.apply_chat_template([{"role": "user", "content": "What is a fever?"}])
+        encoded = self._tokenisation.encode_prompts([prompt])
+        prompts = self._prompt_maker.prompts([prompt], encoded, [{"max_gen_toks": _FIRST_WORDS}])
+        answers = (answer for done in self._backend.generate(prompts, None) for _, answer in done)
+        return next(answers).text or ""
 
     def _score(self, pairs: Sequence[EncodedPair], requests: Sequence[Any]) -> list[_Given]:
         asked = [_Asked(pair.tokens, {"log_likelihood_of_last": pair.n_targets}) for pair in pairs]

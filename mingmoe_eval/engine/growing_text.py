@@ -27,6 +27,7 @@ from mingmoe_eval.engine.tokenisation import Tokens
 from mingmoe_eval.metrics.answer_reading.reply_text import (
     begins_thought,
     closes_thought,
+    heading_behind,
     is_thinking_tag,
     split_thoughts,
 )
@@ -139,6 +140,7 @@ class ThoughtBudget:
         self._tokenizer, self._settings, self._think = tokenizer, settings, settings.think
         self._due: deque[int] = deque()
         self._in_thought: bool | None = True if opened else None
+        self._heading = ""  # of an answer, where one heads the thought
         self._answer_begins: int | None = None
         self.forced = False
         self._look([])
@@ -181,7 +183,9 @@ class ThoughtBudget:
         if self._answer_begins is not None:
             return
         if self._in_thought is None and ids:
-            self._in_thought = begins_thought(self._tokenizer.decode(ids))
+            text = self._tokenizer.decode(ids)
+            self._in_thought = begins_thought(text)
+            self._heading = heading_behind(text)
             if self._in_thought is None and len(ids) > _TAIL_OF_A_TAG:  # nothing but blanks
                 self._in_thought = False
             if self._in_thought is False:
@@ -189,14 +193,14 @@ class ThoughtBudget:
                 return
         if ids and self._in_thought:
             tail = self._tokenizer.decode(ids[-_TAIL_OF_A_TAG:])
-            if closes_thought(tail):
+            if closes_thought(tail, headed=bool(self._heading)):
                 self._answer_begins = len(ids)
                 return
         if len(ids) >= self._think and self._in_thought:
             self._close(ids)
 
     def _close(self, ids: Sequence[int]) -> None:
-        end = self._settings.thought_end
+        end = self._heading or self._settings.thought_end
         if not ids or self._tokenizer.decode(ids[-1:]).endswith("\n"):
             end = end.lstrip("\n")
         self._due.extend(self._tokenizer(end, add_special_tokens=False)["input_ids"])

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mingmoe_eval.engine.thinking import thought_end
 from mingmoe_eval.engine.tokenisation import Tokenisation, Tokens
 from mingmoe_eval.errors import UsageError, offence_list
 from mingmoe_eval.metrics.answer_reading.reply_text import opened_thought
@@ -181,6 +180,7 @@ class PromptMaker:
         defaults: the model's own generation config, or None.
         seed: of sampled generations whose arguments name none.
         note: told what the user should know.
+        thought_end: what closes a thought; asked where a budget is set, once.
     """
 
     def __init__(
@@ -190,9 +190,10 @@ class PromptMaker:
         *,
         seed: int,
         note: Callable[[str], None] | None,
+        thought_end: Callable[[], str],
     ) -> None:
         self._tokenisation, self._defaults = tokenisation, defaults
-        self._seed, self._note = seed, note
+        self._seed, self._note, self._find_thought_end = seed, note, thought_end
         self._told_of_short_context = self._told_of_recommendation = False
         self._end_ids = _end_ids(defaults, tokenisation.tokenizer)
 
@@ -207,7 +208,7 @@ class PromptMaker:
 
     @cached_property
     def _thought_end(self) -> str:
-        return thought_end(self._tokenisation.tokenizer)
+        return self._find_thought_end()
 
     def prompts(
         self,

@@ -28,6 +28,8 @@ _LONGEST_REASON = 300
 # Far above any answer with its log-probabilities; a compressed reply can claim gigabytes.
 _LARGEST_REPLY = 32 * 2**20
 _EFFORT_OF_A_PAUSE = 0.25
+LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
+"""What the limit of new tokens is called; models of OpenAI's that think take the second alone."""
 _ATTEMPTS_OF_ONE = 3
 # A proxy's page while its server starts is no JSON and passes; a server's own kind of reply stays.
 _ATTEMPTS_OF_NO_JSON = 2
@@ -104,6 +106,8 @@ class ServedClient:
         self._transport = transport
         self._random = random.Random()
         self._not_before = 0.0
+        self.limit_name = LIMIT
+        """What the limit of new tokens is called here, once a refusal has told."""
 
     def ask(self, question: Question) -> Any | Failure:
         """The reply to one request, as parsed JSON, or why there is none; soon, not at any cost.
@@ -224,13 +228,16 @@ class ServedClient:
         import httpx2
 
         url = self.address.base_url + question.path
+        limit_name = self.limit_name
+        said = question.payload.items()
+        payload = {limit_name if name == LIMIT else name: value for name, value in said}
         try:
             # Over the whole exchange: httpx2's own limits start anew with every byte.
             with anyio.fail_after(self.patience.seconds_an_attempt):
                 # Escaped to ASCII: a lone surrogate in a doc must not end the run.
                 asked = (
-                    client.stream("POST", url, content=json.dumps(question.payload), headers=_JSON)
-                    if question.payload
+                    client.stream("POST", url, content=json.dumps(payload), headers=_JSON)
+                    if payload
                     else client.stream("GET", url)
                 )
                 async with asked as response:
@@ -240,7 +247,11 @@ class ServedClient:
             raise _TryAgain(Failure(f"no answer within {limit:g} s")) from None
         except httpx2.HTTPError as error:
             raise _TryAgain(Failure(self._said(f"{type(error).__name__}: {error}"))) from None
-        return self._reply(response, body, question)
+        outcome = self._reply(response, body, question)
+        if limit_name == LIMIT and LIMIT in payload and _wants_newer_limit(outcome):
+            self.limit_name = _NEWER_LIMIT
+            return await self._attempt(client, question)
+        return outcome
 
     def _reply(self, response: "httpx2.Response", body: bytes, question: Question) -> Any | Failure:
         status = response.status_code
@@ -316,6 +327,11 @@ def _message(body: bytes) -> str:
         if isinstance(said, Mapping) and said.get(name):
             said = said[name]
     return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+
+
+def _wants_newer_limit(outcome: Any | Failure) -> bool:
+    refused = isinstance(outcome, Failure) and outcome.status == 400
+    return refused and _NEWER_LIMIT in outcome.reason
 
 
 def _model_names(reply: Any) -> list[str]:

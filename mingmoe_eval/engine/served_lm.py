@@ -27,7 +27,7 @@ import numpy as np
 from mingmoe_eval.engine.prompts import GenerationSettings, before_stop, generation_settings
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
 from mingmoe_eval.engine.served_address import ServedAddress, served_address
-from mingmoe_eval.engine.served_client import Failure, Patience, ServedClient
+from mingmoe_eval.engine.served_client import LIMIT, Failure, Patience, ServedClient
 from mingmoe_eval.engine.served_protocol import (
     CHAT,
     ChatPrompt,
@@ -60,6 +60,7 @@ Way = Literal["echo", "first token"]
 
 # OpenAI lists 20 likeliest tokens of a chat and 5 of a completion; some servers fewer still.
 _LISTED_AT_MOST = (20, 5)
+_OUT_OF_ROOM = "model output limit was reached"
 
 
 class _Given(NamedTuple):
@@ -211,8 +212,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             CheckpointError: it cannot be asked this way at all.
             UsageError: tasks need log-probabilities, and it gives none; names the way out.
         """
-        trial = self._told(trial_question(self._name, chat=chat))
-        if isinstance(refusal := self._client.ask(trial), Failure):
+        if (refusal := self._refusal(chat=chat)) is not None:
             raise CheckpointError(
                 f"{self.address.base_url}{path_of(chat=chat)} does not answer for {self._name!r}: "
                 f"{refusal.reason}; try {'--no-chat-template' if chat else '--chat-template'}, and "
@@ -232,6 +232,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             "served_name": self._name,
             "log_likelihoods": next((way for way, _ in self._ways.values() if way), None),
             "concurrency": self._client.patience.concurrency,
+            **({"limit_sent_as": name} if (name := self._client.limit_name) != LIMIT else {}),
         }
 
     def close(self) -> None:
@@ -242,7 +243,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
     @cached_property
     def has_chat_template(self) -> bool:
         """Whether the endpoint answers chats; found out by asking one."""
-        return not isinstance(self._client.ask(trial_question(self._name, chat=True)), Failure)
+        return self._refusal(chat=True) is None
 
     @property
     def tokenizer_name(self) -> str:
@@ -272,6 +273,13 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
     def _store(self) -> ResponseStore | None:
         """Made when there is something to keep: a refused run leaves no file behind."""
         return None if self._store_path is None else ResponseStore(self._store_path)
+
+    def _refusal(self, *, chat: bool) -> Failure | None:
+        """Why prompts of this kind are not answered; None: they are."""
+        reply = self._client.ask(self._told(trial_question(self._name, chat=chat)))
+        # OpenAI refuses what a model's thoughts leave no room for: then it was asked rightly.
+        refused = isinstance(reply, Failure) and _OUT_OF_ROOM not in reply.reason
+        return reply if refused else None
 
     def _model_name(self) -> str:
         """The name to ask for: the one that was given, else the only one that is served."""

@@ -105,7 +105,9 @@ def echo_question(model: str, context: str, continuation: str) -> Question:
 
 def trial_question(model: str, *, chat: bool) -> Question:
     """Anything at all, to see whether prompts of this kind are answered."""
-    return text_question(model, trial_prompt(chat=chat), GenerationSettings(max_new_tokens=1))
+    # Without a temperature: models of OpenAI's that think refuse any but their own.
+    settings = GenerationSettings(max_new_tokens=1, of_server=True)
+    return text_question(model, trial_prompt(chat=chat), settings)
 
 
 def trial_prompt(*, chat: bool) -> str:

@@ -17,6 +17,7 @@ from mingmoe_eval.engine.prompts import GenerationSettings
 from mingmoe_eval.engine.served_protocol import ChatPrompt, Question, TextReply, text_question
 from mingmoe_eval.metrics.answer_reading.reply_text import (
     begins_thought,
+    heading_behind,
     opened_thought,
     split_thoughts,
 )
@@ -58,8 +59,9 @@ def begun(prompt: str, read: TextReply, settings: GenerationSettings) -> Begun |
     thoughts, answer = split_thoughts(whole)
     if answer is None:
         tag = opened or thoughts.lstrip().partition("\n")[0]
-        between = "" if whole.endswith("\n") else "\n"
-        return Begun(f"{read.text}{between}{_closing(tag)}\n\n", True, settings.max_new_tokens)
+        closing = heading_behind(whole) or f"\n{_closing(tag)}\n\n"
+        closing = closing.lstrip("\n") if whole.endswith("\n") else closing
+        return Begun(read.text + closing, True, settings.max_new_tokens)
     if thoughts:
         return Begun(read.text, False, settings.max_new_tokens)
     left = settings.max_new_tokens - settings.think

@@ -25,7 +25,8 @@ class ForeignAnswer:
         id: What the file calls the question.
         question: Its text, or as much of it as the file holds.
         key: The right answer: sorted letters, or a text such as "yes" or "3.14".
-        reply: What the model wrote.
+        reply: What the model wrote; the first where it was asked several times.
+        more_replies: The others.
         letters: The answer that was read there: sorted letters, or a text; "" for none.
         prompt_tokens: Of the prompt.
         generated_tokens: Of the reply.
@@ -37,6 +38,7 @@ class ForeignAnswer:
     question: str | None = None
     key: str | None = None
     reply: str | None = None
+    more_replies: tuple[str, ...] = ()
     letters: str | None = None
     prompt_tokens: int = 0
     generated_tokens: int = 0
@@ -177,6 +179,8 @@ def _answer(row: Row, named: Mapping[str, str], path: Path) -> ForeignAnswer:
         value = cells.get(field.name)
         if value is None:
             continue
+        if field.name == "reply" and _is_texts(value):
+            value, facts["more_replies"] = value[0], tuple(value[1:])
         try:
             facts[field.name] = _READ.get(field.name, str)(value)
         except (TypeError, ValueError) as error:
@@ -195,6 +199,10 @@ def names_letters(text: str) -> bool:
     letters = [char for char in text.upper() if char.isalpha()]
     together = len(letters) == len(text.strip()) > 1
     return is_letters(text) and not (together and not set(letters) <= set("ABCDEFGHIJ"))
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
 def _as_answer(value: Any) -> str:

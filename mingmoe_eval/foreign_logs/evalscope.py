@@ -4,7 +4,8 @@
 answer that was read and what it earned; `predictions/` of the same name how the reply ended.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def _imported(place: Path, model: str) -> Imported:
         predictions = place / "predictions" / model / file.name
         answers = {line.get("index"): line for line in _lines(predictions)}
         try:
-            docs = [_doc(n, line, answers) for n, line in enumerate(_lines(file))]
+            docs = _docs(list(_lines(file)), answers)
             task = LoggedTask(name=_name(file), docs=docs, stated=_stated(file.stem, reports))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -80,6 +81,20 @@ def _stated(stem: str, reports: Mapping[str, JsonDict]) -> dict[str, float]:
                         name = str(identity.get("name") or metric.get("name"))
                         stated[name] = float(subset["score"])
     return stated
+
+
+def _docs(lines: Sequence[JsonDict], answers: Mapping[Any, JsonDict]) -> list[LoggedDoc]:
+    """Each sample; those that a task's `repeats` made of one have a `group_id` in common."""
+    groups: dict[Any, list[JsonDict]] = {}
+    for number, line in enumerate(lines):
+        group = line["sample_score"].get("group_id")
+        groups.setdefault(("alone", number) if group is None else group, []).append(line)
+    return [
+        replace(_doc(number, line, answers), doc=doc, repeat=repeat)
+        for number, kin in enumerate(groups.values())
+        for doc in [_doc(number, kin[0], answers).doc]
+        for repeat, line in enumerate(kin)
+    ]
 
 
 def _doc(number: int, line: JsonDict, answers: Mapping[Any, JsonDict]) -> LoggedDoc:

@@ -76,11 +76,10 @@ def _imported(model: str, logs: Sequence[tuple[Path, JsonDict]]) -> Imported:
             left_out.append(f"{name}: {file.name} has it too, from before")
             continue
         try:
-            task, lines = _task(name, log)
+            task = _task(name, log)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise RunStoreError(f"{file} is not as inspect_ai writes it ({reason})") from error
-        left_out += [f"{name}: {line}" for line in lines]
         if log.get("status") != "success":
             left_out.append(f"{name}: whatever came after {file.name} ended as {log.get('status')}")
         if task.docs:
@@ -110,16 +109,18 @@ def _imported(model: str, logs: Sequence[tuple[Path, JsonDict]]) -> Imported:
     )
 
 
-def _task(name: str, log: Mapping[str, Any]) -> tuple[LoggedTask, list[str]]:
-    """The first scorer's values are the score; the epochs of a sample are one doc."""
+def _task(name: str, log: Mapping[str, Any]) -> LoggedTask:
+    """The first scorer's values are the score; the epochs of a sample are repeats of one doc."""
     scores = (log.get("results") or {}).get("scores") or []
     scorers = [str(score["name"]) for score in scores]
     by_id: dict[str, list[Mapping[str, Any]]] = {}
     for sample in log.get("samples") or []:
         by_id.setdefault(str(sample["id"]), []).append(sample)
-    docs = [_doc(n, epochs, scorers) for n, epochs in enumerate(by_id.values())]
-    most = max(map(len, by_id.values()), default=1)
-    lines = [f"replies of epochs 2 to {most}; scores are means over epochs"] if most > 1 else []
+    docs = [
+        _doc(number, repeat, sample, scorers)
+        for number, epochs in enumerate(by_id.values())
+        for repeat, sample in enumerate(epochs)
+    ]
     config = log["eval"].get("config") or {}
     reducers = config.get("epochs_reducer") or ["mean"]
     # Other reducers and metrics make other numbers than the mean, which nobody can hold against it.
@@ -129,50 +130,47 @@ def _task(name: str, log: Mapping[str, Any]) -> tuple[LoggedTask, list[str]]:
         if "accuracy" in (score.get("metrics") or {}) and [*reducers] == ["mean"]
     }
     shots = (log["eval"].get("task_args") or {}).get("fewshot", 0)
-    task = LoggedTask(
+    return LoggedTask(
         name=name,
         docs=docs,
         stated=stated,
         version=str(log["eval"].get("task_version", "")),
         num_fewshot=shots if type(shots) is int and shots >= 0 else 0,
     )
-    return task, lines
 
 
-def _doc(number: int, epochs: Sequence[Mapping[str, Any]], scorers: Sequence[str]) -> LoggedDoc:
-    first = epochs[0]
-    attached = first.get("attachments") or {}
-    values: dict[str, list[float]] = {}
-    for sample in epochs:
-        for scorer, score in (sample.get("scores") or {}).items():
-            if (value := _value(score.get("value"))) is not None:
-                values.setdefault(scorer, []).append(value)
-    output = first.get("output") or {}
+def _doc(number: int, repeat: int, sample: Mapping[str, Any], scorers: Sequence[str]) -> LoggedDoc:
+    attached = sample.get("attachments") or {}
+    scores = sample.get("scores") or {}
+    given = {name: _value((scores.get(name) or {}).get("value")) for name in (*scorers, *scores)}
+    values = {name: value for name, value in given.items() if value is not None}
+    output = sample.get("output") or {}
     choices = output.get("choices") or [{}]
     usage = output.get("usage") or {}
-    main = next((s for s in (*scorers, *values) if s in values), None)
-    answered = ((first.get("scores") or {}).get(main) or {}).get("answer") if main else None
-    target = first.get("target")
-    error = first.get("error")
+    main = next(iter(values), None)
+    answered = scores[main].get("answer") if main else None
+    target = sample.get("target")
+    error = sample.get("error")
     failure = error.get("message", "") if isinstance(error, dict) else str(error or "")
     return LoggedDoc(
         position=number,
         doc={
-            "id": str(first["id"]),
-            "question": _text(first.get("input"), attached),
-            **({"choices": first["choices"]} if first.get("choices") else {}),
+            "id": str(sample["id"]),
+            "question": _text(sample.get("input"), attached),
+            **({"choices": sample["choices"]} if sample.get("choices") else {}),
             "target": target,
-            **({"metadata": first["metadata"]} if first.get("metadata") else {}),
+            **({"metadata": sample["metadata"]} if sample.get("metadata") else {}),
         },
-        prompt=_prompt(first.get("messages") or first.get("input"), attached),
+        prompt=_prompt(sample.get("messages") or sample.get("input"), attached),
         expected=", ".join(map(str, target)) if isinstance(target, list) else str(target),
         reply=_resolved(str(output.get("completion") or ""), attached),
         answered=None if answered is None else str(answered),
-        values={s: sum(values[s]) / len(values[s]) for s in (*scorers, *values) if s in values},
+        values=values,
         failure=failure,
         finish=_FINISH.get(str(choices[0].get("stop_reason")), "none"),
         prompt_tokens=max(int(usage.get("input_tokens") or 0), 0),
         generated_tokens=max(int(usage.get("output_tokens") or 0), 0),
+        repeat=repeat,
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mingmoe_eval.metrics.of_lm_eval import foreign_metric
@@ -16,6 +16,7 @@ from mingmoe_eval.records import (
     TaskResult,
     fingerprint,
 )
+from mingmoe_eval.repeats import fold, repeats_of, scores_by_repeat
 from mingmoe_eval.scoring import count, distinct_ids
 
 ROUNDING = 2e-4
@@ -92,7 +93,7 @@ class LoggedDoc:
     """One question as another program logged it; None where it does not say.
 
     `values` are the numbers that its scorers gave, the one that counts first; a doc without any
-    failed.
+    failed. `repeat`: which of several replies to one doc it is; they have the same `doc`.
     """
 
     position: int
@@ -106,6 +107,7 @@ class LoggedDoc:
     finish: Finish = "none"
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    repeat: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +131,10 @@ def run_of(
     samples = {
         task.name: distinct_ids([_sample(task.name, doc) for doc in task.docs]) for task in tasks
     }
+    repeats = max((repeats_of(listed) for listed in samples.values()), default=1)
     return Run(
         name=name,
-        spec=spec,
+        spec=replace(spec, repeats=repeats),
         provenance=provenance,
         results={task.name: _result(task, samples[task.name]) for task in tasks},
         samples=samples,
@@ -160,9 +163,13 @@ def imported(
 
 
 def contradictions(task: LoggedTask) -> Iterator[str]:
-    """Each number that a log states and its docs do not give."""
+    """Each number that a log states and its docs do not give, several replies to one averaged."""
     for metric, stated in task.stated.items():
-        values = [doc.values[metric] for doc in task.docs if metric in doc.values]
+        by_doc: dict[int, list[float]] = {}
+        for doc in task.docs:
+            if metric in doc.values:
+                by_doc.setdefault(doc.position, []).append(doc.values[metric])
+        values = [sum(replies) / len(replies) for replies in by_doc.values()]
         if values and abs(sum(values) / len(values) - stated) > ROUNDING:
             given = sum(values) / len(values)
             docs = f"its {len(values)} docs give {given:g}"
@@ -190,17 +197,25 @@ def _sample(task: str, doc: LoggedDoc) -> Sample:
         finish=doc.finish,
         prompt_tokens=doc.prompt_tokens,
         generated_tokens=doc.generated_tokens,
+        repeat=doc.repeat,
     )
 
 
 def _result(task: LoggedTask, samples: Sequence[Sample]) -> TaskResult:
     scored = [sample for sample in samples if sample.status != "failed"]
     names = list(dict.fromkeys(name for sample in scored for name in sample.counts))
-    metrics = {name: _metric(task, name, scored) for name in names}
+
+    def once(some: Sequence[Sample]) -> dict[str, MetricValue]:
+        metrics = {name: _metric(task, name, some) for name in names}
+        return {"score": metrics[names[0]] if names else _nothing(), **metrics}
+
+    repeated = repeats_of(samples) > 1 and bool(scored)
     return TaskResult(
         task=task.name,
         main_metric="score",
-        metrics={"score": metrics[names[0]] if names else _nothing(), **metrics},
+        metrics=fold(scored, once) if repeated else once(scored),
+        breakdowns={"repeat": scores_by_repeat(scored, once)} if repeated else {},
+        repeats=repeats_of(samples),
         counts=count(samples),
         version=task.version,
         num_fewshot=task.num_fewshot,
@@ -214,10 +229,10 @@ def _metric(task: LoggedTask, name: str, scored: Sequence[Sample]) -> MetricValu
     metric = foreign_metric(
         name,
         higher_is_better=name not in task.lower_is_better,
-        # An average over several replies to a doc lies between wrong and right.
+        # Grades, and averages over several replies to a doc, lie between wrong and right.
         rights_and_wrongs=all(0 <= sample.counts[name] <= 1 for sample in with_it),
     )
-    return metric.fold(with_it)
+    return metric.fold(with_it, [sample.cluster for sample in with_it])
 
 
 def _nothing() -> MetricValue:

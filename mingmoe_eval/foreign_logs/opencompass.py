@@ -148,17 +148,29 @@ def _docs(predictions: Mapping[str, Any], details: Any) -> Iterator[LoggedDoc]:
         verdicts = verdict if isinstance(verdict, list) else [verdict]
         gold = detail.get("references", detail.get("answer", said.get("gold")))
         prompt = _text(detail.get("prompt", said.get("origin_prompt")))
-        answered = detail.get("predictions", detail.get("pred"))
-        reply = said.get("prediction", detail.get("origin_prediction"))
-        yield LoggedDoc(
-            position=position,
-            doc={"id": number, "question": prompt, "gold": gold},
-            prompt=prompt,
-            expected=str(gold),
-            reply=reply if isinstance(reply, str) else None,
-            answered=None if answered is None else _text(answered),
-            values={"correct": sum(map(float, verdicts)) / len(verdicts)},
-        )
+        answers = _each(detail.get("predictions", detail.get("pred")), len(verdicts))
+        replies = _each(said.get("prediction", detail.get("origin_prediction")), len(verdicts))
+        for repeat, (right, answered, reply) in enumerate(
+            zip(verdicts, answers, replies, strict=True)
+        ):
+            yield LoggedDoc(
+                position=position,
+                doc={"id": number, "question": prompt, "gold": gold},
+                prompt=prompt,
+                expected=str(gold),
+                reply=reply if isinstance(reply, str) else None,
+                answered=None if answered is None else _text(answered),
+                values={"correct": float(right)},
+                repeat=repeat,
+            )
+
+
+def _each(value: Any, replies: int) -> list[Any]:
+    """What each of several replies has of a value; one value that all share is none of them."""
+    if replies == 1:
+        return [value]
+    listed = isinstance(value, list) and len(value) == replies
+    return list(value) if listed else [None] * replies
 
 
 def _text(value: Any) -> str:

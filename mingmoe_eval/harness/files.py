@@ -100,7 +100,8 @@ def _logged(answers: Sequence[Sample]) -> JsonDict:
         requests: Sequence[tuple[str, Any]] = [(sample.prompt, text) for text in continuations]
         responses: list[Any] = [[[str(value), "False"]] for value in values]
     else:
-        requests, responses = [(sample.prompt, {})], [[one.response for one in answers]]
+        requests, responses = [(sample.prompt, {})], [[one.response or "" for one in answers]]
+    failures = {str(n): one.failure for n, one in enumerate(answers) if one.failure}
     return {
         "doc_id": sample.position,
         "doc": sample.doc,
@@ -118,4 +119,5 @@ def _logged(answers: Sequence[Sample]) -> JsonDict:
         "target_hash": "",
         "score": sample.score,
         **({"failure": sample.failure} if sample.failure else {}),
+        **({"failures": failures} if failures and len(answers) > 1 else {}),
     }

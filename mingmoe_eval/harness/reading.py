@@ -26,7 +26,7 @@ from typing import Any
 from mingmoe_eval import scoring
 from mingmoe_eval.errors import MingMoeError, RunStoreError, UsageError, offence_list
 from mingmoe_eval.foreign_logs.log import ROUNDING, CitedNumber, Imported
-from mingmoe_eval.harness.results import foreign_result, foreign_samples, logged_answers
+from mingmoe_eval.harness.results import foreign_result, foreign_samples, logged_answers, replies_in
 from mingmoe_eval.json_files import JsonFault, as_record, parse, parse_lines, read_object
 from mingmoe_eval.metrics.of_lm_eval import foreign_metric, is_mean_of_docs
 from mingmoe_eval.provenance import task_provenance
@@ -40,6 +40,7 @@ from mingmoe_eval.records import (
     TaskResult,
     TaskSettings,
 )
+from mingmoe_eval.repeats import repeats_of
 from mingmoe_eval.run_loading import doc_type
 from mingmoe_eval.task_catalog import load_catalog
 
@@ -49,7 +50,7 @@ OURS = "mingmoe_eval"
 _NO_METRICS = frozenset(
     (
         *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
-        *("doc_hash", "prompt_hash", "target_hash", "failure"),
+        *("doc_hash", "prompt_hash", "target_hash", "failure", "failures"),
     )
 )
 """What lm-eval logs of a doc besides one entry a metric."""
@@ -69,6 +70,8 @@ class _Task:
     samples: Sequence[Sample] = ()
     settings: TaskSettings | None = None
     """None where the scores are lm-eval's."""
+    replies: int = 1
+    """To each doc, at most."""
 
 
 def read_output(directory: str | Path, *, filter_name: str | None = None) -> Run:
@@ -200,6 +203,11 @@ def _tasks_in(
         if logged is None:
             lines.append("no samples, so its numbers can only be cited; lm-eval: --log_samples")
         task = _read_task(name, logged, results, chosen, filters)
+        if task.settings is None and task.replies > 1:
+            lines.append(
+                f"replies 2 to {task.replies} to each doc: its score is what filter {chosen} and "
+                "lm-eval made of all of them"
+            )
         offences += _faults(task, logged)
         read.append((task, lines))
     if offences:
@@ -249,11 +257,20 @@ def _read_task(
         else:
             samples = scoring.distinct_ids(
                 [
-                    scoring.make_sample(name, a.position, a.doc, a.prompt, a.response, settings)
+                    scoring.make_sample(
+                        name, a.position, a.doc, a.prompt, a.response, settings, a.repeat
+                    )
                     for a in logged_answers(name, logged)
                 ]
             )
-    return _Task(name=name, results=results, filter=chosen, samples=samples, settings=settings)
+    return _Task(
+        name=name,
+        results=results,
+        filter=chosen,
+        samples=samples,
+        settings=settings,
+        replies=max(map(replies_in, logged), default=1),
+    )
 
 
 def _by_filter(entries: Sequence[JsonDict], filters: Sequence[str]) -> dict[str, list[JsonDict]]:
@@ -293,8 +310,9 @@ def _own_settings(
 def _faults(task: _Task, file: Path | None) -> Iterator[str]:
     """Why a task's numbers cannot be what they are said to be."""
     counted = (task.results.get("n-samples", {}).get(task.name) or {}).get("effective")
-    if file is not None and (not task.samples or counted not in (None, len(task.samples))):
-        yield f"{task.name}: {file.name} has {len(task.samples)} docs, of {counted} that were run"
+    docs = len({sample.position for sample in task.samples})
+    if file is not None and (not docs or counted not in (None, docs)):
+        yield f"{task.name}: {file.name} has {docs} docs, of {counted} that were run"
     for key, value in task.results["results"][task.name].items():
         name, _, of = key.partition(",")
         if of != task.filter or name.endswith("_stderr") or not isinstance(value, int | float):
@@ -459,6 +477,7 @@ def _spec(results: Mapping[str, Any], tasks: Mapping[str, _Task]) -> RunSpec:
             "partial": bool(metadata.get("partial")),
             "split": metadata.get("split"),
             "permute_options": metadata.get("permute_options"),
+            "repeats": max((repeats_of(task.samples) for task in tasks.values()), default=1),
         }
     )
 

@@ -21,12 +21,16 @@ from mingmoe_eval.scoring import count, distinct_ids, failure_of, mean_of_scores
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One doc as lm-eval asked it: its position, prompt and the model's response."""
+    """One doc as lm-eval asked it: its position, prompt and the model's response.
+
+    `repeat`: which of several responses to the same doc it is.
+    """
 
     position: int
     doc: Mapping[str, Any]
     prompt: str
     response: Response
+    repeat: int = 0
 
 
 def answers(
@@ -55,8 +59,24 @@ def answers(
 
 
 def logged_answers(task: str, logged: Iterable[Mapping[str, Any]]) -> list[Answer]:
-    """What lm-eval logged of each doc, as `answers` gives it of its requests."""
-    return [_answer(task, entry, {}) for entry in logged]
+    """What lm-eval logged of each doc, as `answers` gives it of its requests.
+
+    A doc that a task had answered several times (its `repeats`) comes as often, repeat by repeat.
+    """
+    given = []
+    for entry in logged:
+        failures = entry.get("failures") or {}  # logged by us, by repeat
+        for n in range(replies_in(entry)):
+            one = {**entry, "resps": [request[n : n + 1] for request in entry["resps"]]}
+            if str(n) in failures:
+                one["failure"] = failures[str(n)]
+            given.append(replace(_answer(task, one, {}), repeat=n))
+    return sorted(given, key=lambda answer: answer.repeat)
+
+
+def replies_in(entry: Mapping[str, Any]) -> int:
+    """How many responses each request of a logged doc has."""
+    return max([1, *map(len, entry["resps"])])
 
 
 def foreign_samples(

@@ -146,8 +146,11 @@ def metrics(questions: Sequence[Repeated], clusters: Clusters = None) -> dict[st
     told["agreement"] = mean(AGREEMENT, lambda q: agreement_of(q.answers))
     if len(questions) > 1:
         counted = [_squares(question) for question in questions]
-        for metric in (of_questions(repeats), of_sampling(repeats), share_of_sampling(repeats)):
-            told[metric.name] = metric.of(counted, clusters)
+        parts = [of_questions(repeats), of_sampling(repeats)]
+        # Where all draws for all questions earned the same, nothing is anybody's share of nothing.
+        if len({score for question in questions for score in question.scores}) > 1:
+            parts.append(share_of_sampling(repeats))
+        told |= {metric.name: metric.of(counted, clusters) for metric in parts}
     return told
 
 

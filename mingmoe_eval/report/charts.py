@@ -207,6 +207,52 @@ def frontier(spots: Sequence[Spot], palette: Palette, *, x_title: str, y_title: 
     }
 
 
+def curves(spots: Sequence[Spot], palette: Palette, *, x_title: str, y_title: str) -> Chart:
+    """A share against a growing number, one panel a task, one line a series."""
+    places = sorted({spot.x for spot in spots})
+    grows = "log" if places[0] > 0 and places[-1] > 4 * places[0] else "linear"
+    x: Chart = {"field": "x", "type": "quantitative", "title": x_title}
+    x["scale"] = {"type": grows, "zero": False, "nice": False, "padding": 16}
+    # Where something is: a scale's own ticks would name budgets that nobody tried.
+    x["axis"] = {"values": places, "format": "d", "labelOverlap": True, "grid": False}
+    y: Chart = {"field": "y", "type": "quantitative", "title": y_title}
+    y["scale"] = {"domain": [0, 100]}
+    colour = _spot_colour(spots, palette)
+    quiet = {"aria": False}
+    low: Chart = {"field": "low", "type": "quantitative", "title": y_title}
+    return {
+        "$schema": _SCHEMA,
+        "data": {"values": [_spot_datum(spot, x_title) for spot in spots]},
+        "facet": _panel_heads(list(dict.fromkeys(spot.panel for spot in spots)), palette),
+        "columns": 3,
+        "spec": {
+            "width": 240,
+            "height": 200,
+            "layer": [
+                {
+                    "mark": {"type": "line", "strokeWidth": 1.5, **quiet},
+                    "encoding": {"x": x, "y": y, "color": colour, "order": {"field": "x"}},
+                },
+                {
+                    "mark": {"type": "rule", "strokeWidth": 1.5, **quiet},
+                    "encoding": {"x": x, "y": low, "y2": {"field": "high"}, "color": colour},
+                },
+                {
+                    "mark": {"type": "point", "filled": True, "size": 50, "opacity": 1},
+                    "encoding": {
+                        "x": x,
+                        "y": y,
+                        "color": colour,
+                        "description": {"field": "label"},
+                    },
+                },
+            ],
+        },
+        "resolve": {"axis": {"x": "independent"}},
+        "config": _config(palette),
+    }
+
+
 def reliability(spots: Sequence[Spot], palette: Palette, *, x_title: str, y_title: str) -> Chart:
     """Accuracy against confidence, one panel a task; on the diagonal both are equal."""
     hundred = {"domain": [0, 100]}
@@ -223,13 +269,7 @@ def reliability(spots: Sequence[Spot], palette: Palette, *, x_title: str, y_titl
     return {
         "$schema": _SCHEMA,
         "data": {"values": [*values, *corners]},
-        "facet": {
-            "field": "panel",
-            "type": "nominal",
-            "title": None,
-            "sort": panels_of,
-            "header": {"labelColor": palette.ink, "labelFontSize": 12, "labelLimit": 240},
-        },
+        "facet": _panel_heads(panels_of, palette),
         "columns": 3,
         "spec": {
             "width": 240,
@@ -339,6 +379,16 @@ def panels(
         # A shared one would also stand below the empty places of the last row.
         "resolve": {"axis": {"x": "independent"}},
         "config": _config(palette),
+    }
+
+
+def _panel_heads(names: Sequence[str], palette: Palette) -> Chart:
+    return {
+        "field": "panel",
+        "type": "nominal",
+        "title": None,
+        "sort": list(names),
+        "header": {"labelColor": palette.ink, "labelFontSize": 12, "labelLimit": 240},
     }
 
 

@@ -15,6 +15,7 @@ from mingmoe_eval.report.charts import Palette, Point, Spot, Spread
 from mingmoe_eval.report.efficiency import Certainty, Place
 from mingmoe_eval.report.libraries import Chart, DrawingError, can_draw, draw
 from mingmoe_eval.report.phrases import in_chinese
+from mingmoe_eval.report.reasoning import Attempt, Budgeted
 from mingmoe_eval.report.view import Column, Compared, Row
 from mingmoe_eval.report.wording import Wording
 from mingmoe_eval.routing.view import Routing
@@ -65,16 +66,25 @@ def difference_points(compared: Sequence[Compared], wording: Wording) -> list[Po
     ]
 
 
-RELIABILITY = "reliability"
+RELIABILITY, ATTEMPTS, BUDGETS = "reliability", "attempts", "thought_budgets"
 
 _AXES = {
     RELIABILITY: ("confidence in %", "accuracy in %"),
+    ATTEMPTS: ("draws for a question", "right in %"),
+    BUDGETS: ("tokens of thought at most", "score in %"),
     "frontier_tokens": ("generated tokens an answer", "mean score in %"),
     "frontier_seconds": ("seconds an answer", "mean score in %"),
     "frontier_money": ("cost of 1,000 answers", "mean score in %"),
     "frontier_parameters": ("active parameters in billions", "mean score in %"),
 }
 """By chart of spots, what its axes are."""
+
+
+_DRAWN_BY = {
+    RELIABILITY: charts.reliability,
+    ATTEMPTS: charts.curves,
+    BUDGETS: charts.curves,
+}
 
 
 def spots_of(
@@ -108,6 +118,40 @@ def spots_of(
         for held in one.bins
     ]
     return {**spots, RELIABILITY: bins} if bins else spots
+
+
+def curves_of(
+    attempts: Sequence[Attempt], budgeted: Sequence[Budgeted], wording: Wording
+) -> dict[str, list[Spot]]:
+    """What several draws earn, and scores against budgets of thought, one panel a task.
+
+    Of a budget only scores that are shares have a place: one axis, one unit.
+    """
+    kinds = {False: "one is right", True: "their vote is right"}
+    drawn = [
+        Spot(
+            series=_label(one.column, wording),
+            x=one.k,
+            y=one.value.value,
+            interval=one.value.interval,
+            colour=one.column.position,
+            panel=f"{wording.task_in_words(one.task)}: {wording.said_in_words(kinds[one.vote])}",
+        )
+        for one in attempts
+    ]
+    cut = [
+        Spot(
+            series=_label(one.column, wording),
+            x=one.point.budget,
+            y=one.point.value,
+            interval=one.point.interval,
+            colour=one.column.position,
+            panel=wording.task_in_words(one.point.task),
+        )
+        for one in budgeted
+        if one.point.budget is not None and one.cell.metric.unit == "share"
+    ]
+    return {name: spots for name, spots in ((ATTEMPTS, drawn), (BUDGETS, cut)) if spots}
 
 
 def loads(column: Column, one: Routing, wording: Wording) -> list[Spread]:
@@ -206,7 +250,7 @@ def _charts(
     }
     drawn = {name: chart for name, (points, chart) in kinds.items() if points}
     for name, placed in spots.items():
-        draw_spots = charts.reliability if name == RELIABILITY else charts.frontier
+        draw_spots = _DRAWN_BY.get(name, charts.frontier)
         x_title, y_title = (wording.said_in_words(text) for text in _AXES[name])
         drawn[name] = draw_spots(placed, palette, x_title=x_title, y_title=y_title)
     for column, one in routing:

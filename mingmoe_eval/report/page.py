@@ -12,7 +12,7 @@ from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.labels import Labels
 from mingmoe_eval.pass_rules import PassRule
 from mingmoe_eval.records import JsonDict, Run
-from mingmoe_eval.report import drawings, efficiency, view
+from mingmoe_eval.report import drawings, efficiency, reasoning, view
 from mingmoe_eval.report.embedding import (
     content_policy,
     environment,
@@ -48,6 +48,7 @@ def render_report(
     figures: str | Path | None = None,
     allow: frozenset[str] = frozenset(),
     overlaps: Sequence[JsonDict | None] | None = None,
+    curves: Sequence[JsonDict | None] | None = None,
     pass_rules: Sequence[PassRule] = (),
     labels: Mapping[str, str] | None = None,
     price: str | None = None,
@@ -67,6 +68,7 @@ def render_report(
         allow: Kinds of difference between runs (`comparison.KINDS`) that do not forbid comparing
             them; the page names those that it passed over.
         overlaps: Of each run what `run_store.load_overlap` gives; None: nobody has looked.
+        curves: Of each run what `run_store.load_curve` gives; None: its thoughts were not cut.
         pass_rules: Rules of exams, whose verdicts the page shows.
         labels: What to call tasks and models, by their names in the runs; before what the runs
             themselves say.
@@ -78,7 +80,7 @@ def render_report(
 
     Raises:
         UsageError: no run, more than eight, no such baseline, or figures without the extra.
-        RunStoreError: the page or a figure cannot be written, or an overlap is damaged.
+        RunStoreError: the page or a figure cannot be written, or an overlap or a curve is damaged.
         DrawingError: figures were asked for and cannot be drawn.
     """
     _check(runs, baseline)
@@ -99,7 +101,11 @@ def render_report(
     ]
     frontiers = efficiency.frontiers(runs, shown, view.effort(runs, shown), price)
     certain = efficiency.certainties(runs, shown)
-    spots = drawings.spots_of(frontiers, certain, wording)
+    budgeted, stale = reasoning.curves(runs, shown, curves or [None] * len(runs))
+    spots = {
+        **drawings.spots_of(frontiers, certain, wording),
+        **drawings.curves_of(reasoning.attempts(runs, shown), budgeted, wording),
+    }
     drawn = drawings.in_page(results, differences, routing, wording, spots)
     if drawn.failure:
         told(f"{path} is without its charts: {drawn.failure}")
@@ -122,6 +128,10 @@ def render_report(
         "frontiers": frontiers,
         "certainties": certain,
         "coverages": efficiency.COVERAGES,
+        "repeated": reasoning.repeated(runs, shown),
+        "repeat_breakdowns": reasoning.repeat_breakdowns(runs),
+        "budgeted": budgeted,
+        "stale_curves": stale,
         "routing": routing,
         "seen_docs": seen,
         "verdicts": view.verdicts(runs, shown, pass_rules),

@@ -6,6 +6,7 @@ truncated docs and those seen in training come first, then a share of the rest t
 on how they went.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,8 @@ _EXCERPT, _ANSWER_EXCERPT = 80, 32
 class PairedDoc:
     """One doc and each run's sample of it; None where a run did not have the doc.
 
-    `seen`: where each run's training data holds it; empty where it was not found.
+    `seen`: where each run's training data holds it; empty where it was not found. `repeat`: which
+    of several answers to it these are, from 1; 0 where it was asked once.
     """
 
     task: str
@@ -36,6 +38,7 @@ class PairedDoc:
     samples: tuple[Sample | None, ...]
     flags: int
     seen: tuple[str, ...]
+    repeat: int = 0
 
     @property
     def first(self) -> Sample:
@@ -69,19 +72,21 @@ class SamplePack:
 def pair_docs(
     runs: Sequence[Run], baseline: int, seen: Sequence[Mapping[tuple[str, str], str]] = ()
 ) -> list[PairedDoc]:
-    """The docs of all runs, paired within task by content; repeats pair in order.
+    """The docs of all runs, paired within task by content and repeat.
 
     seen: by run, (task, doc) -> where training data holds the doc, of those that were found.
     """
-    rows: dict[tuple[str, str, int], list[Sample | None]] = {}
+    rows: dict[tuple[str, str, int, int], list[Sample | None]] = {}
     for position, run in enumerate(runs):
         for key, sample in _keyed(run):
             rows.setdefault(key, [None] * len(runs))[position] = sample
     docs = []
-    for (task, doc_id, _), samples in rows.items():
+    repeated = {key[0] for key in rows if key[2]}
+    for (task, doc_id, repeat, _), samples in rows.items():
         places = tuple(of_run.get((task, doc_id), "") for of_run in seen or [{}] * len(runs))
         flags = _flags(samples, baseline) | sum(SEEN << n for n, at in enumerate(places) if at)
-        docs.append(PairedDoc(task, doc_id, tuple(samples), flags, places))
+        which = repeat + 1 if task in repeated else 0
+        docs.append(PairedDoc(task, doc_id, tuple(samples), flags, places, which))
     return docs
 
 
@@ -136,12 +141,14 @@ def is_right(sample: Sample | None) -> bool:
     return sample is not None and sample.score is not None and sample.score > 1 - 1e-9
 
 
-def _keyed(run: Run) -> Iterator[tuple[tuple[str, str, int], Sample]]:
+def _keyed(run: Run) -> Iterator[tuple[tuple[str, str, int, int], Sample]]:
+    """Each sample under its task, doc and repeat, and its place among those that share them."""
     for task, samples in run.samples.items():
-        seen: dict[str, int] = {}
+        seen: Counter[tuple[str, int]] = Counter()
         for sample in samples:
-            repeat = seen[sample.doc_id] = seen.get(sample.doc_id, -1) + 1
-            yield (task, sample.doc_id, repeat), sample
+            same = sample.doc_id, sample.repeat
+            yield (task, *same, seen[same]), sample
+            seen[same] += 1
 
 
 def _flags(samples: Sequence[Sample | None], baseline: int) -> int:
@@ -162,7 +169,10 @@ def _flags(samples: Sequence[Sample | None], baseline: int) -> int:
 
 
 def _index_row(doc: PairedDoc, *, hide: bool) -> list[Any]:
-    """[task, doc, question, expected, outcomes, answers, flags]; chunk and place follow."""
+    """[task, doc, question, expected, outcomes, answers, flags, repeat]; chunk and place follow.
+
+    `repeat` counts from 1; 0 where each question was asked once.
+    """
     question = "" if hide else _question(doc.first)
     expected = "" if hide else _short(doc.first.expected, _ANSWER_EXCERPT)
     answers = [
@@ -170,7 +180,7 @@ def _index_row(doc: PairedDoc, *, hide: bool) -> list[Any]:
         for sample in doc.samples
     ]
     outcomes = [_outcome(sample) for sample in doc.samples]
-    return [doc.task, doc.doc_id, question, expected, outcomes, answers, doc.flags]
+    return [doc.task, doc.doc_id, question, expected, outcomes, answers, doc.flags, doc.repeat]
 
 
 def _outcome(sample: Sample | None) -> float | str | None:

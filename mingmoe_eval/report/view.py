@@ -20,6 +20,7 @@ from mingmoe_eval.comparison.comparability import find_differences
 from mingmoe_eval.errors import IncomparableRunsError
 from mingmoe_eval.exams.robustness import METRICS as ORDER_METRICS
 from mingmoe_eval.labels import Labels
+from mingmoe_eval.metrics.repeated import is_of_repeats
 from mingmoe_eval.metrics.showing import best_first, common_direction, is_gain
 from mingmoe_eval.metrics.significance import significance_marks
 from mingmoe_eval.pass_rules import PassRule, Verdict, verdicts_of
@@ -28,6 +29,7 @@ from mingmoe_eval.scoring import metric_of
 
 ORDER_TAGS = ("option_order", "key_position")
 """The breakdowns that only a run with several orders of options has."""
+_SHOWN_ELSEWHERE = (*ORDER_TAGS, "repeat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,7 @@ def by_tag(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
     """A task's parts by every tag that some run split it by."""
     parts = [run.results[task].breakdowns if task in run.results else {} for run in runs]
     for tag in dict.fromkeys(tag for part in parts for tag in part):
-        yield _breakdown(task, tag, runs, [part.get(tag, {}) for part in parts])
+        yield breakdown(task, tag, runs, [part.get(tag, {}) for part in parts])
 
 
 def reordered(runs: Sequence[Run], shown: Sequence[Column]) -> list[Reordered]:
@@ -425,7 +427,7 @@ def _task_row(runs: Sequence[Run], task: str) -> Row:
 
 
 def _plain_tags(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
-    return (part for part in by_tag(runs, task) if part.tag not in ORDER_TAGS)
+    return (part for part in by_tag(runs, task) if part.tag not in _SHOWN_ELSEWHERE)
 
 
 def _further_metrics(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
@@ -434,14 +436,17 @@ def _further_metrics(runs: Sequence[Run], task: str) -> Iterator[Breakdown]:
         result = run.results.get(task)
         elsewhere = {"score", result.main_metric, *ORDER_METRICS} if result else set()
         known = result.metrics if result else {}
-        metrics.append({name: value for name, value in known.items() if name not in elsewhere})
+        metrics.append(
+            {n: v for n, v in known.items() if n not in elsewhere and not is_of_repeats(n)}
+        )
     if any(metrics):
-        yield _breakdown(task, "", runs, metrics)
+        yield breakdown(task, "", runs, metrics)
 
 
-def _breakdown(
+def breakdown(
     task: str, tag: str, runs: Sequence[Run], by_run: Sequence[Mapping[str, MetricValue]]
 ) -> Breakdown:
+    """A row for each name that some run has a number of."""
     names = dict.fromkeys(name for values in by_run for name in values)
     rows = (_row(name, task, runs, [values.get(name) for values in by_run]) for name in names)
     return Breakdown(task, tag, tuple(rows))

@@ -86,8 +86,9 @@ _THINKING_TAG = re.compile(
 )
 _LONGEST_TAG = 40
 _TAGS_BEGIN_WITH = "<[◁"
-# HuatuoGPT-o1 separates its reasoning from its answer with two headings.
-_THINKING_HEADING = "## Thinking"
+# HuatuoGPT-o1 separates its reasoning from its answer with two headings. They are no tags: they
+# mean that at a reply's very beginning alone, for anybody may head a section so.
+THINKING_HEADING = "## Thinking"
 _FINAL_HEADING = "## Final Response"
 
 _END_OF_TURN = re.compile(
@@ -201,8 +202,13 @@ def split_thoughts(reply: str) -> tuple[str, str | None]:
     inside of it is none. For whoever reads answers otherwise than letter by letter, and for what
     must not look into a thought, such as a stop string.
     """
-    end = max((tag.end() for tag in _THINKING_TAG.finditer(reply) if tag["closes"]), default=0)
-    if not end and _THINKING_TAG.match(reply.lstrip()):
+    headed = is_headed(reply)
+    if headed:
+        before, heading, _ = reply.rpartition(_FINAL_HEADING)
+        end = len(before) + len(heading)
+    else:
+        end = max((tag.end() for tag in _THINKING_TAG.finditer(reply) if tag["closes"]), default=0)
+    if not end and (headed or _THINKING_TAG.match(reply.lstrip())):
         return reply, None
     if end:
         end = len(reply) - len(reply[end:].lstrip())
@@ -215,18 +221,45 @@ def begins_thought(reply: str) -> bool | None:
     tag = _THINKING_TAG.match(text)
     if tag is not None:
         return bool(tag["opens"])
-    may_become_one = not text or (text[0] in _TAGS_BEGIN_WITH and len(text) < _LONGEST_TAG)
+    if is_headed(text):
+        return True
+    may_become_one = (
+        not text
+        or THINKING_HEADING.startswith(text)
+        or (text[0] in _TAGS_BEGIN_WITH and len(text) < _LONGEST_TAG)
+    )
     return None if may_become_one else False
 
 
-def closes_thought(tail: str) -> bool:
-    """Whether a text of a thought's last tokens holds the tag that closes it."""
+def closes_thought(tail: str, *, headed: bool = False) -> bool:
+    """Whether a text of a thought's last tokens holds the tag, or the heading, that closes it."""
+    if headed:
+        return _FINAL_HEADING in tail
     return any(tag["closes"] for tag in _THINKING_TAG.finditer(tail))
 
 
 def closing_tag(text: str) -> str:
     """The first tag in a text that closes a thought; "" if there is none."""
     return next((tag[0] for tag in _THINKING_TAG.finditer(text) if tag["closes"]), "")
+
+
+def heading_behind(reply: str) -> str:
+    """What closes the thought of a reply that begins with a heading; "" for any other reply."""
+    return f"\n\n{_FINAL_HEADING}\n\n" if is_headed(reply) else ""
+
+
+def unclosed(thoughts: str) -> str:
+    """Thoughts without what closes the last of them, and without the blanks behind that."""
+    body = thoughts.rstrip()
+    if is_headed(body):
+        return body.removesuffix(_FINAL_HEADING)
+    tags = [tag[0] for tag in _THINKING_TAG.finditer(body) if tag["closes"]]
+    return body.removesuffix(tags[-1]) if tags else body
+
+
+def is_headed(reply: str) -> bool:
+    """Whether a reply begins with the heading of a thought, as HuatuoGPT-o1's do."""
+    return reply.lstrip().startswith(THINKING_HEADING)
 
 
 def opened_thought(prompt: str) -> str:
@@ -264,7 +297,7 @@ def statement_text(visible: str) -> tuple[str, str]:
 
 def _after_heading(text: str, cut_off: bool) -> VisibleReply:
     _, heading, final = text.rpartition(_FINAL_HEADING)
-    if not heading and text.lstrip().startswith(_THINKING_HEADING):
+    if not heading and is_headed(text):
         return VisibleReply("", cut_off=True)
     return VisibleReply(_without_middle(_END_OF_TURN.sub("\n", final).strip()), cut_off)
 

@@ -42,7 +42,7 @@ async function chunk(number) {
   return opened.get(number);
 }
 
-const [TASK, DOC, QUESTION, EXPECTED, OUTCOMES, ANSWERS, FLAGS, CHUNK, PLACE] = Array(9).keys();
+const [TASK, DOC, QUESTION, EXPECTED, OUTCOMES, ANSWERS, FLAGS, REPEAT, CHUNK, PLACE] = Array(10).keys();
 const index = await unpack("index");
 
 // --- static tables -----------------------------------------------------------------------------
@@ -94,10 +94,13 @@ const sortKey = (outcome) =>
 const columns = [
   {
     data: DOC,
-    render: (doc, type, row, place) =>
-      type === "display"
-        ? element("button", { type: "button", className: "doc", text: doc.slice(0, 8), value: place.row })
-        : doc,
+    render: (doc, type, row, place) => {
+      if (type !== "display") return row[REPEAT] ? `${doc} ${row[REPEAT]}` : doc;
+      const repeat = row[REPEAT] ? ` · ${row[REPEAT]}` : "";
+      const title = row[REPEAT] ? `${word("repeat")} ${row[REPEAT]}` : "";
+      return element("button",
+        { type: "button", className: "doc", text: doc.slice(0, 8) + repeat, title, value: place.row });
+    },
   },
   ...[TASK, QUESTION, EXPECTED].map((place) => ({
     data: place,
@@ -303,7 +306,8 @@ async function showDoc(place) {
   shown = place;
   const row = index[place];
   const body = byId("doc-body");
-  byId("doc-title").textContent = `${taskName(row[TASK])} · ${row[DOC]}`;
+  const repeat = row[REPEAT] ? ` · ${word("repeat")} ${row[REPEAT]}` : "";
+  byId("doc-title").textContent = `${taskName(row[TASK])} · ${row[DOC]}${repeat}`;
   if (row[CHUNK] < 0) {
     body.replaceChildren(element("p", { text: word("not_held") }));
   } else {
@@ -349,10 +353,11 @@ function csvCell(value) {
 }
 
 function csv() {
-  const heads = ["task", "doc", "question", "expected", ...RUNS.flatMap((run) => [`${run} score`, `${run} answer`])];
+  const repeats = index.some((row) => row[REPEAT]);
+  const heads = ["task", "doc", ...(repeats ? ["repeat"] : []), "question", "expected", ...RUNS.flatMap((run) => [`${run} score`, `${run} answer`])];
   const rows = visibleRows().map((place) => {
     const row = index[place];
-    return [row[TASK], row[DOC], row[QUESTION], row[EXPECTED],
+    return [row[TASK], row[DOC], ...(repeats ? [row[REPEAT] || ""] : []), row[QUESTION], row[EXPECTED],
       ...RUNS.flatMap((_, run) => [row[OUTCOMES][run], row[ANSWERS][run]])];
   });
   return [heads, ...rows].map((row) => row.map(csvCell).join(",")).join("\r\n") + "\r\n";
