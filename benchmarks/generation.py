@@ -2,6 +2,7 @@
 
     python benchmarks/generation.py [--quick] [--cpu-seconds] [--longest 1024] [--keep FILE]
     python benchmarks/generation.py --model DIR --texts 16 --longest 256
+    python benchmarks/generation.py --growth 2000,4000,8000 --texts 4
 
 The model counts down: whatever the prompt, the token with id n is followed by the one with id
 n - 1, and id 0 is its end token. So each text ends by itself, after 2 to 256 tokens, or as many as
@@ -9,12 +10,14 @@ n - 1, and id 0 is its end token. So each text ends by itself, after 2 to 256 to
 tokens each, its end tokens forbidden. Texts are compared word by word.
 
 What takes too long in one go is measured piece by piece: `--sides stock --keep FILE`, then another
-side with the same file, any number of rounds of each.
+side with the same file, any number of rounds of each. --growth measures ours alone: what a token
+takes in texts that all have so many tokens, and the memory above the model's.
 """
 
 import json
 import logging
 import random
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,16 +59,20 @@ def main() -> None:
     arguments.add_argument("--texts", type=int, help="64, or 16 with --quick")
     arguments.add_argument("--rounds", type=int, help="3, or 1 with --quick")
     arguments.add_argument("--sides", default=",".join(SIDES), help="some of them, by comma")
+    arguments.add_argument("--growth", help="lengths of texts, by comma, ascending")
     arguments.add_argument("--keep", type=Path, help="add to the rounds in this file")
     options = arguments.parse_args()
     clock = choose_clock(cpu_seconds=options.cpu_seconds)
     logging.disable(logging.WARNING)
     count = options.texts or (16 if options.quick else 64)
+    if options.growth:
+        growth([int(n) for n in options.growth.split(",")], options, clock)
+        return
     if options.model:
         model, words, asked = real(options.model, count, options.longest)
     else:
         model, words = countdown_model(options.layers, options.vocabulary), tokenizer()
-        asked = countdown_prompts(count, words, options.longest)
+        asked = countdown_prompts(count, words, SHORTEST, options.longest)
     requests = instances("generate_until", asked)
     # Made when they are needed: a side that is not measured takes no memory.
     sides: dict[str, Callable[[], Callable[[], list[str]]]] = {
@@ -104,6 +111,27 @@ def report(kept: dict[str, Any], count: int) -> None:
             f"{count} texts, {rounds} rounds, {torch.get_num_threads()} threads: {mine} "
             f"{ratio(above[:rounds], below[:rounds])} times as fast as {other}; "
             f"{differing} texts differ"
+        )
+
+
+def growth(lengths: Sequence[int], options: Any, clock: Callable[[], float]) -> None:
+    """Milliseconds a token, and memory, of texts that all have the same length."""
+    words, rows = tokenizer(), options.texts or 4
+    model = countdown_model(options.layers, options.vocabulary)
+    model.config.max_position_embeddings = 2 * max(lengths)
+    lm = CheckpointLM.from_loaded(model, words, batch_size=rows)
+    lm.generate_until(instances("generate_until", countdown_prompts(rows, words, 2, 2)))
+    for length in lengths:
+        requests = instances("generate_until", countdown_prompts(rows, words, length, length))
+        before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, clock()
+        texts = lm.generate_until(requests)
+        taken = clock() - begin
+        more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        tokens = sum(len(text.split()) for text in texts)
+        print(
+            f"{rows} texts of {length} tokens: {taken:.1f} s, {1000 * taken / tokens:.2f} ms a "
+            f"token, {more / 1024:.0f} MiB more at the peak",
+            flush=True,
         )
 
 
@@ -166,11 +194,9 @@ def countdown_model(layers: int, vocabulary: int) -> torch.nn.Module:
     return model
 
 
-def countdown_prompts(
-    count: int, words: object, longest: int
-) -> list[tuple[str, dict[str, object]]]:
+def countdown_prompts(count: int, words: Any, least: int, most: int) -> Asked:
     """Prompts whose last word says how long the text will be; lengths are evenly spread."""
-    texts, least, most = Texts(), SHORTEST, longest
+    texts = Texts()
     lengths = [least + (most - least) * i // (count - 1) for i in range(count)]
     random.Random(3).shuffle(lengths)
     settings = {"until": [], "do_sample": False, "max_gen_toks": most}

@@ -113,14 +113,21 @@ def clustered(samples: Sequence[Sample]) -> list[Sample]:
     return [dataclasses.replace(one, cluster=cluster[one.doc_id]) for one in samples]
 
 
-def fold(samples: Sequence[Sample], once: Fold) -> dict[str, MetricValue]:
+def fold(
+    samples: Sequence[Sample], once: Fold, *, by_question: bool = False
+) -> dict[str, MetricValue]:
     """A task's metrics over repeats, with what only repeats can tell.
 
     Args:
         samples: Those that did not fail, of all repeats.
         once: The task's metrics from samples of one.
+        by_question: Each question has the mean of what there is of it, as where another program's
+            log lacks some of its replies; only for metrics of scores and counts.
     """
-    rounds = [once(one) for one in by_repeat(samples)]
+    if by_question:
+        rounds = [once(question_means(samples))]
+    else:
+        rounds = [once(one) for one in by_repeat(samples)]
     together = clustered(samples)
     pooled = once(together)
     metrics = {

@@ -181,7 +181,9 @@ def test_a_question_of_which_an_epoch_is_missing_weighs_as_any_other(tmp_path):
     (tmp_path / "log.json").write_text(json.dumps(inspect_log(samples, accuracy=0.5)))
     (one,) = read_logs(tmp_path)
     assert [(s.position, s.repeat) for s in one.run.samples["exam"]] == [(0, 0), (0, 1), (1, 0)]
-    assert one.run.results["exam"].metrics["pass@2"].n == 1
+    result = one.run.results["exam"]
+    assert (result.main.value, result.main.n) == (0.5, 2)
+    assert result.metrics["pass@2"].n == 1
 
 
 def test_a_sample_without_a_score_fails_and_counts(tmp_path):

@@ -156,7 +156,8 @@ def test_a_thought_that_a_heading_opens_is_closed_by_the_other_heading(think):
 def test_the_curve_of_a_run_with_headings_is_that_of_runs_at_each_budget(tmp_path, capsys):
     checkpoint = str(save_thinker(tmp_path / "model", headed=True))
     exam = str(exam_of(tmp_path, "bjz"))
-    spec = RunSpec(model=checkpoint, tasks=(exam,), max_new_tokens=64, chat_template=True)
+    plain = RunSpec(model=checkpoint, tasks=(exam,), max_new_tokens=64, cache=False)
+    spec = dataclasses.replace(plain, chat_template=True)
     folder = tmp_path / "long"
     long = evaluate(spec, folder=folder, watch=Watch())
     assert long.results["thoughts"].main.value == 1.0

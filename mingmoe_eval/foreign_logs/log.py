@@ -213,7 +213,7 @@ def _result(task: LoggedTask, samples: Sequence[Sample]) -> TaskResult:
     return TaskResult(
         task=task.name,
         main_metric="score",
-        metrics=fold(scored, once) if repeated else once(scored),
+        metrics=fold(scored, once, by_question=True) if repeated else once(scored),
         breakdowns={"repeat": scores_by_repeat(scored, once)} if repeated else {},
         repeats=repeats_of(samples),
         counts=count(samples),
