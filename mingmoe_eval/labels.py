@@ -14,6 +14,7 @@ from typing import NamedTuple
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.json_files import read_object, texts_by_name
 from mingmoe_eval.records import Run
+from mingmoe_eval.yaml_files import read_yaml
 
 
 class Label(NamedTuple):
@@ -146,11 +147,9 @@ def _from_file(path: Path) -> dict[str, str]:
     if path.suffix.lower() == ".json":
         data = read_object(path, UsageError)
     else:
-        import yaml
-
         try:
-            data = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            data = read_yaml(path)
+        except ValueError as error:
             raise UsageError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(data, Mapping) or not all(
         isinstance(name, str) and isinstance(text, str) for name, text in data.items()

@@ -21,13 +21,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from mingmoe_eval.errors import DataError, MissingDataError, UsageError, offence_list
 from mingmoe_eval.locations import tasks_dir
 from mingmoe_eval.metrics.draws import Floats, percentile_interval
 from mingmoe_eval.records import Run, Sample
+from mingmoe_eval.yaml_files import read_yaml
 
 RULE_FILE = "_pass_rule.yaml"
 _DRAWS = 1_000
@@ -343,8 +343,8 @@ def _points_of(one: _Stratum, share: float, unit: Fraction) -> NDArray[np.float6
 
 def _read(path: Path) -> PassRule:
     try:
-        rule = msgspec.convert(yaml.safe_load(path.read_text("utf-8")), PassRule)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, ValueError) as error:
+        rule = msgspec.convert(read_yaml(path), PassRule)
+    except ValueError as error:
         raise DataError(f"{path}: {' '.join(str(error).split())}") from error
     if faults := list(_faults(rule)):
         raise DataError(offence_list(f"{path} is no rule that can be applied", faults))

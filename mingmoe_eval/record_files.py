@@ -15,6 +15,10 @@ EXAM_SUFFIXES = (*SPREADSHEETS, ".tsv", *SUFFIXES)
 """What an exam may come as, whose columns are looked for; `exams.exam_files` reads these."""
 
 
+_LEAST_UNPACKED, _MOST_PACKED = 256 * 2**20, 100
+"""So many bytes are always taken, and so many times those of the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One record as its file has it; `number` is its line, or its position where lines say nothing.
@@ -187,11 +191,49 @@ def _parquet_rows(data: bytes, name: str) -> list[Row]:
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
+    most = most_unpacked(data)
+    records: list[Any] = []
     try:
-        records = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
+        left = most - sum(group.total_byte_size for group in groups)
+        # A dictionary's one long text may stand for every row: few of them at a time.
+        largest = max([1, *(group.total_byte_size for group in groups)])
+        batches = file.iter_batches(batch_size=min(max(most // largest, 4), 4096))
+        while left >= 0 and (batch := next(batches, None)) is not None:
+            records += (rows := batch.to_pylist())
+            left -= _text_size(rows)  # a batch's own size counts what a dictionary holds once
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{name} is not a Parquet file: {error}") from error
+    refuse_bomb(name, data, most - left)
     return [Row(number, record) for number, record in enumerate(records, 1)]
+
+
+def _text_size(value: Any) -> int:
+    """Characters and bytes in a value, however deep; a number counts as one."""
+    if isinstance(value, dict):
+        return sum(map(_text_size, value.values()))
+    if isinstance(value, list):
+        return sum(map(_text_size, value))
+    return len(value) if isinstance(value, str | bytes) else 1
+
+
+def most_unpacked(data: bytes) -> int:
+    """How many bytes a packed file may be when it is unpacked."""
+    return max(_LEAST_UNPACKED, _MOST_PACKED * len(data))
+
+
+def refuse_bomb(name: str, data: bytes, unpacked: int) -> None:
+    """Refuse a file that would take the machine's memory.
+
+    Raises:
+        DataError: it is larger unpacked than `most_unpacked` of it.
+    """
+    if unpacked > (most := most_unpacked(data)):
+        raise DataError(
+            f"{name} has {len(data):,} bytes, and more than {most // 2**20:,} MB when it is "
+            "unpacked: no set of questions or records is packed so tightly"
+        )
 
 
 def _all_or_nothing(rows: list[Row], offences: list[str], name: str) -> list[Row]:

@@ -9,21 +9,58 @@ from typing import Any
 
 import yaml
 
+_DEEPEST = 100
+_SHALLOW_BYTES = 10_000
+"""A text of no more bytes cannot be deep enough to hurt: libyaml's composer ends the whole process
+between 20,000 and 40,000 levels."""
+_MOST_VALUES = 1_000_000
 
-def read_yaml(path: Path) -> Any:
+
+def read_yaml(path: Path, loader: Any = None) -> Any:
     """What a file holds; `!function module.name` is a plain string.
+
+    Args:
+        path: The file.
+        loader: A loader of PyYAML's with a reading of its own, whose caller looks at each value;
+            default: safe YAML.
 
     Raises:
         ValueError: it cannot be read, is not UTF-8 or no YAML; the message is one line.
     """
     try:
-        return yaml.load(path.read_text("utf-8"), Loader=_Loader)
+        text = path.read_text("utf-8")
+        if len(text) > _SHALLOW_BYTES:
+            _refuse_deep(text)
+        value = yaml.load(text, Loader=loader or _Loader)
+        if loader is None and "*" in text and _values(value, {}) > _MOST_VALUES:
+            raise ValueError(f"its aliases stand for more than {_MOST_VALUES:,} values")
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: {error}") from error
     except (yaml.YAMLError, OSError) as error:
         raise ValueError(" ".join(str(error).split())) from error
+    return value
+
+
+def _refuse_deep(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+
+
+def _values(value: Any, known: dict[int, int]) -> int:
+    """How many values there are, each alias counted for all that it stands for."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = _MOST_VALUES + 1  # one that holds itself has no end
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_values(part, known) for part in inner)
+    return known[id(value)]
 
 
 # libyaml is ten times as fast as the pure Python parser, where PyYAML was built with it.

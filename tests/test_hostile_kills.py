@@ -110,7 +110,11 @@ def test_a_second_process_in_the_same_folder_is_refused_and_harms_nothing(tmp_pa
         run_store.claim(folder, resume=True),
     ):
         pass
-    with pytest.raises(RunStoreError, match="not empty"), run_store.claim(folder):
+    # Not told to resume what is being written.
+    with (
+        pytest.raises(RunStoreError, match="another process is writing"),
+        run_store.claim(folder),
+    ):
         pass
     first.join(300)
     assert first.exitcode == 0

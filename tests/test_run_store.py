@@ -96,6 +96,26 @@ def test_an_unfinished_run_is_not_read_as_a_run_and_says_how_to_go_on(tmp_path):
     assert run_store.spec_to_resume(path) == SPEC
 
 
+def test_what_a_kill_after_the_end_leaves_goes_with_the_next_look(tmp_path):
+    folder = run_store.save_run(complete_run(), tmp_path / "r")
+    whole = {path.name for path in folder.iterdir()}
+    for name in (".mingmoe-eval.lock", run_store.UNFINISHED_FILE, run_store.STORE_FILE):
+        (folder / name).write_text("{}")
+    with pytest.raises(RunStoreError, match="already holds a finished run"):
+        run_store.refuse_taken(folder)
+    assert {path.name for path in folder.iterdir()} == whole
+
+
+def test_of_four_that_start_at_once_three_are_told_that_one_is_writing(tmp_path):
+    with run_store.claim(tmp_path / "r") as folder:
+        run_store.save_unfinished(folder, make_run().spec)
+        for _ in range(3):
+            with pytest.raises(RunStoreError) as told, run_store.claim(tmp_path / "r"):
+                pass
+            assert "another process is writing" in str(told.value)
+            assert "--resume" not in str(told.value)
+
+
 def test_finishing_leaves_nothing_to_resume(tmp_path):
     path = run_store.open_folder(tmp_path / "r")
     run_store.save_unfinished(path, SPEC)

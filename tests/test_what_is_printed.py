@@ -3,8 +3,10 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai_server import serving, text
 
 from mingmoe_eval.cli import main
 from mingmoe_eval.cli.console import write_json
@@ -50,6 +52,52 @@ def test_no_message_holds_a_login(
     out, err = capfd.readouterr()
     assert SECRET not in out + err
     assert "error" in err.lower()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [None, "status:400", "status:401", "cut", "body:oops"])
+def test_no_login_is_in_anything_that_is_written_or_printed(
+    fault: str | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An address with a password wherever one can stand, on a server that answers or does not."""
+
+    def answer(path: str, payload: dict[str, Any]) -> Any:
+        return text("A", chat=path.startswith("/chat"))
+
+    with serving(answer, lambda *_: fault) as (model, _):
+        address = model.replace("http://", f"http://bob:{SECRET}@")
+        settings = {"model": address, "tasks": "usmle", "sample": True, "limit": 2}
+        (tmp_path / "asked.yaml").write_text(json.dumps({**settings, "output": str(tmp_path)}))
+        given = f"--tasks usmle --sample --limit 2 --output {tmp_path}"
+        for command in (
+            f"run --model {address} {given} --name a --json {tmp_path}/a.json",
+            f"run --model {address},{address}2 {given} --name several",
+            f"run --config {tmp_path}/asked.yaml --name c",
+            f"run --config {tmp_path}/a/eval.yaml --name again",
+            f"run --resume {tmp_path}/a --model {address}",
+            f"run --model nowhere --base {address} {given}",
+            f"run --model nowhere --adapters {address},b {given}",
+            f"inspect {address}",
+            f"serve {address} --prepare {tmp_path}/served",
+            f"report {tmp_path}/a",
+            f"table {tmp_path}/a --allow-marked",
+            f"rescore {tmp_path}/a --name rescored",
+            f"compare {tmp_path}/a {tmp_path}/a --json {tmp_path}/compared.json",
+            f"gate --sequential --baseline {tmp_path}/a --model {address}",
+            f"budget {tmp_path}/a --model {address}",
+            f"blame {tmp_path}/a {tmp_path}/a",
+            f"train --base {address} --data {tmp_path}/asked.yaml --output {tmp_path}/trained",
+            f"compose --adapters {address},b --few-shot x.jsonl --output {tmp_path}/composed",
+        ):
+            assert main(command.split()) in (0, 2, 4), command
+    out, err = capfd.readouterr()
+    assert SECRET not in out + err
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    holding = [path.name for path in written if SECRET.encode() in path.read_bytes()]
+    assert holding == ["asked.yaml"]  # which the user wrote
+    if fault is None:
+        assert (tmp_path / "a" / "run.json").exists()
+        assert (tmp_path / "a" / "report.html").exists()
 
 
 @pytest.mark.parametrize(

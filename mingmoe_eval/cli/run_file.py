@@ -20,6 +20,7 @@ from mingmoe_eval.cli.lm_eval_words import IN_OUR_WORDS, in_our_words
 from mingmoe_eval.cli.run import run
 from mingmoe_eval.errors import UsageError, offence_list
 from mingmoe_eval.records import RunSpec
+from mingmoe_eval.yaml_files import read_yaml
 
 Settings = dict[str, Any]
 """By the name of an option, its value: what click takes as defaults of its own."""
@@ -247,12 +248,11 @@ class _Words(yaml.SafeLoader):
 
 def _mapping_of(file: Path) -> dict[Any, Any]:
     try:
-        data = yaml.load(file.read_bytes(), Loader=_Words)
-    except OSError as error:
-        raise UsageError(f"--config {file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        what = " ".join(str(error).split()) or "nested too deeply"
-        raise UsageError(f"--config {file} is no YAML: {what}") from error
+        data = read_yaml(file, _Words)
+    except ValueError as error:
+        if isinstance(cause := error.__cause__, OSError):
+            raise UsageError(f"--config {file} cannot be read: {cause.strerror}") from error
+        raise UsageError(f"--config {file} is no YAML: {error}") from error
     if not isinstance(data, dict):
         raise UsageError(f"--config {file}: settings are expected, such as `tasks: usmle`")
     return data

@@ -9,6 +9,7 @@ import io
 import math
 import re
 import unicodedata
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from mingmoe_eval.errors import DataError, UsageError
-from mingmoe_eval.record_files import SPREADSHEETS, parse_rows
+from mingmoe_eval.record_files import SPREADSHEETS, parse_rows, refuse_bomb
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,9 @@ _CHINESE_NUMBERS = "一二三四五六七八九十"
 def _sheet_lines(path: Path, data: bytes, sheet: str | None) -> list[Line]:
     import pandas as pd
 
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            refuse_bomb(str(path), data, sum(part.file_size for part in archive.infolist()))
     try:
         frames = pd.read_excel(
             io.BytesIO(data), sheet_name=None, header=None, dtype=object, engine="calamine"

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -143,7 +144,7 @@ def _faults_of_part(part: Part, folder: Path, suffixes: Sequence[str]) -> Iterat
         )
     for field in ("file", "sample"):
         name = getattr(part, field)
-        if name is not None and not (folder / name).is_file():
+        if name is not None and not os.path.isfile(folder / name):  # noqa: PTH113  a name may be too long for `Path` to ask
             there = sorted(p.name for p in folder.iterdir() if p.is_file())
             close = difflib.get_close_matches(name, there, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(there[:12])}"

@@ -23,6 +23,7 @@ from mingmoe_eval.json_files import shown
 from mingmoe_eval.metrics.significance import minimum_detectable
 from mingmoe_eval.records import Run
 from mingmoe_eval.regression_gate.signals import Tolerances
+from mingmoe_eval.yaml_files import read_yaml
 
 Undecided = Literal["pass", "hold", "fail"]
 
@@ -166,11 +167,9 @@ def read_policy(file: Path) -> Policy:
     Raises:
         UsageError: it cannot be read, or is no policy; every offence is named.
     """
-    import yaml
-
     try:
-        data = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        data = read_yaml(file)
+    except ValueError as error:
         raise UsageError(f"{file} cannot be read as YAML: {error}") from error
     return policy_of(data, source=str(file))
 
