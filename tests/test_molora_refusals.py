@@ -105,7 +105,7 @@ def test_a_config_that_contradicts_the_tensors_is_refused(adapter, changes, said
     [
         ({"r": 8}, "instead of [8, 32]"),
         ({"r": None}, "r must be a positive whole number, not None"),
-        ({"lora_alpha": "8"}, "lora_alpha must be a number, not '8'"),
+        ({"lora_alpha": "8"}, "lora_alpha must be a number above 0, not '8'"),
         ({"use_dora": True}, "use_dora = True is not supported"),
         ({"lora_bias": True}, "lora_bias = True is not supported"),
         ({"layer_replication": [[0, 2]]}, "layer_replication = [[0, 2]] is not supported"),

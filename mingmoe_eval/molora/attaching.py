@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from mingmoe_eval.errors import CheckpointError, offence_list
-from mingmoe_eval.molora.accelerate_door import device_of
+from mingmoe_eval.molora.accelerate_door import device_of, only_moves_inputs
 from mingmoe_eval.molora.block_experts import BlockExperts, MixLoraFFN
 from mingmoe_eval.molora.formats.families import Mixture
 from mingmoe_eval.molora.layers import (
@@ -198,13 +198,24 @@ def _beside(
 def _can_merge(linear: nn.Module) -> bool:
     """True if a product can be added into the layer's weight: a plain Linear that is in memory.
 
-    Quantised layers are often subclasses of Linear, hence the exact type.
+    Quantised layers are subclasses of Linear (bitsandbytes), have a tensor of a class of its own
+    (torchao), one of 8 bits, or another `forward` on the instance (compressed-tensors), as
+    offloaded ones do.
     """
+    weight = linear._parameters.get("weight")
     return (
         type(linear) is nn.Linear
-        and linear.weight.is_floating_point()
-        and linear.weight.device.type != "meta"
+        and ("forward" not in vars(linear) or only_moves_inputs(linear))
+        and weight is not None
+        and type(weight.data) is Tensor
+        and _can_add(weight.dtype)
+        and weight.device.type != "meta"
     )
+
+
+def _can_add(dtype: torch.dtype) -> bool:
+    """Whether sums can be computed in it: floating point, and not of 8 bits."""
+    return dtype.is_floating_point and dtype.itemsize > 1
 
 
 def _computes_gated_ffn(ffn: nn.Module) -> bool:
@@ -224,7 +235,7 @@ def _computes_gated_ffn(ffn: nn.Module) -> bool:
 
 
 def _random_token(ffn: nn.Module, reader: nn.Module) -> Tensor:
-    floating = (p.dtype for p in ffn.parameters() if p.is_floating_point())
+    floating = (p.dtype for p in ffn.parameters() if _can_add(p.dtype))
     width = cast(int, reader.in_features)
     x = torch.randn(1, 1, width, generator=torch.Generator().manual_seed(0))
     return x.to(device_of(reader), next(floating, torch.get_default_dtype()))

@@ -16,9 +16,13 @@ from mingmoe_eval.molora import peft_door
 from mingmoe_eval.molora.attaching import ComputeDtypes, attach_mixture
 from mingmoe_eval.molora.description import CheckpointDescription, describe
 from mingmoe_eval.molora.formats import ming
+from mingmoe_eval.molora.formats.tensor_files import TensorFiles, is_safetensors, weight_files
 from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
-from mingmoe_eval.molora.probing import Loaded, probe
+from mingmoe_eval.molora.probing import Loaded, probe, probe_logits
 from mingmoe_eval.molora.sources import blaming, transformers_config, where
+
+_ADAPTED = "_hf_peft_config_loaded"
+"""What transformers notes on a model when it finds an adapter beside its weights."""
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
@@ -113,6 +117,8 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
     config.dtype = own.dtype
     if getattr(own, "quantization_config", None) is not None:
         config.quantization_config = own.quantization_config
+    else:
+        _refuse_integers(opened)
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
     # Older releases of transformers give Gemma 2 torch's kernel, which caps nothing, in silence.
     kernel = {"attn_implementation": "eager"} if capped else {}
@@ -130,13 +136,34 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
             ignore_mismatched_sizes=True,
             **kernel,
         )
+        if getattr(model, _ADAPTED, False):
+            raise ValueError("an adapter is among them, which transformers put on them unasked")
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             ids = getattr(model.generation_config, name)
             for one in ids if isinstance(ids, list) else [ids]:
                 if one is not None and (type(one) is not int or abs(one) >= 2**63):
                     raise ValueError(f"{name} must be ids of tokens, not {shown(ids)}")
     _refuse_holes(opened, report)
-    return model.eval()
+    model.eval()
+    if getattr(model, "is_quantized", False):
+        # compressed-tensors unpacks at the first pass: until then its layers have no weight, and
+        # nothing can be put on them.
+        with blaming(f"the packed weights of {opened.weights} cannot be computed"):
+            probe_logits(model)
+    return model
+
+
+def _refuse_integers(opened: OpenCheckpoint) -> None:
+    """Refuses weights that are whole numbers, which no quantization_config says how to unpack."""
+    folder = Path(opened.weights)
+    if opened.kind == "gguf" or not folder.is_dir():
+        return
+    # Headers alone: a pickle would be read twice.
+    files = TensorFiles([path for path in weight_files(folder) if is_safetensors(path)])
+    due = {name for name, _ in opened.skeleton.named_parameters()}
+    if packed := sorted(due & set(files.integers)):
+        headline = f"the weights of {opened.weights} are whole numbers that no config explains:"
+        raise CheckpointError(offence_list(headline, packed))
 
 
 def _refuse_holes(opened: OpenCheckpoint, report: dict[str, Any]) -> None:

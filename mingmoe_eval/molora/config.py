@@ -37,6 +37,8 @@ _LARGEST_RANK = 2**20
 
 TOP_K_WORDS = ("top_k", "topk")
 
+_FLAGS = ("use_rslora", "use_dora", "use_qalora", "lora_bias", "fan_in_fan_out")
+
 PLAIN_LORA: Mapping[str, Any] = {
     "use_dora": False,
     "use_qalora": False,
@@ -155,8 +157,8 @@ def lora_offences(adapter: Mapping[str, Any]) -> list[str]:
         offences.append(f"r must be a positive whole number, not {shown(adapter.get('r'))}")
     alpha = adapter.get("lora_alpha")
     # A whole number of thousands of digits is no float.
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e30:
-        offences.append(f"lora_alpha must be a number, not {shown(alpha)}")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1e30:
+        offences.append(f"lora_alpha must be a number above 0, not {shown(alpha)}")
     targets = adapter.get("target_modules")
     # MixLoRA's own files have names with a yes or no each.
     named = targets if isinstance(targets, list | dict) else [targets]
@@ -172,17 +174,21 @@ def lora_offences(adapter: Mapping[str, Any]) -> list[str]:
             offences.append(f"{field} = {adapter[field]!r} is not supported, only {value!r}")
     if (start := adapter.get("init_lora_weights")) not in HARMLESS_STARTS:
         offences.append(f"init_lora_weights = {start!r} changes the base's weights")
-    return [*offences, *_flag_offences(adapter)]
+    return [*offences, *flag_offences(adapter)]
 
 
-def _flag_offences(fields: Mapping[str, Any]) -> list[str]:
+def flag_offences(fields: Mapping[str, Any]) -> list[str]:
+    """The fields of a LoRA config that are to be true or false, and are something else."""
     # Any text is true to Python, "false" among them.
-    value = fields.get("use_rslora")
-    return [] if value in (None, True, False) else [f"use_rslora must be true or false: {value!r}"]
+    return [
+        f"{name} must be true or false: {shown(fields[name])}"
+        for name in _FLAGS
+        if not isinstance(fields.get(name), bool | None)
+    ]
 
 
 def _mixture_offences(model: Mapping[str, Any]) -> list[str]:
-    offences = _flag_offences(model)
+    offences = flag_offences(model)
     experts = model.get("num_experts", REFERENCE_EXPERTS)
     top_k = model.get("num_experts_per_token", REFERENCE_TOP_K)
     if "num_experts" in model and "num_experts_per_token" not in model:

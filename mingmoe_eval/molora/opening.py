@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError, offence_list
 from mingmoe_eval.library_noise import quiet_libraries
+from mingmoe_eval.molora.config import flag_offences
 from mingmoe_eval.molora.formats.families import (
     Family,
     Mixture,
@@ -92,7 +93,9 @@ def open_checkpoint(
     elif place.form == "peft-lora":
         # Which tensors there must be only PEFT knows: loading asks it.
         files = TensorFiles((required_file(place.folder, ATTENTION_STEM),))
-        if offences := list(_pairs_that_do_not_fit(files, place)):
+        offences = [*flag_offences(place.adapter), *_pairs_that_do_not_fit(files, place)]
+        offences += [f"{name} holds whole numbers" for name in files.integers]
+        if offences:
             raise CheckpointError(
                 offence_list(f"{place.source} does not fit {place.weights}:", offences)
             )

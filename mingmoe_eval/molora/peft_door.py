@@ -86,7 +86,9 @@ def apply_adapter(model: PreTrainedModel, opened: OpenCheckpoint) -> tuple[PreTr
         CheckpointError: PEFT refuses it, its file holds tensors that nobody reads, or the merged
             model is another than the one with the adapter live.
     """
-    with _refused_as(f"{opened.source} does not fit its base"):
+    packed = getattr(model, "is_quantized", False)
+    method = f", whose weights are packed ({_packing(model)})" if packed else ""
+    with _refused_as(f"{opened.source} does not fit its base{method}"):
         _give_rows(model, opened)
         tuned = PeftModel.from_pretrained(model, str(opened.folder)).eval()
         unread = _unread(tuned, opened.files)
@@ -103,7 +105,7 @@ def apply_adapter(model: PreTrainedModel, opened: OpenCheckpoint) -> tuple[PreTr
         live = probe_logits(tuned)
         with tuned.disable_adapter():
             effect = largest_difference(live, probe_logits(tuned))
-    if getattr(model, "is_quantized", False):
+    if packed:
         return tuned.get_base_model(), effect
     with _refused_as(f"{opened.source} cannot be merged into its base"):
         _make_room(tuned)
@@ -191,6 +193,12 @@ def _most_tokens(folder: Path) -> int:
     added = read_json(file).get("added_tokens") if file.is_file() else None
     ids = [one.get("id") for one in added or () if isinstance(one, dict)]
     return max((one + 1 for one in ids if isinstance(one, int)), default=0)
+
+
+def _packing(model: PreTrainedModel) -> str:
+    """By what method a quantised model's weights are packed, as its config calls it."""
+    method = model.config.quantization_config.quant_method
+    return str(getattr(method, "value", method))
 
 
 def _unread(tuned: PeftModel, files: TensorFiles) -> list[str]:

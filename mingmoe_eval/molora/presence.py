@@ -5,11 +5,20 @@ What is in it is told later, from its files (`sources`).
 
 import difflib
 import importlib.util
+import re
 from pathlib import Path
 
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.hub import fetch
+from mingmoe_eval.json_files import shown
 from mingmoe_eval.molora.config import ADAPTER_CONFIG, MODEL_CONFIG, read_json
+
+# One word, or two with a slash. No backslash and no colon, which paths of another system have.
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+_LONGEST_ID = 200  # two words of 96, which the hub allows
+
+_NAMES_ANOTHER = f"{{}}/{ADAPTER_CONFIG} names it: give a base's directory or hub id with --base"
 
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "adapter_model.*", "non_lora_trainables.*")
 """What of a hub repository tells its kind, and is the whole of an adapter."""
@@ -34,8 +43,13 @@ def refuse_absent(model: str | Path, base: str | Path | None = None) -> None:
     folder = _model_folder(str(model))
     if (folder / ADAPTER_CONFIG).is_file():
         named = named_base(folder, base)
-        if not Path(named).is_dir():
-            fetch(named, (MODEL_CONFIG,))
+        if not is_directory(Path(named)):
+            try:
+                fetch(named, (MODEL_CONFIG,))
+            except CheckpointError as error:
+                if base is not None:
+                    raise
+                raise CheckpointError(f"{error}; {_NAMES_ANOTHER.format(folder)}") from error
     elif base is not None:
         refuse_lost_path(str(base), "base model directory")
 
@@ -55,19 +69,33 @@ def named_base(folder: Path, base: str | Path | None) -> str:
         refuse_lost_path(str(base), "base model directory")
         return str(base)
     named = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not named or not isinstance(named, str):
+    if not isinstance(named, str) or not named.strip():
         raise CheckpointError(
             f"{folder / ADAPTER_CONFIG} names no base model: give one with --base"
         )
     # A relative path is meant from the checkpoint, wherever the command runs.
-    if (folder / named).is_dir():
-        return str((folder / named).resolve())
+    if is_directory(folder / named):
+        found = (folder / named).resolve()
+        if (found / MODEL_CONFIG).is_file():
+            return str(found)
+        raise CheckpointError(
+            f"the base model {shown(named)} that {folder / ADAPTER_CONFIG} names has no "
+            f"{MODEL_CONFIG}: give a base's directory or hub id with --base"
+        )
     if _is_path(named):
         raise CheckpointError(
-            f"the base model {named!r} that {folder / ADAPTER_CONFIG} names is not there: give its "
-            "directory or hub id with --base"
+            f"the base model {shown(named)} that {folder / ADAPTER_CONFIG} names is not there: "
+            "give its directory or hub id with --base"
         )
     return named
+
+
+def is_directory(path: Path) -> bool:
+    """Whether it is one, and not when it cannot be: a name from a file may be of any length."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def refuse_lost_path(name: str, what: str = "model directory") -> None:
@@ -76,7 +104,7 @@ def refuse_lost_path(name: str, what: str = "model directory") -> None:
     Raises:
         CheckpointError: with the nearest names that are there.
     """
-    if Path(name).is_dir():
+    if is_directory(Path(name)):
         return
     if Path(name).exists():
         raise CheckpointError(f"{name} is a file: a {what} is wanted")
@@ -96,8 +124,9 @@ def _model_folder(name: str) -> Path:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name can only be meant as a path: a hub id is one word, or two with a slash."""
-    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+    """Whether a name can only be meant as a path."""
+    looks = name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name)
+    return looks or len(name) > _LONGEST_ID
 
 
 def _near(name: str, *, files: bool = False) -> str:

@@ -6,6 +6,7 @@ The kind is told from JSON files and safetensors headers alone; no code of a che
 import copy
 import functools
 import logging
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,13 @@ from mingmoe_eval.molora.formats.tensor_files import (
     preferred_file,
     weight_files,
 )
-from mingmoe_eval.molora.presence import SMALL_FILES, is_gguf, named_base, refuse_lost_path
+from mingmoe_eval.molora.presence import (
+    SMALL_FILES,
+    is_directory,
+    is_gguf,
+    named_base,
+    refuse_lost_path,
+)
 
 logger = logging.getLogger("mingmoe_eval.molora")
 
@@ -95,6 +102,8 @@ def find_model(source: str, base: str | Path | None) -> Place:
     model = read_json(folder / MODEL_CONFIG) if family and family.own_config else {}
     # A merged checkpoint keeps in config.json what an adapter has in a file of its own.
     adapter = model if alone else read_json(folder / ADAPTER_CONFIG)
+    if is_directory(Path(weights)):
+        _refuse_torn(Path(weights))
     # The checkpoint's own config decides, not the base's: a changed rope_theta was trained with.
     described = str(folder) if family and family.own_config else weights
     config = transformers_config(described)
@@ -152,6 +161,11 @@ def transformers_config(name: str | Path) -> PretrainedConfig:
             # transformers lists the layers of a config: 2^31 of them take all the memory there is.
             if isinstance(layers, int | float) and layers > _MOST_LAYERS:
                 raise ValueError(f"num_hidden_layers = {shown(layers)}, more than any model has")
+            rope = part.get("rope_parameters")
+            for theta in (part, rope if isinstance(rope, dict) else {}):
+                # Python takes true for 1, and transformers asks no further.
+                if isinstance(given := theta.get("rope_theta"), bool):
+                    raise ValueError(f"rope_theta must be a number, not {shown(given)}")
         config = AutoConfig.from_pretrained(str(name), trust_remote_code=False)
         if config.is_encoder_decoder:
             raise ValueError("is_encoder_decoder: only causal language models are evaluated")
@@ -204,6 +218,16 @@ def skeleton_of(config: PretrainedConfig, source: str) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
+def _refuse_torn(folder: Path) -> None:
+    """Refuses weights whose index names files that are not there, or that hold an adapter too."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise CheckpointError(
+            f"{folder} has an adapter among its weights ({ADAPTER_CONFIG}), which transformers "
+            "would put on them unasked: give a base without, or move the adapter's files elsewhere"
+        )
+    weight_files(folder)
+
+
 @contextmanager
 def blaming(what: str) -> Iterator[None]:
     """Within the block libraries read files from elsewhere: what they raise is those files' fault.
@@ -219,12 +243,23 @@ def blaming(what: str) -> Iterator[None]:
         yield
     except (MingMoeError, MemoryError, ModuleNotFoundError):
         raise
-    except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, of an accelerator
+    except BaseException as error:
+        name = type(error).__name__
+        # torch's, of an accelerator
+        if name == "OutOfMemoryError":
             raise
+        # A library in Rust gives up with what is no Exception, lest anybody catch it.
+        if not isinstance(error, Exception) and name != "PanicException":
+            raise
+        if isinstance(error, pickle.UnpicklingError):
+            raise CheckpointError(
+                f"{what}: a file is no plain one of tensors and was not opened, since opening it "
+                "could run code; save the model again as safetensors"
+            ) from error
         words = " ".join(str(error).split())
         words = words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]} ..."
-        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        # What an ImportError says is which library is to be installed, in a sentence.
+        kind = "" if isinstance(error, OSError | ValueError | ImportError) else f"{name}: "
         raise CheckpointError(f"{what}: {kind}{words}") from error
 
 

@@ -116,6 +116,12 @@ class Mixture:
         # Of a full model only the experts are asked: its loading accounts for the rest.
         strays = () if self.family.in_model else self.strays
         offences = [f"unexpected tensor {name}" for name in strays]
+        ours = {
+            name
+            for slots in (*self.experts.values(), *self.pairs.values())
+            for name in slots.values()
+        }
+        offences += [f"{name} holds whole numbers" for name in self.files.integers if name in ours]
         if self.family.every_ffn and not _ffn_paths(sizes):
             offences.append(f"{architecture} has no block with {', '.join(FFN_LINEARS)}")
         return [*offences, *_expert_offences(self, sizes), *_pair_offences(self, sizes)]

@@ -119,7 +119,8 @@ def read_settings(
     top_k = adapter.get("top_k", MOE_PEFT_TOP_K)
     offences = list(dict.fromkeys([*lora_offences(adapter), *lora_offences(of_experts)]))
     offences += _count_offences(experts_field, counts, None if dense else (top_k,))
-    if (act_fn := adapter.get("act_fn")) and act_fn not in ACT2FN:
+    act_fn = adapter.get("act_fn")
+    if act_fn and (not isinstance(act_fn, str) or act_fn not in ACT2FN):
         offences.append(f"act_fn = {act_fn!r} is no activation that transformers knows")
     if offences:
         raise CheckpointError(offence_list("the adapter's configuration cannot be used:", offences))

@@ -15,6 +15,8 @@ from mingmoe_eval.molora.config import read_json
 class TensorFiles:
     """The tensors of one or several files: names and shapes at once, values when asked for.
 
+    `integers` are the names of those that hold whole numbers or flags, which no weight does.
+
     Raises:
         CheckpointError: a file is unreadable, or holds something else than named tensors.
     """
@@ -22,6 +24,7 @@ class TensorFiles:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.integers: list[str] = []
         self._homes: dict[str, Path] = {}
         self._pickled: dict[str, Tensor] = {}
         for path in paths:
@@ -39,7 +42,10 @@ class TensorFiles:
 
     def _read_safetensors(self, path: Path) -> dict[str, tuple[int, ...]]:
         with _readable(path), safe_open(path, "pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            floating = ("F", "BF", "C")
+            self.integers += [n for n, p in parts.items() if not p.get_dtype().startswith(floating)]
+            return {name: tuple(part.get_shape()) for name, part in parts.items()}
 
     def _unpickle(self, path: Path) -> dict[str, tuple[int, ...]]:
         with _readable(path):
@@ -50,6 +56,7 @@ class TensorFiles:
         ):
             raise CheckpointError(f"{path} is not a dict of tensors")
         self._pickled |= content
+        self.integers += [n for n, t in content.items() if not t.is_floating_point()]
         return {name: tuple(tensor.shape) for name, tensor in content.items()}
 
 
