@@ -191,3 +191,51 @@ def test_a_packing_whose_library_is_not_here_names_it(tmp_path, base, method, li
     edit_json(tmp_path / "packed" / "config.json", quantization_config=settings)
     with pytest.raises(CheckpointError, match=library):
         load_model(tmp_path / "packed")
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value", "noted"),
+    [
+        ("adapter_config.json", "lora_gain", 2.0, "lora_gain: unknown here"),
+        ("config.json", "router_temperature", 0.7, "router_temperature: unknown here"),
+        ("config.json", "num_share_experts", 3, "num_share_experts = 3, and the file holds 1"),
+        ("config.json", "router_temperature", None, None),
+        ("config.json", "router_loss_coeff", 0.1, None),
+        ("config.json", "publisher", "its base says so too", None),
+    ],
+)
+def test_what_a_config_says_and_nobody_reads_is_noted(tmp_path, base, file, field, value, noted):
+    shutil.copytree(base, tmp_path / "base")
+    edit_json(tmp_path / "base" / "config.json", publisher="somebody")
+    save_adapter(tmp_path / "ming", tmp_path / "base", Recipe(shared=1))
+    settings = json.loads((tmp_path / "ming" / file).read_text()) | {field: value}
+    (tmp_path / "ming" / file).write_text(json.dumps(settings))
+    notes = describe_checkpoint(tmp_path / "ming").notes
+    assert [noted in note for note in notes] == [True] if noted else notes == ()
+
+
+def test_a_field_that_peft_would_drop_in_silence_is_noted(base, lora):
+    edit_json(lora / "adapter_config.json", lora_gain=2.0)
+    assert "lora_gain: unknown here" in describe_checkpoint(lora, base).notes[0]
+
+
+@pytest.mark.parametrize("name", ["latest_checkpointed_iteration.txt", "__0_0.distcp"])
+def test_a_checkpoint_of_megatrons_is_told_as_such(tmp_path, name):
+    (tmp_path / name).write_text("200")
+    with pytest.raises(CheckpointError, match=r"distributed checkpoint of Megatron's .* Relax"):
+        describe_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.qkv_proj.mixture_lora.experts.lora_A",
+        "model.layers.0.self_attn.q_proj.lora_A.weight",
+    ],
+)
+def test_an_adapter_among_the_weights_of_a_model_is_not_left_out(tmp_path, base, name):
+    shutil.copytree(base, tmp_path / "model")
+    weights = load_file(base / "model.safetensors") | {name: torch.ones(4, 32)}
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"weights without a place: model\.layers\.0"):
+        load_model(tmp_path / "model")

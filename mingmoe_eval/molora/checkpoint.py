@@ -179,7 +179,9 @@ def _refuse_holes(opened: OpenCheckpoint, report: dict[str, Any]) -> None:
     beyond = [name for name in strays if (of := _LAYER.search(name)) and int(of[1]) >= layers]
     if beyond:  # a model without its last layers is another model, and gives no sign of it
         offences.append(f"the config has {layers} layers, the file has more, such as {beyond[0]}")
-    if opened.mixture is not None or ming.has_experts(strays):
+    # Somebody's adapter among the weights: without it the plain base would be served for it.
+    adapted = ming.has_experts(strays) or any("lora_" in name for name in strays)
+    if opened.mixture is not None or adapted:
         offences += [f"weights without a place: {name}" for name in strays]
     elif strays and not beyond:
         logger.warning("%s holds weights without a place: %s", opened.weights, strays)

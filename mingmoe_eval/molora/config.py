@@ -15,7 +15,7 @@ expert_selection and so on. Where the two leave room, the choice is made here an
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,41 @@ PLAIN_LORA: Mapping[str, Any] = {
     "fan_in_fan_out": False,
     "lora_bias": False,
     "bias": "none",
+    "use_bdlora": None,
+    "kasa_config": None,
+    "monteclora_config": None,
 }
 """What leaves a LoRA a plain product beside an unchanged base.
 
 Each of these fields changes the function; those that are not here, such as dropout, have no part in
 what is computed.
 """
+
+_WITHOUT_FUNCTION = frozenset(
+    {
+        # PEFT's: what a LoRA is on, where it came from, how it was begun and trained.
+        *("auto_mapping", "base_model_name_or_path", "revision", "peft_type", "peft_version"),
+        *("task_type", "inference_mode", "lora_dropout", "layers_pattern", "exclude_modules"),
+        *("megatron_config", "megatron_core", "loftq_config", "eva_config", "corda_config"),
+        *("lora_ga_config", "velora_config", "runtime_config", "qalora_group_size"),
+        *("ensure_weight_tying", "merge_weights", "enable_lora", "arrow_config"),
+        # The families': losses and draws of training.
+        *("router_loss", "router_loss_coeff", "router_loss_mode", "router_aux_loss_coef"),
+        *("router_init_range", "router_z_loss_coef", "router_dyn_loss_coef", "jitter_noise"),
+        *("use_lbl_loss", "inference_path", "soft_select", "blc_alpha", "blc_weight"),
+        *("sparse_step", "expert_capacity", "top_p", "temperature"),
+    }
+)
+"""Fields that have no part in what these families compute with a finished adapter."""
+
+_READ = frozenset(
+    {
+        *("r", "lora_alpha", "target_modules", "init_lora_weights", "layers_to_transform"),
+        *("use_rslora", "num_experts", "num_experts_per_token", "expert_selection"),
+        *("share_expert", "num_share_experts", "top_k", "act_fn", "expert_lora", "lora_nums"),
+        *("routing_strategy", *PLAIN_LORA),
+    }
+)
 
 HARMLESS_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Ways to draw A and B that leave the base's weights as they are; others subtract from them."""
@@ -175,6 +204,17 @@ def lora_offences(adapter: Mapping[str, Any]) -> list[str]:
     if (start := adapter.get("init_lora_weights")) not in HARMLESS_STARTS:
         offences.append(f"init_lora_weights = {start!r} changes the base's weights")
     return [*offences, *flag_offences(adapter)]
+
+
+def unknown_fields(fields: Mapping[str, Any], others: Iterable[str] = ()) -> list[str]:
+    """The fields of an adapter's file that nobody here knows, unless they say nothing.
+
+    Args:
+        fields: of the file.
+        others: names that are somebody else's, such as those of a model's config.
+    """
+    known = _WITHOUT_FUNCTION | _READ | {*others}
+    return sorted(name for name, value in fields.items() if value and name not in known)
 
 
 def flag_offences(fields: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError, offence_list
 from mingmoe_eval.library_noise import quiet_libraries
-from mingmoe_eval.molora.config import flag_offences
+from mingmoe_eval.molora.config import (
+    MODEL_CONFIG,
+    flag_offences,
+    read_json,
+    unknown_fields,
+)
 from mingmoe_eval.molora.formats.families import (
     Family,
     Mixture,
@@ -30,6 +35,9 @@ _LOW_RANK = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.\w+)?\.weight"
 
 _WHOLE = ("", "base_layer.", "modules_to_save.", "token_adapter.base_layer.")
 """Below a layer's path: where PEFT stores its whole matrix, depending on what is trained of it."""
+
+_OF_MODELS = ("torch_dtype", "rope_theta", "rope_scaling", "auto_map", "quantization_config")
+"""What a config.json may say that a config of transformers 5 no longer has, or not by itself."""
 
 NO_FILES = TensorFiles(())
 
@@ -101,6 +109,11 @@ def open_checkpoint(
             )
     elif place.form == "gguf":
         notes.append("its packed weights are unpacked as they are read, and computed in full")
+    if unknown := _unknown_fields(place):
+        notes.append(
+            f"{', '.join(unknown)}: unknown here, and passed over; what they mean may change what "
+            "is to be computed"
+        )
     return OpenCheckpoint(
         source=place.source,
         kind=place.kind,
@@ -112,6 +125,20 @@ def open_checkpoint(
         mixture=mixture,
         notes=tuple(notes),
     )
+
+
+def _unknown_fields(place: Place) -> list[str]:
+    """What an adapter's files say that nobody here reads, beside what is its base's."""
+    if place.form in ("full", "gguf"):
+        return []
+    if not place.model:
+        return unknown_fields(place.adapter)
+    # The base's own file has fields of its publisher's, which are no matter of the adapter.
+    file = Path(place.weights) / MODEL_CONFIG
+    base = read_json(file) if file.is_file() and file.parent != place.folder else {}
+    of_models = {*type(place.config)().to_dict(), *base, *_OF_MODELS}
+    adapter = {} if place.adapter is place.model else place.adapter
+    return sorted({*unknown_fields(adapter), *unknown_fields(place.model, of_models)})
 
 
 def _rows_of(path: str, files: TensorFiles) -> int | None:

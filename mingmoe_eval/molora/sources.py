@@ -43,6 +43,8 @@ WEIGHT_FILES = ("*.json", "*.safetensors", "*.bin")
 """The weights of a full model with their index and config."""
 
 
+_MEGATRON_STEP = "latest_checkpointed_iteration.txt"
+
 # An empty pickle takes some hundred bytes: larger files are not opened to tell their kind.
 _SMALL_FILE = 4096
 # Ten times those of the deepest model that anyone has published.
@@ -279,6 +281,12 @@ def _form_of(name: str) -> Form | Literal["hub"]:
         raise CheckpointError(
             f"{folder} is an unfinished training state: its molora.bin holds no routers; use the "
             f"final checkpoint, which has {ming.EXPERTS_STEM}.bin"
+        )
+    if (folder / _MEGATRON_STEP).is_file() or list(folder.glob("*.distcp")):
+        raise CheckpointError(
+            f"{folder} is a distributed checkpoint of Megatron's training, which has no weights in "
+            "transformers' form: convert it first. (A mixture of LoRAs that Relax trained lies in "
+            "such a one alone; no form is known in which it could be taken out.)"
         )
     if not (folder / MODEL_CONFIG).is_file():
         raise CheckpointError(

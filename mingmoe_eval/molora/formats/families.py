@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mingmoe_eval.molora.config import MoLoraConfig
+from mingmoe_eval.json_files import shown
+from mingmoe_eval.molora.config import MoLoraConfig, is_count
 from mingmoe_eval.molora.formats.tensor_files import (
     TensorFiles,
     preferred_file,
@@ -183,6 +184,8 @@ def read_mixture(
     # Experts first: a plain pair's pattern is the wider one, and would take theirs.
     experts, others = sort_into_layers(files.shapes, family.expert_slot)
     pairs, strays = sort_into_layers(others, family.pair_slot)
+    if stated := _shared_otherwise(experts, model, config.rank, files):
+        config = dataclasses.replace(config, notes=(*config.notes, stated))
     if model.get("share_expert") and not any("shared A" in slots for slots in experts.values()):
         note = "share_expert is set and, as in the reference's loader, changes nothing"
         config = dataclasses.replace(config, notes=(*config.notes, note))
@@ -194,6 +197,18 @@ def read_mixture(
         pairs=pairs,
         strays=tuple(strays),
     )
+
+
+def _shared_otherwise(
+    experts: Layers, model: Mapping[str, Any], rank: int, files: TensorFiles
+) -> str | None:
+    """A note where the file holds another number of shared experts than the config says."""
+    said = model.get("num_share_experts")
+    rows = {files.shapes[slots["shared A"]][0] for slots in experts.values() if "shared A" in slots}
+    if said is None or not rows or rows == {said * rank if is_count(said) else None}:
+        return None
+    held = ", ".join(str(count // rank) for count in sorted(rows))
+    return f"num_share_experts = {shown(said)}, and the file holds {held}, which are computed"
 
 
 def sort_into_layers(names: Iterable[str], slot_of: SlotOf) -> tuple[Layers, list[str]]:
