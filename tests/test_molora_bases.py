@@ -16,10 +16,15 @@ from tiny_checkpoints import (
     slow_model,
     token_ids,
 )
+from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 from transformers import AutoModelForCausalLM
 
+from mingmoe_eval.engine.backend import weights_fingerprint
 from mingmoe_eval.errors import CheckpointError
-from mingmoe_eval.molora import describe_checkpoint, load_model
+from mingmoe_eval.molora import describe_checkpoint, load_adapters, load_model
+from mingmoe_eval.molora.attaching import attach_pair, plain_parts
+from mingmoe_eval.molora.layers import LowRankLinear
 from mingmoe_eval.molora.presence import refuse_absent
 
 IDS = token_ids(2, 7)
@@ -239,3 +244,58 @@ def test_an_adapter_among_the_weights_of_a_model_is_not_left_out(tmp_path, base,
     save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"weights without a place: model\.layers\.0"):
         load_model(tmp_path / "model")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_packed_base_is_not_shared(tmp_path, base, lora):
+    packed = pack_in_fp8(tmp_path / "packed", base)
+    with pytest.raises(CheckpointError, match="needs a base that is not packed"):
+        list(load_adapters(packed, [lora]))
+
+
+def layer(change):
+    linear = nn.Linear(4, 4, bias=False)
+    change(linear)
+    return linear
+
+
+def in_eight_bits(linear):
+    linear.weight = nn.Parameter(linear.weight.data.to(torch.float8_e4m3fn), requires_grad=False)
+
+
+def in_two_tensors(linear):
+    halves = TwoTensor(linear.weight.data, linear.weight.data.clone())
+    linear.weight = nn.Parameter(halves, requires_grad=False)
+
+
+def without_weight(linear):
+    del linear.weight
+
+
+def with_a_way_of_its_own(linear):
+    linear.forward = lambda x: x
+
+
+@pytest.mark.parametrize(
+    "change", [in_eight_bits, in_two_tensors, without_weight, with_a_way_of_its_own]
+)
+def test_a_pair_goes_beside_a_layer_that_does_not_just_hold_its_weight(change):
+    block = nn.Module()
+    block.up = layer(change)
+    assert attach_pair(block, "up", (torch.ones(2, 4), torch.ones(4, 2)), 1.0, torch.float32) == []
+    assert isinstance(block.up, LowRankLinear)
+    block.up = layer(lambda linear: None)
+    assert attach_pair(block, "up", (torch.ones(2, 4), torch.ones(4, 2)), 1.0, torch.float32)
+
+
+def test_every_part_of_a_packed_weight_makes_its_fingerprint():
+    one, other = torch.ones(2), torch.zeros(2)
+    assert plain_parts(one) == [one]
+    found = plain_parts(TwoTensor(one, other))
+    assert [part.tolist() for part in found] == [[1, 1], [0, 0]]
+    marks = set()
+    for second in (other, one):
+        model = nn.Module()
+        model.register_buffer("packed", TwoTensor(one, second))
+        marks.add(weights_fingerprint(model))
+    assert len(marks) == 2

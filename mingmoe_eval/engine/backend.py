@@ -26,6 +26,7 @@ from mingmoe_eval.engine.response_store import StoredAnswer
 from mingmoe_eval.engine.tokenisation import EncodedPair, longest_input
 from mingmoe_eval.engine.transformers_door import attention_kernel
 from mingmoe_eval.errors import UsageError
+from mingmoe_eval.molora.attaching import plain_parts
 from mingmoe_eval.records import JsonDict
 from mingmoe_eval.routing.account import RoutingSink
 from mingmoe_eval.routing.counts import RoutingLayout
@@ -309,7 +310,8 @@ def _tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for part in plain_parts(tensor):
+            digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -213,6 +213,14 @@ def _can_merge(linear: nn.Module) -> bool:
     )
 
 
+def plain_parts(tensor: Tensor) -> list[Tensor]:
+    """The tensors that make up one of a class of its own, as torchao packs weights; else itself."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [part for name in names for part in plain_parts(getattr(tensor, name))]
+
+
 def _can_add(dtype: torch.dtype) -> bool:
     """Whether sums can be computed in it: floating point, and not of 8 bits."""
     return dtype.is_floating_point and dtype.itemsize > 1

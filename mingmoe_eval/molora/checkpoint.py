@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
@@ -145,9 +146,11 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
                     raise ValueError(f"{name} must be ids of tokens, not {shown(ids)}")
     _refuse_holes(opened, report)
     model.eval()
-    if getattr(model, "is_quantized", False):
-        # compressed-tensors unpacks at the first pass: until then its layers have no weight, and
-        # nothing can be put on them.
+    layers = [module for module in model.modules() if type(module) is nn.Linear]
+    if any("weight" not in layer._parameters for layer in layers):
+        # compressed-tensors unpacks at the first pass, and until then nothing can be put on its
+        # layers. No pass for others: bitsandbytes then packs anew for the CPU, and PEFT's layers
+        # on what it packed are another function.
         with blaming(f"the packed weights of {opened.weights} cannot be computed"):
             probe_logits(model)
     return model

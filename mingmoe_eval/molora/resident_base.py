@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from mingmoe_eval.errors import CheckpointError, offence_list
+from mingmoe_eval.molora.attaching import plain_parts
 from mingmoe_eval.molora.checkpoint import apply_adapter, load_weights
 from mingmoe_eval.molora.config import ADAPTER_CONFIG, read_json
 from mingmoe_eval.molora.formats.ming import strip_prefix
@@ -58,6 +59,9 @@ def load_adapters(
 def _obstacles(opened: OpenCheckpoint, base: OpenCheckpoint) -> Iterator[str]:
     if base.kind != "full":
         yield f"needs a plain base, and {base.source} is of the kind {base.kind}"
+    if getattr(base.model_config, "quantization_config", None) is not None:
+        # bitsandbytes packs anew at the first pass, and PEFT's layers on that are off by far.
+        yield f"needs a base that is not packed, as {base.source} is: evaluate it by itself"
     if opened.kind in ("full", "molora-merged"):
         yield "is a full model: evaluate it by itself"
         return
@@ -136,7 +140,11 @@ def _bits(model: nn.Module) -> dict[str, int]:
     """A sum over each tensor's bits, where it is: no two states of a weight are likely to agree."""
     held = itertools.chain(model.named_parameters(), model.named_buffers())
     return {
-        name: 0 if tensor.is_meta else int(_as_integers(tensor.detach()).sum(dtype=torch.int64))
+        name: sum(
+            int(_as_integers(part).sum(dtype=torch.int64))
+            for part in plain_parts(tensor.detach())
+            if not part.is_meta
+        )
         for name, tensor in held
     }
 
