@@ -121,6 +121,20 @@ def use(adapter: str) -> None:
         ("base/tokenizer_config.json", "model_max_length", [], "model_max_length must be"),
         ("base/tokenizer_config.json", "chat_template", 3, "chat_template must be|tokenizer of"),
         ("base/generation_config.json", "eos_token_id", ["x"], "eos_token_id must be|weights of"),
+        (
+            "molora-adapter/adapter_config.json",
+            "lora_alpha",
+            -1,
+            "lora_alpha must be a number above",
+        ),
+        (
+            "molora-adapter/adapter_config.json",
+            "use_dora",
+            [None],
+            "use_dora must be true or false",
+        ),
+        ("molora-adapter/adapter_config.json", "base_model_name_or_path", "a" * 5000, "--base"),
+        ("molora-adapter/config.json", "rope_parameters", {"rope_theta": True}, "rope_theta must"),
     ],
 )
 def test_the_message_names_the_field(
@@ -140,6 +154,42 @@ def test_the_message_names_the_field(
     with pytest.raises(CheckpointError, match=said):
         use(str(checkpoint / "molora-adapter"))
     assert time.thread_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"act_fn": ["silu"]}, "act_fn"),
+        ({"expert_lora": "x"}, "expert_lora must be an object"),
+    ],
+)
+def test_a_siblings_field_of_another_type_is_named(
+    fields: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    settings = {"peft_type": "MIXLORA", "routing_strategy": "mixlora", "num_experts": 2, "r": 4}
+    settings |= {"lora_alpha": 8, "base_model_name_or_path": str(DEMO / "base"), **fields}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings), "utf-8")
+    with pytest.raises(CheckpointError, match=said):
+        describe_checkpoint(tmp_path)
+
+
+def test_a_tokenizer_at_which_its_library_gives_up_is_named(checkpoint: Path) -> None:
+    file = checkpoint / "base" / "tokenizer.json"
+    stated = json.loads(file.read_text("utf-8"))
+    stated["model"]["continuing_subword_prefix"] = "sdpa"
+    file.write_text(json.dumps(stated), "utf-8")
+    with pytest.raises(CheckpointError, match=r"the tokenizer of .*base cannot be loaded"):
+        load_tokenizer(checkpoint / "base")
+
+
+def test_weights_whose_config_names_no_dtype_are_still_widened(checkpoint: Path) -> None:
+    file = checkpoint / "base" / "config.json"
+    stated = json.loads(file.read_text("utf-8"))
+    assert stated.pop("dtype") == "float16"
+    file.write_text(json.dumps(stated), "utf-8")
+    widened, whole = load_model(checkpoint / "base"), load_model(DEMO / "base")
+    ids = torch.arange(3, 20)[None]
+    assert torch.equal(widened(ids).logits, whole(ids).logits)
 
 
 def test_a_template_that_never_ends_is_given_up(

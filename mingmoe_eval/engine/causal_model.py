@@ -230,13 +230,18 @@ class CausalModel:
 
     def _scaled(self, logits: torch.Tensor) -> torch.Tensor:
         # Cohere multiplies its logits, Granite divides them, Gemma 2 caps them.
-        if scale := getattr(self.config, "logit_scale", None):
+        if scale := self._number("logit_scale"):
             logits = logits * scale
-        if scaling := getattr(self.config, "logits_scaling", None):
+        if scaling := self._number("logits_scaling"):
             logits = logits / scaling
-        if cap := getattr(self.config, "final_logit_softcapping", None):
+        if cap := self._number("final_logit_softcapping"):
             logits = torch.tanh(logits / cap) * cap
         return logits.float()
+
+    def _number(self, field: str) -> float | None:
+        """A field of the config; None where it is not there, or in another model's file a text."""
+        value = getattr(self.config, field, None)
+        return value if isinstance(value, int | float) else None
 
     def _tree_mask(self, rows: Sequence[Row], widest: int, trunk: int) -> torch.Tensor:
         # A padded token sees itself: a softmax over nothing would be NaN, and spread.

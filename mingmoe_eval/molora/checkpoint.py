@@ -146,6 +146,8 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
                     raise ValueError(f"{name} must be ids of tokens, not {shown(ids)}")
     _refuse_holes(opened, report)
     model.eval()
+    if dtype == "auto" and own.dtype is None and places is None and model.dtype == torch.float16:
+        model.float()  # as `dtype_of` has it; only the weights themselves say what they are
     layers = [module for module in model.modules() if type(module) is nn.Linear]
     if any("weight" not in layer._parameters for layer in layers):
         # compressed-tensors unpacks at the first pass, and until then nothing can be put on its

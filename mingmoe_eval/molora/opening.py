@@ -36,7 +36,10 @@ _LOW_RANK = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.\w+)?\.weight"
 _WHOLE = ("", "base_layer.", "modules_to_save.", "token_adapter.base_layer.")
 """Below a layer's path: where PEFT stores its whole matrix, depending on what is trained of it."""
 
-_OF_MODELS = ("torch_dtype", "rope_theta", "rope_scaling", "auto_map", "quantization_config")
+_OF_MODELS = (
+    *("torch_dtype", "rope_theta", "rope_scaling", "auto_map", "quantization_config"),
+    *("head_dim", "attention_bias", "mlp_bias", "adapter_path", "model_max_length"),
+)
 """What a config.json may say that a config of transformers 5 no longer has, or not by itself."""
 
 NO_FILES = TensorFiles(())

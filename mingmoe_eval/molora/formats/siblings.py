@@ -40,6 +40,7 @@ from typing import Any
 from transformers.activations import ACT2FN
 
 from mingmoe_eval.errors import CheckpointError, offence_list
+from mingmoe_eval.json_files import shown
 from mingmoe_eval.molora.config import MOST_EXPERTS, MoLoraConfig, is_count, lora_offences
 from mingmoe_eval.molora.formats import ming
 from mingmoe_eval.molora.formats.families import Family, SlotOf
@@ -113,12 +114,15 @@ def read_settings(
         CheckpointError: listing every field that is absent, senseless or not supported.
     """
     # What `expert_lora` leaves out holds for experts and attention alike.
-    of_experts = {**adapter, **(adapter.get("expert_lora") or {})}
+    own = adapter.get("expert_lora") or {}
+    of_experts = {**adapter, **(own if isinstance(own, Mapping) else {})}
     given = adapter.get(experts_field)
     counts = tuple(given) if isinstance(given, list) and given else (given,)
     top_k = adapter.get("top_k", MOE_PEFT_TOP_K)
     offences = list(dict.fromkeys([*lora_offences(adapter), *lora_offences(of_experts)]))
     offences += _count_offences(experts_field, counts, None if dense else (top_k,))
+    if not isinstance(own, Mapping):
+        offences.append(f"expert_lora must be an object, not {shown(own)}")
     act_fn = adapter.get("act_fn")
     if act_fn and (not isinstance(act_fn, str) or act_fn not in ACT2FN):
         offences.append(f"act_fn = {act_fn!r} is no activation that transformers knows")

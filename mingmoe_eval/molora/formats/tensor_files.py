@@ -9,6 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.json_files import shown
 from mingmoe_eval.molora.config import read_json
 
 
@@ -112,9 +113,12 @@ def indexed_names(index: Path) -> dict[str, str]:
 
 def _indexed_files(index: Path) -> tuple[Path, ...]:
     names = sorted(set(indexed_names(index).values()))
-    bad = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
+    # Of the folder, not asked for each name: one from a file may be too long to be asked for.
+    there = {path.name for path in index.parent.iterdir() if path.is_file()}
+    bad = [name for name in names if name not in there]
     if bad or not names:
-        raise CheckpointError(f"{index} names files that are not in its folder: {bad or 'none'}")
+        told = ", ".join(map(shown, bad[:3])) or "none"
+        raise CheckpointError(f"{index} names files that are not in its folder: {told}")
     return tuple(index.parent / name for name in names)
 
 
