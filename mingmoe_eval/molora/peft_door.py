@@ -141,6 +141,7 @@ def _refused_as(what: str) -> Iterator[None]:
         TypeError,
         AttributeError,
         UserWarning,
+        ImportError,
     ) as error:
         raise CheckpointError(f"{what}: {error}") from error
 
