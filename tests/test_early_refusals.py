@@ -44,6 +44,7 @@ TRAIN = ("train", "--data", "talks.jsonl", "--output", "out")
     [
         ((*RUN, "--model", "/nowhere"), "there is no model directory /nowhere"),
         ((*RUN, "--model", "ckpt/adaptr"), "did you mean ckpt/adapter?"),
+        ((*RUN, "--model", "http://u:secret@h/v1"), "is named openai:http://HOST:PORT/v1#NAME"),
         ((*RUN, "--model", "talks.jsonl"), "talks.jsonl is a file: a model directory is wanted"),
         ((*RUN, "--model", "no-such-model"), "no-such-model is no directory here"),
         ((*RUN, "--model", ADAPTER, "--base", "./nowhere"), "there is no base model directory"),

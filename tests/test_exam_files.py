@@ -274,3 +274,18 @@ def test_a_path_that_leads_nowhere_is_said():
 def test_a_suffix_tells_a_file_from_a_task(name, expected):
     found = split_form(name)
     assert expected == (found and (str(found[0]), found[1]))
+
+
+def test_a_file_that_is_not_there_is_told_with_what_may_be_meant(tmp_path):
+    (tmp_path / "考核 题库.csv").write_text("题目,A,B,答案\n心,甲,乙,A\n", "utf-8")
+    for name, meant in (
+        ("考核题库.csv", f"there is no such file; did you mean {tmp_path / '考核 题库.csv'}?"),
+        (
+            "甲.csv，乙.csv",
+            "there is no such file; several tasks are separated by ',', not by '，'",
+        ),
+        ("ward.xlsx", "there is no such file"),
+    ):
+        with pytest.raises(MissingDataError) as caught:
+            read_exam_file(tmp_path / name)
+        assert str(caught.value) == f"{tmp_path / name}: {meant}"

@@ -136,6 +136,26 @@ def test_a_required_task_that_neither_run_has_fails():
     ]
 
 
+def test_what_fits_no_task_is_said_and_so_is_a_group():
+    asked = policy(
+        may_trade={"tasks": ["cmexan", "b*"]},
+        tasks={"no*": {"margin": 0.01}, "a": {"margin": 0.01}, "all": {}, "cmexan": {}},
+    )
+    runs = [
+        make_run(name, {t: make_samples(RIGHT, t) for t in ("a", "b", "cmexam")})
+        for name in ("main", "new")
+    ]
+    group = dataclasses.replace(runs[0].results["a"], task="all", members=("a", "b"))
+    runs = [dataclasses.replace(run, results={**run.results, "all": group}) for run in runs]
+    verdict = judge_by(asked, *runs)
+    assert [str(w) for w in verdict.warnings if w.kind == "unmatched"] == [
+        "cmexan: the policy names it, and neither run has such a task; did you mean cmexam?",
+        "no*: the policy names it, and neither run has such a task",
+        "all: the policy names a group, of which nothing is asked: name its tasks",
+    ]
+    assert verdict.exit_status == 0
+
+
 def test_cost_is_limited_in_times_the_baselines():
     baseline = make_run("main", {"a": make_samples(RIGHT, "a", generated_tokens=10)})
     candidate = make_run("new", {"a": make_samples(RIGHT, "a", generated_tokens=16)})
@@ -295,3 +315,25 @@ def test_any_value_is_taken_or_refused_in_one_message(key, value):
         except UsageError as error:
             refusal = str(error)
         assert refusal is None or refusal.startswith("gate.yaml is no policy")
+
+
+def test_github_is_told_of_failures_first_in_its_own_words(tmp_path, capsys, monkeypatch):
+    runs = tmp_path / "runs"
+    for name, scores in (("main", RIGHT), ("new", LOST)):
+        run = make_run(name, {"a": make_samples(scores, "a"), "b": make_samples(scores, "b")})
+        run_store.save_run(run, runs / name)
+    command = ["gate", str(runs / "new"), "--baseline", str(runs / "main"), "--json", "-"]
+    asked = tmp_path / "gate.yaml"
+    asked.write_text("watch_only: {tasks: [b, c%]}", "utf-8")
+    assert main([*command, "--policy", str(asked)]) == 1
+    assert "::" not in capsys.readouterr().err
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert main([*command, "--policy", str(asked)]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["outcome"] == "failed"
+    said = [line for line in printed.err.splitlines() if line.startswith("::")]
+    assert [line.split(": ")[0] for line in said[:2]] == [
+        "::error title=Regression gate::a",
+        "::warning title=Regression gate::b",
+    ]
+    assert any("::c%25: the policy names it" in line for line in said)

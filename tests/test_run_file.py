@@ -284,6 +284,8 @@ CHAT = "--model local-chat-completions --model_args"
         ),
         ("--model ckpt --tasks a --num_fewshot=3", "--model ckpt --tasks a --num-fewshot 3"),
         ("--model ckpt --tasks a --seed 7,7,7,7 -s", "--model ckpt --tasks a --seed 7"),
+        ("--model ckpt --tasks a --seed 7,7,7,7", "--model ckpt --tasks a --seed 7"),
+        ("--model ckpt --tasks a --limit 20.0", "--model ckpt --tasks a --limit 20"),
     ],
 )
 def test_a_command_of_lm_eval_is_understood(command, capsys, theirs, ours):
@@ -297,6 +299,21 @@ def test_a_command_of_lm_eval_is_understood(command, capsys, theirs, ours):
 def test_our_own_words_stay_as_they_are(command, capsys, words):
     assert in_our_words(words.split(), options(command)) == words.split()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ("--limit 0.1", "--limit 0.1: how many docs of each task, not which share"),
+        ("--limit 1.5", "--limit 1.5: how many docs of each task, not which share"),
+        ("--seed 0,1234", "--seed 0,1234: one seed is for all that is random, such as 1234"),
+        ("--tasks list", "--tasks list: `mingmoe-eval tasks`"),
+    ],
+)
+def test_a_value_that_only_lm_eval_takes_is_refused_in_words(command, theirs, said):
+    with pytest.raises(UsageError) as caught:
+        in_our_words(["--model", "ckpt", *theirs.split()], options(command))
+    assert str(caught.value).split("\n  - ")[1:] == [said]
 
 
 def test_what_lm_eval_has_and_nothing_here_is_like_is_refused_in_one_message(command):

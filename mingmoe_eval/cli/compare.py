@@ -1,5 +1,7 @@
 """`mingmoe-eval compare` and `gate`: one run held against another, doc by doc."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -209,4 +211,7 @@ def gate(
         print_table(output.headline(verdict), output.headings(verdict), output.rows(verdict))
         for remark in output.remarks(verdict):
             print_line(remark)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        # On stderr, which GitHub reads as well: stdout may be the JSON.
+        print(*output.gate_annotations(verdict), sep="\n", file=sys.stderr)
     raise typer.Exit(verdict.exit_status)

@@ -189,7 +189,9 @@ def _is_lm_evals(
     return (
         flag not in options
         or (name == "batch_size" and values[:1] != ["auto"] and "auto:" in "".join(values))
-        or (name == "tasks" and len(values) > 1)
+        or (name == "tasks" and (len(values) > 1 or values == ["list"]))
+        or (name == "seed" and "," in "".join(values))
+        or (name == "limit" and "." in "".join(values))
     )
 
 
@@ -218,6 +220,12 @@ def _say(said: _Said, name: str, values: list[str], typed: list[str], *, is_thei
             said.words += [ours, *seeds]
         else:
             said.refused.append(f"--seed {value}: one seed is for all that is random, such as 1234")
+    elif name == "limit" and "." in value:
+        whole, _, rest = value.partition(".")
+        if whole.strip("0") and not rest.strip("0"):
+            said.words += [ours, whole]
+        else:
+            said.refused.append(f"--limit {value}: how many docs of each task, not which share")
     elif name == "tasks" and value == "list":
         said.refused.append("--tasks list: `mingmoe-eval tasks`")
     elif ours in said.options:

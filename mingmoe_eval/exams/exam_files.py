@@ -6,6 +6,7 @@ columns or in one cell, answers as letters, numbers or 对 and 错. Everything b
 what is there; the user then names it.
 """
 
+import difflib
 import hashlib
 import itertools
 import re
@@ -61,6 +62,16 @@ class ExamFile:
     found: tuple[str, ...]
     language: str
     fingerprint: str
+
+
+def _meant(path: Path) -> str:
+    """What may have been meant by a file that is not there."""
+    if "，" in str(path):
+        return "; several tasks are separated by ',', not by '，'"
+    beside = path.parent
+    there = [one.name for one in beside.iterdir()] if beside.is_dir() else []
+    near = difflib.get_close_matches(path.name, there, n=1)
+    return f"; did you mean {beside / near[0]}?" if near else ""
 
 
 FORMS: Mapping[str, Literal["letters", "cot"]] = {"_ll": "letters", "_cot": "cot"}
@@ -119,7 +130,7 @@ def read_exam_file(
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise MissingDataError(f"{path}: there is no such file") from error
+        raise MissingDataError(f"{path}: there is no such file{_meant(path)}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     table = read_table(path, data, said.pop("sheet", None))

@@ -108,6 +108,12 @@ def refuse_lost_path(name: str, what: str = "model directory") -> None:
         return
     if Path(name).exists():
         raise CheckpointError(f"{name} is a file: a {what} is wanted")
+    if "://" in name:
+        # Not repeated: an address may hold a password.
+        raise CheckpointError(
+            f"an address is no {what}: a served model is named openai:http://HOST:PORT/v1#NAME, "
+            "one on the hub OWNER/NAME"
+        )
     if _is_path(name):
         raise CheckpointError(f"there is no {what} {name}{_near(name)}")
 

@@ -1,5 +1,7 @@
 """Run by run, task by task: the rules of the regression gate."""
 
+import difflib
+import fnmatch
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -259,6 +261,7 @@ def judge_by(
             *odd,
             *unknown,
             *unjudged_tasks(unjudged),
+            *_words_for_nothing(policy, baseline, candidate),
             *_remarks(baseline, candidate, [verdict.comparison for verdict in verdicts]),
         ),
         marks=tuple(dict.fromkeys((*baseline.marks, *candidate.marks))),
@@ -343,6 +346,25 @@ def _missing_required(policy: Policy, baseline: Run, candidate: Run) -> Iterator
             yield Finding(kind="missing", task=task, text=text)
         elif task not in candidate.leaves and policy.tier_of(task) == WATCH:
             yield Finding(kind="missing", task=f"{task} (required)", text="the candidate lacks it")
+
+
+def _words_for_nothing(policy: Policy, *runs: Run) -> Iterator[Finding]:
+    """Names and patterns of the policy that fit no task: what is asked there is asked of nothing.
+
+    No refusal: one policy may serve several suites.
+    """
+    tasks = dict.fromkeys(task for run in runs for task in (*run.leaves, *run.missing_tasks))
+    groups = {name for run in runs for name in run.results.keys() - run.leaves.keys()}
+    said = dict.fromkeys(pattern for tier in policy.tiers.values() for pattern in tier.tasks)
+    for pattern in (*said, *(name for name in policy.tasks if name not in said)):
+        if any(fnmatch.fnmatchcase(task, pattern) for task in tasks):
+            continue
+        text = "the policy names it, and neither run has such a task"
+        if pattern in groups:
+            text = "the policy names a group, of which nothing is asked: name its tasks"
+        elif close := difflib.get_close_matches(pattern, tasks, n=1):
+            text += f"; did you mean {close[0]}?"
+        yield Finding(kind="unmatched", task=pattern, text=text)
 
 
 def _check_rules(margin: float, alpha: float) -> None:

@@ -62,6 +62,25 @@ def gate_markdown(verdict: Verdict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def gate_annotations(verdict: Verdict) -> list[str]:
+    """Failures, tiers that are held, and warnings as GitHub's annotations of a workflow's run.
+
+    One line each, in the order in which a page that shows but ten of a kind should have them:
+    docs.github.com, "Workflow commands for GitHub Actions", whose escapes these are.
+    """
+    held = [f"{tier.title} undecided, {_open(tier)}" for tier in verdict.held]
+    return [
+        *(_annotation("error", str(finding)) for finding in verdict.failures),
+        *(_annotation("error", text) for text in held),
+        *(_annotation("warning", str(finding)) for finding in verdict.warnings),
+    ]
+
+
+def _annotation(level: str, text: str) -> str:
+    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::{level} title=Regression gate::{escaped}"
+
+
 def headline(verdict: Verdict) -> str:
     """The whole in a line."""
     text = f"Regression gate {verdict.outcome}: {verdict.candidate} against {verdict.baseline}"

@@ -103,7 +103,8 @@ def bad_samples(
         ):
             rise = _rise(kind, pairs)
             if rise.share > tolerance:
-                text = f"{rise}; the tolerance is {100 * tolerance:g} points"
+                points = f"{100 * tolerance:g} point" + ("" if tolerance == 0.01 else "s")
+                text = f"{rise}; the tolerance is {points}"
                 finding = Finding(kind=kind, task=task, text=text)
                 more_than_chance = rise.chance < level_of_a_look(alpha, len(tasks))
                 fails = more_than_chance or rise.is_gross
