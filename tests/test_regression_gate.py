@@ -414,6 +414,7 @@ def test_json_to_stdout_stands_alone(folders, capsys):
 
 
 def test_a_file_that_cannot_be_written_is_a_users_mistake(folders, capsys):
+    (folders / "gone").write_text("a file, where a folder would have to be", "utf-8")
     gone = str(folders / "gone" / "gate.xml")
     arguments = ["gate", str(folders / "same"), "--baseline", str(folders / "main")]
     assert main([*arguments, "--junit", gone]) == 2
