@@ -20,6 +20,8 @@ With `--base` the first two stand on that model, and its own vocabulary and dept
     python benchmarks/training_speed.py [--quick] [--cpu-seconds] [--base DIR [--bf16]]
 """
 
+import ctypes
+import gc
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
@@ -204,6 +206,9 @@ def resident_peak(stepper: Stepper) -> int:
         lines = Path("/proc/self/status").read_text("ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
+    # What an earlier step freed is given back, or this one would find its room ready.
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", "ascii")  # the high-water mark begins anew
     before = resident("VmRSS")
     stepper.step()

@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from benchmarks.claims import tables
+from benchmarks.claims.clinic_tasks import ILLNESSES, make_clinic_tasks
 from benchmarks.claims.methods import CONTENDERS
 from benchmarks.claims.reading import passages
+from benchmarks.claims.real_base import Effort as RealEffort
+from benchmarks.claims.real_base import Trial as RealTrial
+from benchmarks.claims.real_base import loss, refuse_unequal, right
 from benchmarks.claims.tasks import HELD_OUT, TRAINED, Sizes, make_tasks
 from benchmarks.claims.trial import Effort, run_trial
 from benchmarks.claims.world import draw_world
@@ -112,3 +116,41 @@ def test_differences_are_paired_by_seed():
     assert rows[2].endswith("| 25.0 |  |  |")
     assert rows[3].endswith("| 60.0 |  | -10.0 ± 0.0 |")
     assert rows[4].endswith("| 70.0 | +10.0 ± 0.0 |  |")
+
+
+def test_no_illness_of_a_real_bases_test_is_in_its_training():
+    for seed in range(3):
+        for name, data in make_clinic_tasks(seed, Sizes(60, 24)).items():
+            learned, asked = (
+                {illness for illness in ILLNESSES for item in part if illness in item.question}
+                for part in (data.train, data.test)
+            )
+            assert not learned & asked, name
+            questions = [item.question for item in (*data.train, *data.test)]
+            assert len(set(questions)) == len(questions), name
+
+
+def test_labels_of_a_real_bases_tasks_are_equally_frequent_give_or_take_one():
+    for data in make_clinic_tasks(0, Sizes(60, 24)).values():
+        for part in (data.train, data.test):
+            counts = Counter(item.answer for item in part)
+            assert counts.keys() == set(part[0].choices)
+            assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_answers_and_losses_of_a_real_base_by_hand(tmp_path):
+    trial = RealTrial(0, "base", RealEffort(train=4, test=2), tmp_path / "seed-0")
+    first, second = trial.items("CHIP-STS")
+    assert (first.answer, second.answer) == ("是的", "不是")
+    # exp(-1) against exp(-1): even; exp(-4) against exp(-1): wrong for the first choice, loss of
+    # the second log(1 + exp(-3)) = 0.0485874
+    outcome = {"lora": {"scores": {"CHIP-STS": [[-1.0, -1.0], [-4.0, -1.0]]}}}
+    assert right(trial, outcome, "lora", "CHIP-STS") == [1.0, 1.0]
+    losses = loss(trial, outcome, "lora", "CHIP-STS")
+    assert losses == pytest.approx([0.6931472, 0.0485874])
+
+
+def test_adapters_of_unequal_size_are_not_compared():
+    refuse_unequal({"lora": {"trained": 100}, "molora": {"trained": 101}})
+    with pytest.raises(SystemExit, match="choose CONTENDERS' ranks"):
+        refuse_unequal({"lora": {"trained": 100}, "molora": {"trained": 103}})

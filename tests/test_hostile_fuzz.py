@@ -195,7 +195,9 @@ def damage(draw, value):
     """The value with one to three of its places taken out, replaced or added to."""
     value = copy.deepcopy(value)
     for _ in range(draw(st.integers(1, 3))):
-        *way, last = draw(st.sampled_from(list(places(value))[1:] or [(0,)]))
+        if not (below := list(places(value))[1:]):
+            break
+        *way, last = draw(st.sampled_from(below))
         inner = value
         for key in way:
             inner = inner[key]

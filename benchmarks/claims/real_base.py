@@ -214,6 +214,7 @@ def _paired(done: list[tuple[Trial, dict[str, Any]]], of: Any, *, by_seed: bool)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--base", required=True, help="a directory or hub id")
+    parser.add_argument("--called", help="what RESULTS_REAL_BASE.md calls it; default: its name")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=Effort().steps)
@@ -221,6 +222,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "RESULTS_REAL_BASE.md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    called = options.called or Path(options.base).name
     done: list[tuple[Trial, dict[str, Any]]] = []
     for seed in range(options.seeds):
         trial = Trial(
@@ -229,7 +231,7 @@ def main() -> None:
         done.append((trial, trial.run()))
         refuse_unequal(done[-1][1])
         # After each seed, so that what is known is written.
-        options.results.write_text(document(done, Path(options.base).name), "utf-8")
+        options.results.write_text(document(done, called), "utf-8")
     print(options.results)
 
 
