@@ -65,6 +65,23 @@ def test_a_changed_setting_of_any_module_makes_another_function(change):
     assert settings_fingerprint(model) != before
 
 
+def test_a_lora_that_is_switched_off_or_scaled_is_seen():
+    import peft
+
+    tuned = peft.get_peft_model(
+        make_model(), peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    ).eval()
+    before = settings_fingerprint(tuned)
+    with tuned.disable_adapter():
+        assert settings_fingerprint(tuned) != before
+    assert settings_fingerprint(tuned) == before
+    layer = next(
+        module for module in tuned.modules() if isinstance(module, peft.tuners.lora.Linear)
+    )
+    layer.scaling = {"default": 9.0}
+    assert settings_fingerprint(tuned) != before
+
+
 def test_a_masked_expert_is_seen_without_hashing_all_weights_again():
     model = make_model()
     model.register_buffer("router_bias", torch.zeros(4))

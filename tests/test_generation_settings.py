@@ -28,6 +28,7 @@ def settings(arguments, defaults=None):
         ({"do_sample": False, "temperature": 0.0}, {}),
         ({"do_sample": False, "temperature": 0.6}, {}),
         ({"temperature": 0}, {}),
+        ({"do_sample": True, "temperature": 0.0}, {}),
         ({"temperature": 0.6}, {"sample": True, "temperature": 0.6, "seed": 7}),
         ({"do_sample": True, "seed": 3, "top_p": 0.5}, {"sample": True, "seed": 3, "top_p": 0.5}),
         ({"repetition_penalty": 1.2}, {"repetition_penalty": 1.2}),

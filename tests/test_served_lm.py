@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import time
+import weakref
 
 import pytest
 from lm_eval.api.instance import Instance
@@ -13,6 +14,7 @@ from tiny_language_models import exam_pairs, instances, make_model, make_tokeniz
 
 from mingmoe_eval.cli import main
 from mingmoe_eval.engine import CheckpointLM
+from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer
 from mingmoe_eval.engine.served_address import served_address
 from mingmoe_eval.engine.served_client import ServedClient, asked_to_wait
 from mingmoe_eval.engine.served_lm import ServedLM
@@ -720,3 +722,108 @@ def test_what_is_stored_is_plain_json_of_the_reply(tmp_path):
     assert usage.prompt_tokens == 11
     assert json.loads(json.dumps(seen.payloads)) == seen.payloads
     assert len(seen.payloads) == 1
+
+
+def test_a_doc_that_a_firewall_forbids_fails_alone():
+    def fault(attempt, path, payload):
+        return "status:403" if payload["prompt"] == "; DROP TABLE" else None
+
+    patience = dataclasses.replace(HASTE, concurrency=1)
+    with serving(says(), fault) as (model, _):
+        lm = served(model, patience=patience)
+        assert lm.generate_until(prompts("one", "; DROP TABLE", "two")) == ["A", "", "A"]
+    assert "HTTP 403" in usage_of(lm, 1).failure
+
+
+def test_an_endpoint_that_is_busy_when_it_is_tried_is_not_taken_for_one_of_another_kind(tiny):
+    model, tokenizer = tiny
+    busy = [True]
+    with serving(TinyServer(model, tokenizer), lambda *_: "status:503" if busy[0] else None) as (
+        name,
+        _,
+    ):
+        lm = served(name)
+        pairs = scorable(exam_pairs())[:4]
+        with pytest.raises(CheckpointError, match="does not say how it can be asked: HTTP 503"):
+            _ = lm.has_chat_template
+        with pytest.raises(CheckpointError, match="run again when it answers"):
+            lm.loglikelihood(instances("loglikelihood", pairs))
+        busy[0] = False
+        lm.loglikelihood(instances("loglikelihood", pairs))
+    assert lm.describe()["log_likelihoods"] == "echo"
+
+
+class Reply(dict):
+    """A reply whose end can be seen."""
+
+    __hash__ = object.__hash__
+
+
+class ScriptedClient:
+    """Stands for the network: echoes each prompt, token by token, and counts what is still held."""
+
+    address, patience = served_address("openai:http://nowhere/v1#tiny"), HASTE
+
+    def __init__(self):
+        self.held, self.most_held = weakref.WeakSet(), 0
+
+    def models(self):
+        return ["tiny"]
+
+    def ask(self, question):
+        return next(self.ask_all([question]))[1]
+
+    def ask_all(self, questions):
+        for place, question in enumerate(questions):
+            tokens = list(question.payload["prompt"])
+            reply = Reply(text("", chat=False))
+            reply["usage"] = {"prompt_tokens": len(tokens)}
+            values = [None, *[-1.0] * (len(tokens) - 1)]
+            reply["choices"][0]["logprobs"] = {"tokens": tokens, "token_logprobs": values}
+            self.held.add(reply)
+            self.most_held = max(self.most_held, len(self.held))
+            yield place, reply
+
+
+def test_of_an_echoed_prompt_only_what_it_says_is_held(tmp_path):
+    pairs = [(f"question {number}\nAnswer:", " A") for number in range(50)]
+    for _ in range(2):  # once asked, once out of the store
+        client = ScriptedClient()
+        lm = ServedLM("", client=client, store=tmp_path / "store.sqlite")
+        assert lm.loglikelihood(instances("loglikelihood", pairs)) == [(-2.0, False)] * 50
+        lm.close()
+        assert client.most_held <= 2
+
+
+def test_whoever_stops_waiting_leaves_no_requests_behind():
+    def answer(path, payload):
+        time.sleep(0.02)
+        return says()(path, payload)
+
+    def on_progress(done, total):
+        if done == 4:
+            raise ZeroDivisionError
+
+    with serving(answer) as (model, seen):
+        lm = served(model, on_progress=on_progress)
+        # The exception is held meanwhile, as a notebook does, and with it the frames below.
+        with pytest.raises(ZeroDivisionError):
+            lm.generate_until(prompts(*map(str, range(200))))
+        asked = len(seen.payloads)
+        time.sleep(0.2)
+        assert len(seen.payloads) <= asked + HASTE.concurrency < 50
+
+
+def test_a_stored_reply_that_is_read_no_longer_is_asked_for_again(tmp_path):
+    with serving(says("B")) as (model, seen):
+        lm = served(model, store=tmp_path / "store.sqlite")
+        assert lm.generate_until(prompts("one")) == ["B"]
+        lm.close()
+        store = ResponseStore(tmp_path / "store.sqlite")
+        [(key,)] = store._connection.execute("SELECT key FROM answers").fetchall()
+        store.put([(key, StoredAnswer(text="{}"))])
+        store.close()
+        again = served(model, store=tmp_path / "store.sqlite")
+        assert again.generate_until(prompts("one")) == ["B"]
+        assert len(seen.payloads) == 2
+        again.close()

@@ -41,6 +41,7 @@ Answers = Iterator[list[tuple[int, StoredAnswer]]]
 _SMALL = 65_536
 # What says where a model came from, and nothing of what it does.
 _ORIGIN = ("_name_or_path", "name_or_path", "transformers_version", "architectures")
+_PEFT_SWITCHES = ("_disable_adapters", "_active_adapter", "merged_adapters", "scaling")
 _SIMPLE = (bool, int, float, str, tuple, torch.dtype)
 
 
@@ -317,8 +318,11 @@ def _tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def _simple_settings(module: torch.nn.Module) -> dict[str, str]:
     """Numbers, flags and names that a module carries: scaling, K, epsilon, whether it is on."""
-    return {
+    carried = vars(module)
+    simple = {
         name: str(value)
-        for name, value in vars(module).items()
+        for name, value in carried.items()
         if isinstance(value, _SIMPLE) and not name.startswith("_") and name not in _ORIGIN
     }
+    # A layer of PEFT's: the same weights, whether its adapter is on, and how strongly.
+    return simple | {name: str(carried[name]) for name in _PEFT_SWITCHES if name in carried}

@@ -121,6 +121,8 @@ def generation_settings(
     if sample is None:
         recommended = as_model and (defaults is None or getattr(defaults, "do_sample", False))
         sample = bool(temperature or recommended)
+    elif temperature == 0:
+        sample = False  # as servers read it; not the temperature of somebody else
     seed = given.pop("seed", seed)
     think = given.pop("think", None)
     chosen: dict[str, Any] = {"seed": seed} if sample else {}

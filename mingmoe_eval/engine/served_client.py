@@ -8,7 +8,7 @@ import email.utils
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,14 @@ class Failure:
     reason: str
     status: int = 0
 
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether it says nothing of what was asked: another time there may be an answer.
+
+        500 is not among them: some servers say so to what they cannot do.
+        """
+        return self.status == 0 or (self.status in _PASSING_STATUS and self.status != 500)
+
 
 class _TryAgain(Exception):
     """An attempt that failed in a way that may pass."""
@@ -108,6 +116,7 @@ class ServedClient:
         self._not_before = 0.0
         self.limit_name = LIMIT
         """What the limit of new tokens is called here, once a refusal has told."""
+        self._answered: Question | None = None
 
     def ask(self, question: Question) -> Any | Failure:
         """The reply to one request, as parsed JSON, or why there is none; soon, not at any cost.
@@ -118,6 +127,8 @@ class ServedClient:
         [(_, outcome)] = self._outcomes([question], attempts=_ATTEMPTS_OF_ONE)
         if isinstance(outcome, Failure):
             self._refuse_if_unauthorised(outcome)
+        elif question.payload:
+            self._answered = question
         return outcome
 
     def models(self) -> list[str] | Failure:
@@ -125,7 +136,9 @@ class ServedClient:
         reply = self.ask(Question("/models", {}, _model_names))
         return reply if isinstance(reply, Failure) else _model_names(reply)
 
-    def ask_all(self, questions: Sequence[Question]) -> Iterator[tuple[int, Any | Failure]]:
+    def ask_all(
+        self, questions: Sequence[Question]
+    ) -> Generator[tuple[int, Any | Failure], None, None]:
         """(place in `questions`, reply or failure), as they come.
 
         Raises:
@@ -144,6 +157,8 @@ class ServedClient:
                         f"({outcome.reason}); what it answered before is kept: --resume the run "
                         "when it is back"
                     )
+            else:
+                self._answered = questions[place]
             yield place, outcome
 
     def _outcomes(
@@ -264,7 +279,7 @@ class ServedClient:
         try:
             # From bytes: JSON tells its own encoding, and a header may name one that is none.
             reply = self.address.redact_json(json.loads(body))
-            question.check(reply)
+            question.read(reply)
         except (ValueError, RecursionError):
             no_json = Failure("the reply is no JSON", status)
             raise _TryAgain(no_json, at_most=_ATTEMPTS_OF_NO_JSON) from None
@@ -275,6 +290,12 @@ class ServedClient:
         return reply
 
     def _refuse_if_unauthorised(self, failure: Failure) -> None:
+        if failure.status == 403 and self._answered is not None:
+            # A firewall or a filter before the server says so of one doc: then what was answered
+            # before still is.
+            [(_, again)] = self._outcomes([self._answered], attempts=_ATTEMPTS_OF_ONE)
+            if not isinstance(again, Failure):
+                return
         if failure.status in (401, 403):
             raise CheckpointError(
                 f"{self.address.public} refuses the credentials ({failure.reason}); put the key "

@@ -18,6 +18,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -31,15 +32,14 @@ from mingmoe_eval.engine.served_client import LIMIT, Failure, Patience, ServedCl
 from mingmoe_eval.engine.served_protocol import (
     CHAT,
     ChatPrompt,
+    FirstTokens,
+    MalformedReply,
     Question,
     TextReply,
     echo_question,
-    echoed_tokens,
     first_token_question,
-    first_tokens,
     path_of,
     text_question,
-    text_reply,
     trial_prompt,
     trial_question,
 )
@@ -63,8 +63,12 @@ _LISTED_AT_MOST = (20, 5)
 _OUT_OF_ROOM = "model output limit was reached"
 
 
+# Of stored replies, so many are in memory at once before they are read.
+_STORED_AT_ONCE = 256
+
+
 class _Given(NamedTuple):
-    """A reply or a failure; `shared`: an earlier request was the same, and paid for both."""
+    """What a reply says, or a failure; `shared`: an earlier request was the same, and paid."""
 
     reply: Any | Failure
     from_store: bool
@@ -138,7 +142,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             raise UsageError(self._no_log_probabilities({r.task_name for r in requests}, chat))
         if way == "echo":
             return self._by_echo(requests)
-        return self._by_first_token(requests, most, chat=chat)
+        return self._by_first_token(requests, most)
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """Not to be had from a served model: where a text begins is the server's affair."""
@@ -167,14 +171,12 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         if any(wanted.think is not None for wanted in settings):
             return self._on_budget(requests, settings, repeats, answers)
         texts = []
-        for request, wanted, question, given in zip(
-            requests, settings, questions, answers, strict=True
-        ):
+        for request, wanted, given in zip(requests, settings, answers, strict=True):
             if isinstance(given.reply, Failure):
                 self._fail(request, given.reply.reason)
                 texts.append("")
                 continue
-            read = text_reply(given.reply, chat=question.path == CHAT)
+            read: TextReply = given.reply
             self._record(
                 request,
                 given,
@@ -243,7 +245,9 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
     @cached_property
     def has_chat_template(self) -> bool:
         """Whether the endpoint answers chats; found out by asking one."""
-        return self._refusal(chat=True) is None
+        refusal = self._refusal(chat=True)
+        self._refuse_to_guess(refusal)
+        return refusal is None
 
     @property
     def tokenizer_name(self) -> str:
@@ -298,31 +302,46 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
     def _answers(self, questions: Sequence[Question]) -> list[_Given]:
         """From the store, and for those that are not there, from the endpoint, into it.
 
-        Equal questions are asked once. Replies are kept as they came, and read again from there.
+        Equal questions are asked once. Replies are stored as they came, and read again from there;
+        in memory stays what was read.
         """
         keys = [self._key(question) for question in questions]
         asked_for = Counter(keys)
         by_key = dict(zip(keys, questions, strict=True))
-        stored = {} if self._store is None else self._store.get(list(by_key))
-        replies: dict[bytes, Any | Failure] = {
-            key: json.loads(answer.text or "null") for key, answer in stored.items()
-        }
-        missing = [key for key in by_key if key not in replies]
+        replies: dict[bytes, Any | Failure] = self._stored(by_key)
+        stored = frozenset(replies)
+        missing = [key for key in by_key if key not in stored]
         done = sum(asked_for[key] for key in replies)
         self._progress(done, len(keys))
-        for place, reply in self._client.ask_all([by_key[key] for key in missing]):
-            key = missing[place]
-            replies[key] = reply
-            if self._store is not None and not isinstance(reply, Failure):
-                self._store.put([(key, StoredAnswer(text=json.dumps(reply)))])
-            done += asked_for[key]
-            self._progress(done, len(keys))
+        # Closed, so that no more is asked when storing an answer fails, or whoever waits gives up.
+        with closing(self._client.ask_all([by_key[key] for key in missing])) as coming:
+            for place, reply in coming:
+                key = missing[place]
+                failed = isinstance(reply, Failure)
+                replies[key] = reply if failed else by_key[key].read(reply)
+                if self._store is not None and not failed:
+                    self._store.put([(key, StoredAnswer(text=json.dumps(reply)))])
+                done += asked_for[key]
+                self._progress(done, len(keys))
         seen: set[bytes] = set()
         given = []
         for key in keys:
             given.append(_Given(replies[key], key in stored, key in seen))
             seen.add(key)
         return given
+
+    def _stored(self, questions: Mapping[bytes, Question]) -> dict[bytes, Any]:
+        """What the stored replies to questions say; one that is read no longer is not there."""
+        found: dict[bytes, Any] = {}
+        if self._store is None:
+            return found
+        keys = list(questions)
+        for first in range(0, len(keys), _STORED_AT_ONCE):
+            stored = self._store.get(keys[first : first + _STORED_AT_ONCE])
+            for key, answer in stored.items():
+                with suppress(MalformedReply):
+                    found[key] = questions[key].read(json.loads(answer.text or "null"))
+        return found
 
     def _settings(self, arguments: Mapping[str, Any]) -> GenerationSettings:
         return generation_settings(arguments, None, end_ids=(), seed=self._seed)
@@ -343,9 +362,8 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             if isinstance(given.reply, Failure):
                 self._fail(request, given.reply.reason)
                 continue
-            prompt = request.args[0]
-            reads[place] = text_reply(given.reply, chat=isinstance(prompt, ChatPrompt))
-            if wanted.think and (more := begun(prompt, reads[place], wanted)):
+            reads[place] = given.reply
+            if wanted.think and (more := begun(request.args[0], given.reply, wanted)):
                 so_far[place] = more
         asked = [
             self._told(
@@ -388,7 +406,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             if isinstance(second.reply, Failure):
                 self._fail(request, second.reply.reason)
                 return ""
-            last = text_reply(second.reply, chat=isinstance(prompt, ChatPrompt))
+            last = second.reply
             generated += last.generated_tokens
             if more.forced:
                 of_thought = read.generated_tokens
@@ -436,9 +454,23 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         if not chat:
             trials.insert(0, ("echo", 1, echo_question(self._name, prompt, " A")))
         for way, most, question in trials:
-            if not isinstance(self._client.ask(self._told(question)), Failure):
+            outcome = self._client.ask(self._told(question))
+            self._refuse_to_guess(outcome)
+            if not isinstance(outcome, Failure):
                 return way, most
         return None, 0
+
+    def _refuse_to_guess(self, outcome: Any | Failure) -> None:
+        """How an endpoint can be asked is not to be told by one that is too busy to say.
+
+        Raises:
+            CheckpointError: a run must not be another one for that.
+        """
+        if isinstance(outcome, Failure) and outcome.tells_nothing:
+            raise CheckpointError(
+                f"{self.address.public} does not say how it can be asked: {outcome.reason}; "
+                "run again when it answers"
+            )
 
     def _by_echo(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         answers = self._answers([echo_question(self._name, *request.args) for request in requests])
@@ -447,18 +479,15 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             if isinstance(one.reply, Failure):
                 given.append(self._fail(request, one.reply.reason))
                 continue
-            echoed = echoed_tokens(one.reply)
-            value = echoed.of_continuation(request.args[1])
+            prompt_tokens, value = one.reply
             if isinstance(value, str):
                 given.append(self._fail(request, value))
                 continue
-            self._record(request, one, echoed.prompt_tokens)
+            self._record(request, one, prompt_tokens)
             given.append(value)
         return given
 
-    def _by_first_token(
-        self, requests: Sequence[Any], most: int, *, chat: bool
-    ) -> list[tuple[float, bool]]:
+    def _by_first_token(self, requests: Sequence[Any], most: int) -> list[tuple[float, bool]]:
         questions = [
             self._told(first_token_question(self._name, r.args[0], most=most)) for r in requests
         ]
@@ -470,7 +499,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             if isinstance(one.reply, Failure):
                 given.append(self._fail(request, one.reply.reason))
                 continue
-            read = first_tokens(one.reply, chat=chat)
+            read: FirstTokens = one.reply
             values = read.log_likelihoods(letters[_doc(request)])
             if isinstance(values, str):
                 given.append(self._fail(request, values))

@@ -40,12 +40,13 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request: where it goes, what it says, and what makes a reply to it acceptable."""
+    """One request: where it goes, what it says, and how a reply to it is read."""
 
     path: str
     payload: Mapping[str, Any]
-    check: Callable[[Any], object]
-    """Raises MalformedReply for a reply that is no answer."""
+    read: Callable[[Any], Any]
+    """What a reply says, short: a prompt that is echoed token by token takes hundreds of times the
+    memory of its answer. Raises MalformedReply for a reply that is no answer."""
 
 
 class ChatPrompt(str):
@@ -89,7 +90,10 @@ def first_token_question(model: str, prompt: str, *, most: int) -> Question:
 
 
 def echo_question(model: str, context: str, continuation: str) -> Question:
-    """The log-probabilities of a prompt's own tokens; the one that is generated does not matter."""
+    """The log-probabilities of a prompt's own tokens; the one that is generated does not matter.
+
+    It is read as (tokens of the prompt, what `EchoedTokens.of_continuation` gives).
+    """
     payload = {
         "model": model,
         "prompt": context + continuation,
@@ -98,9 +102,12 @@ def echo_question(model: str, context: str, continuation: str) -> Question:
         "logprobs": 1,
         "echo": True,
     }
-    return Question(
-        COMPLETIONS, payload, lambda reply: echoed_tokens(reply).of_continuation(continuation)
-    )
+
+    def read(reply: Any) -> tuple[int, tuple[float, bool] | str]:
+        echoed = echoed_tokens(reply)
+        return echoed.prompt_tokens, echoed.of_continuation(continuation)
+
+    return Question(COMPLETIONS, payload, read)
 
 
 def trial_question(model: str, *, chat: bool) -> Question:
