@@ -159,6 +159,28 @@ def test_texts_are_those_of_our_own_engine(model, tokenizer):
     assert found == wanted
 
 
+def test_a_special_token_is_no_part_of_a_text_as_in_lm_evals_hf(model):
+    # lm-eval's `hf` leaves special tokens out of texts and its `vllm` leaves them in: scores of the
+    # same answers would differ by the engine. They steer the chat, and answer nothing.
+    tokenizer = make_tokenizer(bos=True)
+    words, special = tokenizer("ab cd", add_special_tokens=False).input_ids, tokenizer.bos_token_id
+    said = [words[0], special, *words[1:]]
+
+    class Scripted(PlainEngine):
+        def step(self):
+            for reply in super().step():
+                place = len(self.asked[0]["tokens"]) - self.asked[0]["prompt"] - 1
+                yield replace(reply, new_ids=[said[place]])
+
+    engine = Scripted(model)
+    backend = VllmBackend(engine, types.SimpleNamespace(routes=False), tokenizer, longest=512)
+    settings = GenerationSettings(max_new_tokens=len(said), end_ids=(0,))
+    [answer] = answers(backend.generate(prompts_of(settings), None)).values()
+    assert answer.text == tokenizer.decode(said, skip_special_tokens=True)
+    assert answer.text != tokenizer.decode(said)
+    assert answer.generated_tokens == len(said)
+
+
 def test_a_stop_string_ends_a_text_and_its_request(model, tokenizer):
     plain = GenerationSettings(max_new_tokens=12, end_ids=(0,))
     prompts = prompts_of(plain)
