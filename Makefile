@@ -21,7 +21,7 @@ define CHECK_PYTHON
 	  sys.exit(0 if ok else "mingmoe-eval needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 endef
 
-.PHONY: vllm test-vllm demo test test-oldest test-newest quick check bench soak baseline docs debian-packages wheel wheel-twice constraints sbom audit \
+.PHONY: vllm test-vllm soak-vllm demo test test-oldest test-newest quick check bench soak baseline docs debian-packages wheel wheel-twice constraints sbom audit \
   clean
 
 demo: $(READY)  ## evaluate a tiny base and a tiny MoLoRA on invented questions, offline
@@ -41,6 +41,9 @@ vllm: .venv-vllm/.ready  ## .venv-vllm: vLLM without a GPU, to try it and to tes
 
 test-vllm: .venv-vllm/.ready  ## the tests that need vLLM, one after the other: each starts engines
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -q -m vllm tests
+
+soak-vllm: .venv-vllm/.ready  ## vLLM on checkpoints of shapes that are drawn anew
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm --hypothesis-profile=soak tests/test_vllm_families.py
 
 test-newest:  ## and with the newest; lists what they deprecate of what we call
 	$(CHECK_PYTHON)

@@ -25,13 +25,16 @@ def answers(given):
     return {index: answer for some in given for index, answer in some}
 
 
-def hold_equal(local, engine, allowed):
+def hold_equal(local, engine, allowed, *, share=0.0):
+    """`allowed`: how far a log-likelihood may be apart, or this share of it."""
     rng = np.random.default_rng(0)
     pairs = questions(rng)
     wanted, found = answers(local.score(pairs, None)), answers(engine.score(pairs, None))
     assert wanted.keys() == found.keys()
     for index, one in wanted.items():
-        assert found[index].log_likelihood == pytest.approx(one.log_likelihood, abs=allowed)
+        assert found[index].log_likelihood == pytest.approx(
+            one.log_likelihood, abs=allowed, rel=share
+        )
         assert found[index].greedy == one.greedy
     settings = GenerationSettings(max_new_tokens=24, end_ids=(0,))
     prompts = [Prompt(rng.integers(5, 380, n).astype(np.int32), settings) for n in (5, 40, 100)]
