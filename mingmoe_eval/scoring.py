@@ -43,6 +43,10 @@ class Suite(Protocol):
     def METRICS(self) -> Mapping[str, Metric]:
         """The metrics of the suite that are made from samples, by name."""
 
+    @property
+    def SCORES(self) -> Mapping[str, Metric]:
+        """Those that a task may name as its score."""
+
     def score_doc(
         self, doc: Mapping[str, Any], response: Response, settings: TaskSettings
     ) -> Score:
@@ -98,7 +102,8 @@ def metric_of(result: TaskResult) -> Metric:
     """
     main = described(result).main
     known = suite_named(result.suite).METRICS if result.suite else {}
-    return known.get(main.metric) or mean_of_scores(main)
+    metric = known.get(main.metric)
+    return metric if metric is not None and metric.is_of_docs else mean_of_scores(main)
 
 
 def described(result: TaskResult) -> TaskResult:

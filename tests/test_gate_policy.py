@@ -13,9 +13,11 @@ from gate_runs import flipped, make_result, make_run, make_samples
 from mingmoe_eval import run_store
 from mingmoe_eval.cli import main
 from mingmoe_eval.errors import UsageError
-from mingmoe_eval.records import MetricValue
+from mingmoe_eval.exams.option_orders import OptionOrders, with_orders
+from mingmoe_eval.records import MetricValue, Response, TaskSettings
 from mingmoe_eval.regression_gate import first_policy, judge_by, output, read_policy
 from mingmoe_eval.regression_gate.policy import policy_of
+from mingmoe_eval.scoring import distinct_ids, fold_task, make_sample
 
 RIGHT = [1.0] * 600 + [0.0] * 400
 LOST = flipped(RIGHT, lost=120, gained=40)  # 8 points down
@@ -185,6 +187,66 @@ def test_another_metric_is_judged_only_where_the_samples_make_it():
         judge_by(policy(tasks={"a": {"metric": "other"}}), *runs)
     with pytest.raises(UsageError, match="main has no metric 'f2' of a; it has score, other"):
         judge_by(policy(tasks={"a": {"metric": "f2"}}), *runs)
+
+
+def choice_run(name, right, **settings):
+    """Forty questions with an option not to know, each under several orders or once by letters."""
+    asked = [
+        {
+            "id": str(n),
+            "question": f"which of these is number {n} of them?",
+            "answer": "A",
+            "options": {"A": f"a{n}", "B": f"b{n}", "C": "I don't know"},
+            "single": True,
+            "question_type": "",
+            "context": "",
+            "tags": {},
+            "cluster": None,
+        }
+        for n in range(40)
+    ]
+    how = TaskSettings(suite="choice", form="letters", version="1.0", **settings)
+    docs = with_orders(asked, OptionOrders.named("cyclic")) if how.permute_options else asked
+    samples = distinct_ids(
+        [
+            make_sample("a", n, doc, f"{n}", Response(log_likelihoods=said), how)
+            for n, doc in enumerate(docs)
+            for said in [(-0.1 - n / 50, -1.0, -2.0) if n < right else (-2.0, -1.5, -0.2)]
+        ]
+    )
+    result = fold_task("a", samples, how)
+    return dataclasses.replace(make_run(name, {"a": samples}), results={"a": result})
+
+
+@pytest.mark.parametrize(
+    ("metric", "settings"),
+    [
+        ("acc_at_50", {"coverage": (0.5,)}),
+        ("acc_when_answered", {}),
+        ("robust_accuracy", {"permute_options": "cyclic"}),
+        ("consistency", {"permute_options": "cyclic"}),
+        ("same_answer", {"permute_options": "cyclic"}),
+        ("position_bias", {"permute_options": "cyclic"}),
+    ],
+)
+def test_a_metric_over_some_docs_or_several_answers_is_never_judged_as_plain_accuracy(
+    metric, settings
+):
+    runs = [choice_run(name, right, **settings) for name, right in (("main", 30), ("new", 20))]
+    with pytest.raises(UsageError, match=f"'{metric}' of a cannot be made again doc by doc"):
+        judge_by(policy(tasks={"a": {"metric": metric}}), *runs)
+    assert judge_by(policy(tasks={"a": {"metric": "brier"}}), *runs).tasks[0].comparison.docs == 40
+
+
+def test_a_run_that_lacks_docs_of_the_other_is_judged_by_its_metric_all_the_same():
+    main, new = (choice_run(name, 20) for name in ("main", "new"))
+    failed = [dataclasses.replace(s, score=None, status="failed") for s in new.samples["a"][:1]]
+    samples = {"a": [*failed, *new.samples["a"][1:]]}
+    settings = TaskSettings(suite="choice", form="letters", version="1.0")
+    result = fold_task("a", samples["a"], settings)
+    short = dataclasses.replace(new, samples=samples, results={"a": result})
+    verdict = judge_by(policy(tasks={"a": {"metric": "brier"}}), main, short)
+    assert verdict.tasks[0].comparison.docs == 39
 
 
 # The file

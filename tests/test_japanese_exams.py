@@ -8,6 +8,8 @@ from mingmoe_eval.exams.japanese_exams import (
     same_number,
     with_options_apart,
 )
+from mingmoe_eval.exams.scoring import score_doc
+from mingmoe_eval.records import RequestUsage, Response, TaskSettings
 
 
 @pytest.mark.parametrize(
@@ -83,3 +85,21 @@ def test_options_that_are_rows_of_a_table_leave_the_table_in_the_question():
 def test_a_calculation_has_no_options():
     apart = with_options_apart({"question_text": "75\u3000求めよ。\n\n解答：①②\n\n0\u30000"})
     assert apart["options"] is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        ("答えは 12", None),  # 12.5?
+        ("12", None),
+        ("したがって、投与量は 120 mL となる。", None),
+        ("答えは 12 です。理由は、まず", "12"),
+        ("【回答】0.40\n解説", "0.40"),
+    ],
+)
+def test_of_a_reply_that_was_cut_off_only_an_answer_before_the_cut_counts(reply, number):
+    assert read_number(reply, cut_off=True) == number
+    doc = {"options": {}, "answer": number or "12", "single": True, "question": "?"}
+    usage = RequestUsage(prompt_tokens=1, generated_tokens=9, finish="length")
+    score = score_doc(doc, Response(text=reply, usage=(usage,)), TaskSettings(suite="choice"))
+    assert (score.answered, score.value) == (number, float(number is not None))

@@ -211,7 +211,8 @@ def letters_run(name, replies):
 
 @pytest.fixture
 def letters_off(monkeypatch):
-    monkeypatch.setitem(exams.METRICS, LETTERS_OFF.name, LETTERS_OFF)
+    for known in (exams.METRICS, exams.SCORES):
+        monkeypatch.setitem(known, LETTERS_OFF.name, LETTERS_OFF)
     better = letters_run("better", ["AC"] * 40 + ["AB"] * 10)
     worse = letters_run("worse", ["AC"] * 5 + ["BD"] * 45)
     return better, worse

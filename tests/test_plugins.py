@@ -415,6 +415,10 @@ BROKEN = {
         f"{ENTRY}, metric: rouge, fields: {{answer: level}}}}",
         "suite text has no 'rouge'; did you mean",
     ),
+    "a metric to which not every question adds": (
+        "x: {parts: {test: {file: exam.csv}}, metric: consistency}",
+        "suite choice has no 'consistency'; there are acc, any_overlap, hamming, answered",
+    ),
     "a chance above one": (f"{ENTRY}, chance: 25}}", "x.chance: Expected `float` <= 1.0"),
     "shots from nowhere": (f"{ENTRY}, shots: dev}}", "x.shots: from 'dev', which is no part"),
     "too many shots": (

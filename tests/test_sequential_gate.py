@@ -13,10 +13,12 @@ from gate_runs import make_run, make_samples
 from mingmoe_eval.cli import main
 from mingmoe_eval.errors import IncomparableRunsError, UsageError
 from mingmoe_eval.metrics.betting import _SHARES, Evidence, settled
+from mingmoe_eval.records import MetricValue
 from mingmoe_eval.regression_gate.sequential import (
     SequentialRules,
     candidate_spec,
     judge_sequentially,
+    judgeable,
     sequential_json,
 )
 from mingmoe_eval.run_store import load_run, save_run
@@ -272,3 +274,16 @@ def test_the_command_refuses_what_does_not_go_together(tmp_path, capsys):
     assert "--sequential takes a --model" in capsys.readouterr().err
     assert main([*judge, "somewhere", "--model", "ckpt"]) == 2
     assert "--model: only with --sequential" in capsys.readouterr().err
+
+
+def test_other_suites_are_asked_question_by_question_too():
+    """Within limits or not is as much a mean over questions as right or wrong is."""
+    runs = [baseline_of({"a": BEFORE["a"]}), of_suite(make_run("new", {}))]
+    numbers = {"a": dataclasses.replace(runs[0].results["a"], suite="number")}
+    samples, left_out = judgeable(dataclasses.replace(runs[0], results=numbers))
+    assert (len(samples["a"]), left_out) == (1000, {})
+    with_f1 = dataclasses.replace(
+        numbers["a"], suite="tuples", metrics={"score": MetricValue(value=1, n=1, metric="f1")}
+    )
+    _, left_out = judgeable(dataclasses.replace(runs[0], results={"a": with_f1}))
+    assert left_out == {"a": "its metric, f1, is no mean over questions"}

@@ -6,7 +6,7 @@ is better, the task's main metric says.
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 
@@ -23,7 +23,14 @@ from mingmoe_eval.comparison.comparability import (
 from mingmoe_eval.errors import IncomparableRunsError, UsageError
 from mingmoe_eval.exams.cases import clusters_of
 from mingmoe_eval.exams.records import folded_stem
-from mingmoe_eval.metrics.metric import Counted, Metric, mean_of_counts, tabulate_sides, units_of
+from mingmoe_eval.metrics.metric import (
+    Counted,
+    Metric,
+    mean_of_counts,
+    tabulate_sides,
+    total_of,
+    units_of,
+)
 from mingmoe_eval.metrics.paired import PairedDifference, too_few
 from mingmoe_eval.metrics.pooling import Stratum, moves_of, pooled_difference
 from mingmoe_eval.metrics.resampling import paired_counts
@@ -280,7 +287,11 @@ def _compare_task(
         paired=paired,
         moves=moves_of(paired_counts(before, after, metric)),
         failed=len(all_pairs) - len(pairs),
-        notes=tuple(_notes(task, baseline, candidate, len(pairs), paired)),
+        notes=tuple(
+            _notes(
+                task, metric, len(pairs), (baseline, paired.baseline), (candidate, paired.candidate)
+            )
+        ),
     )
 
 
@@ -339,19 +350,24 @@ def says(sample: Sample, metric: Metric) -> bool:
     return sample.score is not None or (sample.status != "failed" and metric.name in sample.counts)
 
 
-def _notes(
-    task: str, baseline: Run, candidate: Run, docs: int, paired: PairedDifference
-) -> list[str]:
+def _notes(task: str, metric: Metric, docs: int, *sides: tuple[Run, float]) -> Iterator[str]:
     """Say where the samples do not add up to the number that the run itself reports."""
-    notes = []
-    for run, value in ((baseline, paired.baseline), (candidate, paired.candidate)):
+    for run, paired in sides:
         main = run.leaves[task].main
-        if main.n == docs and not math.isclose(main.value, value, abs_tol=_ROUNDING):
-            notes.append(
+        value = paired if main.n == docs else _over_own_docs(run, task, metric)
+        if not math.isclose(main.value, value, abs_tol=_ROUNDING):
+            yield (
                 f"{run.name} reports {main.value:.4f}; what is compared here is the mean of its "
                 f"samples' scores, {value:.4f}"
             )
-    return notes
+
+
+def _over_own_docs(run: Run, task: str, metric: Metric) -> float:
+    """The metric over all docs of a run, of which the other one may lack some."""
+    samples = run.samples[task]
+    answers = (pair.answers[0] for pair in pair_samples(samples, samples))
+    counted = [_counted(one, metric) for one in answers if any(says(s, metric) for s in one)]
+    return float(metric.value(total_of(counted)))
 
 
 def _with_holm(untested: Sequence[_Untested], alpha: float) -> list[TaskComparison]:

@@ -81,7 +81,7 @@ def number_asked_for(stem: str, key: str) -> str | None:
     return _plain(re.sub(r"\s", "", filled))
 
 
-def read_number(reply: str) -> str | None:
+def read_number(reply: str, *, cut_off: bool = False) -> str | None:
     """The number that a reply answers with; None where none is stated.
 
     Behind the last words for an answer; else the only number of a reply of a few words, or of a
@@ -89,11 +89,16 @@ def read_number(reply: str) -> str | None:
 
     Args:
         reply: The reply without its thinking.
+        cut_off: Generation ended at its token limit: only an answer stated before then counts, and
+            "12" may have been about to become 12.5.
     """
     text = _half_width(reply)
     for cue in reversed(list(_ANSWERS.finditer(text))):
-        if said := _NUMBER.match(text, cue.end()):
+        said = _NUMBER.match(text, cue.end())
+        if said and not (cut_off and said.end() >= len(text.rstrip())):
             return _plain(said.group())
+    if cut_off:
+        return None
     last_line = text.strip().rpartition("\n")[2]
     numbers = _NUMBER.findall(last_line)
     short = len(text.strip()) <= _SHORT_REPLY and "\n" not in text.strip()

@@ -18,7 +18,7 @@ import numpy as np
 from mingmoe_eval.exams.option_orders import chosen_options, question_id
 from mingmoe_eval.metrics.choice_accuracy import ACCURACY
 from mingmoe_eval.metrics.draws import Floats
-from mingmoe_eval.metrics.metric import Counted, Metric, Scored, one_of
+from mingmoe_eval.metrics.metric import Counted, Metric, counted_by_question, one_of
 from mingmoe_eval.metrics.resampling import OfADistance
 from mingmoe_eval.records import MetricValue, Sample
 
@@ -121,14 +121,14 @@ def _distance(excess: Floats) -> Floats:
     return np.asarray(np.abs(excess).sum(axis=-1) / 2)
 
 
-def _count_nothing(scored: Scored) -> Counted:
-    raise TypeError("counted by question, whose orders lie in several samples")
-
-
 ROBUST_ACCURACY = replace(ACCURACY, name="robust_accuracy", title="accuracy over all orders")
 
 CONSISTENCY = replace(
-    ACCURACY, name="consistency", title="right in every order", count=_count_nothing, chance=None
+    ACCURACY,
+    name="consistency",
+    title="right in every order",
+    count=counted_by_question,
+    chance=None,
 )
 
 SAME_ANSWER = replace(CONSISTENCY, name="same_answer", title="the same option in every order")
@@ -136,7 +136,7 @@ SAME_ANSWER = replace(CONSISTENCY, name="same_answer", title="the same option in
 POSITION_BIAS = Metric(
     name="position_bias",
     title="position bias",
-    count=_count_nothing,
+    count=counted_by_question,
     value=lambda totals: _distance(_excess(totals)),
     resampling=OfADistance(resamples=2_000, gaps=_excess, scale=0.5),
     better="lower",

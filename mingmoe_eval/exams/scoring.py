@@ -38,10 +38,13 @@ from mingmoe_eval.metrics.metric import one_of
 from mingmoe_eval.metrics.uncertainty import mean_of_parts
 from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult, TaskSettings
 
+SCORES = {metric.name: metric for metric in (ACCURACY, ANY_OVERLAP, HAMMING, ANSWERED, MACRO_F1)}
+"""What a task may name as its score: whatever its form, every question adds to it."""
+
 METRICS = {
     metric.name: metric
     for metric in (
-        *(ACCURACY, ANY_OVERLAP, HAMMING, ANSWERED, MACRO_F1),
+        *SCORES.values(),
         *(LETTER_MASS, LOW_LETTER_MASS_SHARE, calibration.ECE, calibration.BRIER),
         *abstention.RECORDS,
         *robustness.RECORDS,
@@ -64,10 +67,10 @@ def score_doc(doc: Mapping[str, Any], response: Response, settings: TaskSettings
         return _score_likelihoods(doc, response)
     mode = _mode(settings)
     text = response.text or ""
+    cut_off = bool(response.usage) and response.usage[-1].finish == "length"
     if not doc["options"]:
-        return _score_number(doc, text)
+        return _score_number(doc, text, cut_off=cut_off)
     if mode == DEFAULT:
-        cut_off = bool(response.usage) and response.usage[-1].finish == "length"
         reading = read_answer(text, doc["options"], single=doc["single"], cut_off=cut_off)
         right = exact_match(reading.answered, doc["answer"])
         return _score(doc, reading.answered, right, reading.rule)
@@ -168,10 +171,10 @@ def _mode(settings: TaskSettings) -> str:
 
 
 def _chosen(name: str, samples: Sequence[Sample]) -> MetricValue:
-    """The metric that the task's definition names for its score."""
-    if name not in METRICS:
-        raise DataError(f"no metric named {name!r}; the suite has {', '.join(METRICS)}")
-    return METRICS[name].fold(samples, clusters_of(samples))
+    """The metric that the task's definition names for its score, or beside it."""
+    if name not in SCORES:
+        raise DataError(f"no score named {name!r}; the suite has {', '.join(SCORES)}")
+    return SCORES[name].fold(samples, clusters_of(samples))
 
 
 def _usable(samples: Sequence[Sample]) -> list[Sample]:
@@ -199,9 +202,10 @@ def _macro_over(samples: Sequence[Sample], tag: str) -> MetricValue:
     return mean_of_parts(accuracies) if accuracies else ACCURACY.fold([])
 
 
-def _score_number(doc: Mapping[str, Any], text: str) -> Score:
+def _score_number(doc: Mapping[str, Any], text: str, *, cut_off: bool) -> Score:
     """A calculation: right is the number, however many zeros end it."""
-    number = read_number(visible_reply(text).text)
+    visible = visible_reply(text)
+    number = read_number(visible.text, cut_off=cut_off or visible.cut_off)
     rule = "no number" if number is None else "the number at the end"
     return Score(
         value=float(same_number(number, doc["answer"])),

@@ -211,16 +211,16 @@ def _load(
 def _refuse_unknown_metric(definition: TaskDefinition) -> None:
     """Before the model is asked, and not when its replies are to be scored."""
     settings = definition.settings
-    if not settings.suite or not settings.metric:
-        return
-    known = suite_named(settings.suite).METRICS
-    if settings.metric not in known:
-        close = difflib.get_close_matches(settings.metric, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-        raise DataError(
-            f"{definition.path}: {definition.name}: metric: suite {settings.suite} has no "
-            f"{settings.metric!r}; {hint}"
-        )
+    named = (("metric", settings.metric), *(("also", name) for name in settings.also))
+    for field, name in named:
+        known = suite_named(settings.suite).SCORES if settings.suite and name else {}
+        if known and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            raise DataError(
+                f"{definition.path}: {definition.name}: {field}: suite {settings.suite} has no "
+                f"{name!r}; {hint}"
+            )
 
 
 @contextmanager

@@ -129,6 +129,11 @@ class Metric:
     range: tuple[float, float] = (0.0, 1.0)
     chance: Chance | None = None
 
+    @property
+    def is_of_docs(self) -> bool:
+        """Whether each doc adds to it by itself: of some, several answers to a question do."""
+        return self.count is not counted_by_question
+
     def fold(self, scored: Sequence[Scored], clusters: "Clusters" = None) -> MetricValue:
         """The metric over docs, with its interval."""
         return self.of([self.count(one) for one in scored], clusters)
@@ -307,6 +312,11 @@ def tabulate_sides(
     places = {name: place for place, name in enumerate(names)}
     units = units_of(clusters, len(sides[0]))
     return [_table(counted, places, units) for counted in sides]
+
+
+def counted_by_question(scored: Scored) -> Counted:
+    """What a single doc adds to a metric of questions that were asked in several ways: nothing."""
+    raise TypeError("counted by question, whose answers lie in several samples")
 
 
 def one_of(holds: bool) -> Counted:

@@ -29,7 +29,7 @@ import numpy as np
 
 from mingmoe_eval.metrics.choice_accuracy import ACCURACY
 from mingmoe_eval.metrics.draws import Floats
-from mingmoe_eval.metrics.metric import Clusters, Counted, Metric, Scored
+from mingmoe_eval.metrics.metric import Clusters, Counted, Metric, counted_by_question
 from mingmoe_eval.metrics.resampling import Bootstrap
 from mingmoe_eval.records import MetricValue
 
@@ -201,7 +201,9 @@ def share_of_sampling(repeats: int) -> Metric:
 
     def value(totals: Floats) -> Floats:
         between, within = _mean_squares(totals, repeats)
-        share = np.divide(within, between, out=np.ones_like(within), where=between > 0)
+        # Draws that do not differ have no part in it; that of questions which do not is none.
+        alone = np.where(within > _ROUNDING, 1.0, 0.0)
+        share = np.divide(within, between, out=alone, where=between > _ROUNDING)
         return np.minimum(share, 1.0)
 
     return replace(
@@ -227,12 +229,14 @@ def grouped(keys: Sequence[Hashable]) -> list[list[int]]:
     return list(places.values())
 
 
-def _count_nothing(scored: Scored) -> Counted:
-    raise TypeError("counted by question, whose repeats lie in several samples")
-
+_ROUNDING = 1e-12  # equal squares, summed in another order, differ by less
 
 PASS = replace(
-    ACCURACY, name="pass@k", title="right at least once in k", count=_count_nothing, chance=None
+    ACCURACY,
+    name="pass@k",
+    title="right at least once in k",
+    count=counted_by_question,
+    chance=None,
 )
 MAJORITY = replace(PASS, name="majority@k", title="vote of k is right")
 ALWAYS_RIGHT = replace(PASS, name="always_right", title="right in every repeat")
@@ -242,7 +246,7 @@ TIED_VOTES = replace(AGREEMENT, name="tied_votes", title="votes that end in a ti
 _VARIANCE = Metric(
     name="variance",
     title="variance",
-    count=_count_nothing,
+    count=counted_by_question,
     value=lambda totals: np.zeros(totals.shape[:-2]),
     resampling=Bootstrap(2_000),
     unit="number",

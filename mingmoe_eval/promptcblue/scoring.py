@@ -29,7 +29,9 @@ from mingmoe_eval.promptcblue.parsing import Profile, parse_answer, profile_name
 from mingmoe_eval.promptcblue.tables import AnswerPair, count_by_label, label_table, tag_view
 from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskResult, TaskSettings
 
-__all__ = ["METRICS", "breakdowns", "expected", "fold", "fold_group", "score_doc"]
+__all__ = ["METRICS", "SCORES", "breakdowns", "expected", "fold", "fold_group", "score_doc"]
+
+SCORES = METRICS
 
 _Breakdown = dict[str, MetricValue]
 

@@ -297,7 +297,7 @@ def judgeable(baseline: Run) -> tuple[dict[str, list[Sample]], dict[str, str]]:
     for task, result in baseline.leaves.items():
         metric = metric_of(result)
         own = [s for s in baseline.samples.get(task, ()) if not s.variant and s.score is not None]
-        if result.suite not in ("choice", "promptcblue"):
+        if not result.suite:
             left_out[task] = "lm-eval scores it as a whole"
         elif not isinstance(metric.resampling, Mean) or metric.unit != "share":
             left_out[task] = f"its metric, {metric.name}, is no mean over questions"

@@ -31,6 +31,11 @@ class SampledSuite:
         default=lambda samples: {}
     )
 
+    @property
+    def SCORES(self) -> Mapping[str, Metric]:
+        """What a task may name as its score: all of them."""
+        return self.METRICS
+
     def fold(self, samples: Sequence[Sample], settings: TaskSettings) -> dict[str, MetricValue]:
         """All metrics over the samples that did not fail; the task's own also as `score`."""
         clusters = [sample.cluster for sample in samples]
