@@ -221,7 +221,7 @@ def verdicts_of(runs: Sequence[Run], rule: PassRule) -> list[list[Verdict]]:
 class _Stratum:
     """Questions of one section that are worth the same: how many, and what they earned."""
 
-    points: float
+    points: Fraction
     count: int
     earned: float
 
@@ -247,11 +247,11 @@ def _verdict(task: str, samples: Sequence[Sample], rule: PassRule) -> Verdict:
     ]
     again = _probability(drawn, strata, rule, unit)
     totals = sum(
-        rate @ np.array([one.points * one.count for one in section])
+        rate @ np.array([float(one.points * one.count) for one in section])
         for rate, section in zip(drawn, strata, strict=True)
     )
     parts = [
-        Part(section=section, points=sum(one.points * one.earned for one in own))
+        Part(section=section, points=sum(float(one.points) * one.earned for one in own))
         for section, own in zip(rule.sections, strata, strict=True)
     ]
     points = sum(part.points for part in parts)
@@ -286,13 +286,13 @@ def _strata(task: str, samples: Sequence[Sample], rule: PassRule) -> list[list[_
             offences.append(f"question {name}: in {'several' if places else 'no'} sections")
     for n, section in enumerate(rule.sections):
         there = sum(
-            one.points * len(scores)
+            _exact(one.points) * len(scores)
             for (at, one), scores in zip(entries, earned, strict=True)
             if at == n
         )
         if not math.isclose(there, section.out_of):
             offences.append(
-                f"{section.name}: its questions are worth {_amount(there)} points, by the rule "
+                f"{section.name}: its questions are worth {float(there):g} points, by the rule "
                 f"{_amount(section.out_of)}"
             )
     if offences:
@@ -300,13 +300,18 @@ def _strata(task: str, samples: Sequence[Sample], rule: PassRule) -> list[list[_
     strata: list[list[_Stratum]] = [[] for _ in rule.sections]
     for (at, one), scores in zip(entries, earned, strict=True):
         if scores:
-            strata[at].append(_Stratum(one.points, len(scores), math.fsum(scores)))
+            strata[at].append(_Stratum(_exact(one.points), len(scores), math.fsum(scores)))
     return strata
+
+
+def _exact(points: float) -> Fraction:
+    """Points as they are meant: 0.6667 is two thirds of a point, and of 150 questions 100."""
+    return Fraction(str(points)).limit_denominator(1_000)
 
 
 def _unit(rule: PassRule) -> Fraction:
     """The largest amount of which all points are multiples: points are counted in it."""
-    amounts = [Fraction(str(one.points)) for section in rule.sections for one in section.questions]
+    amounts = [_exact(one.points) for section in rule.sections for one in section.questions]
     numerator = functools.reduce(math.gcd, (amount.numerator for amount in amounts))
     return Fraction(numerator, functools.reduce(math.lcm, (a.denominator for a in amounts)))
 
@@ -324,9 +329,9 @@ def _probability(
             for share, one in zip(np.atleast_2d(rate)[draw], own, strict=True):
                 spread = np.convolve(spread, _points_of(one, float(share), unit))
             if section.pass_from is not None:
-                spread[: math.ceil(Fraction(str(section.pass_from)) / unit)] = 0.0
+                spread[: math.ceil(_exact(section.pass_from) / unit)] = 0.0
             whole = np.convolve(whole, spread)
-        need = Fraction(str(rule.pass_from)) / unit if rule.pass_from is not None else Fraction(0)
+        need = _exact(rule.pass_from or 0.0) / unit
         passed[draw] = min(1.0, float(whole[math.ceil(need) :].sum()))
     return passed
 
@@ -335,7 +340,7 @@ def _points_of(one: _Stratum, share: float, unit: Fraction) -> NDArray[np.float6
     """How likely each number of points is, by place in units, where a share of them is right."""
     from scipy.stats import binom
 
-    step = int(Fraction(str(one.points)) / unit)
+    step = int(one.points / unit)
     spread = np.zeros(one.count * step + 1)
     spread[::step] = binom.pmf(np.arange(one.count + 1), one.count, min(1.0, max(0.0, share)))
     return spread
@@ -357,10 +362,12 @@ def _faults(rule: PassRule) -> Iterator[str]:
     if rule.pass_from is None and all(section.pass_from is None for section in rule.sections):
         yield "no `pass_from`, in no section and not for the whole: nothing can be failed"
     for section in rule.sections:
-        if section.pass_from is not None and section.pass_from > section.out_of:
+        if section.pass_from is not None and not 0 <= section.pass_from <= section.out_of:
             yield f"{section.name}: pass_from is {section.pass_from} of {section.out_of}"
+        if not section.questions:
+            yield f"{section.name}: no questions"
         for one in section.questions:
-            if one.points <= 0:
+            if not 0.001 <= one.points < math.inf:
                 yield f"{section.name}: questions of {one.points} points"
             try:
                 re.compile(one.id or "")

@@ -456,3 +456,11 @@ def test_a_calculation_is_a_question_without_options_where_the_exam_has_them():
 def test_docs_of_exams_without_these_facts_are_as_they_were():
     [question] = converted("usmle", {"question": "?", "options": COLUMNS, "answer": "B"}).questions
     assert not {"choose", "question_id"} & question.to_doc("1").keys()
+
+
+@pytest.mark.parametrize("key", ["--5", "-", "1-2", "\u0665"])
+def test_what_only_looks_like_a_number_is_no_key_and_no_crash(key):
+    rows = [Row(1, {"question": "q", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": n})
+            for n in (0, 1, key)]  # fmt: skip
+    found = convert(rows, benchmarks()["medmcqa_val"], name="f")
+    assert (len(found.questions), len(found.unusable)) == (2, 1)

@@ -440,3 +440,49 @@ def test_any_value_at_any_place_is_read_or_refused_with_one_message(tmp_path, ki
             except MingMoeError as error:
                 assert str(error)  # noqa: PT017  any number of them may come
         file.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "score"),
+    [
+        *(("C", 1.0), ("P", 0.5), ("I", 0.0), ("N", 0.0), ("yes", 1.0), ("No", 0.0)),
+        *(("TRUE", 1.0), ("false", 0.0), ("0.25", 0.25), (True, 1.0), (3, 3.0)),
+        *(("nan", None), ("c", None), ("great", None), ({"a": 1}, None), ([1], None)),
+    ],
+)
+def test_a_score_of_inspect_ai_is_what_its_value_to_float_makes_of_it(tmp_path, value, score):
+    """inspect_ai, scorer/_metric.py; what that makes 0 with a warning has no score here."""
+    one = inspect_sample(0, "A", scores={"choice": {"value": value, "answer": "A"}})
+    log = inspect_log([one], accuracy=score if score is not None else 0.0)
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    (read,) = read_logs(tmp_path)
+    assert read.run.samples["exam"][0].score == score
+
+
+def test_a_run_of_inspect_ai_that_was_not_finished_or_took_some_samples_is_marked(tmp_path):
+    whole = inspect_log(FOUR, accuracy=0.75)
+    (tmp_path / "log.json").write_text(json.dumps({**whole, "status": "cancelled"}))
+    assert read_logs(tmp_path)[0].run.marks == ()
+    short = inspect_log(FOUR[:2], accuracy=1.0, status="cancelled")
+    (tmp_path / "log.json").write_text(json.dumps(short))
+    (one,) = read_logs(tmp_path)
+    assert one.run.marks == ("exam: 2 of 4 samples, for the run was not finished",)
+    short["eval"]["dataset"] = {"name": "exam", "samples": 100}
+    (tmp_path / "log.json").write_text(json.dumps(short))
+    assert read_logs(tmp_path)[0].run.marks == (
+        "exam: 2 of 100 samples, for the run was not finished",
+    )
+    short["eval"]["config"]["sample_id"] = ["q0", "q1"]
+    (tmp_path / "log.json").write_text(json.dumps(short))
+    assert read_logs(tmp_path)[0].run.marks == ("exam: samples chosen by their ids",)
+
+
+def test_a_limit_of_one_log_of_inspect_ai_is_a_mark_of_its_task_alone(tmp_path):
+    for number, (task, limit) in enumerate((("exam", None), ("other", 4))):
+        log = inspect_log(FOUR, accuracy=0.75, task=task)
+        log["eval"]["config"]["limit"] = limit
+        log["eval"]["created"] = f"2026-01-0{2 - number}"
+        (tmp_path / f"{task}.json").write_text(json.dumps(log))
+    (one,) = read_logs(tmp_path)
+    assert (one.run.spec.limit, one.run.marks) == (None, ("other: first 4 docs",))
+    assert one.run.marks_of("exam") == ()

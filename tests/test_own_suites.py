@@ -17,6 +17,7 @@ from mingmoe_eval.promptcblue.parsing import parse_answer
 from mingmoe_eval.record_files import Row
 from mingmoe_eval.records import Response, TaskSettings
 from mingmoe_eval.suites.conversion import docs_of_records, prompt_of
+from mingmoe_eval.suites.tuples import SUITE, tuple_facts
 
 PARTS = {"test": Part(files=("test",))}
 
@@ -294,3 +295,32 @@ def test_a_metric_that_a_suite_lacks_is_refused():
     (doc,) = docs_of(entry(suite="text", prompt="{{ n }}"), {"n": "n", "answer": "x"})
     with pytest.raises(DataError, match="no metric named 'bleu'; the suite has rougeL"):
         result_of("text", [doc], ["x"], metric="bleu")
+
+
+@pytest.mark.parametrize("labels", [(), ("symptom", "drug")])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"entities": [{"entity": "fever", "type": "symptom"}]}',
+        '{"symptom": ["fever"]}',
+        'Allergies: []. Entities: [{"entity": "fever", "type": "symptom"}]',
+    ],
+)
+def test_json_is_read_in_whatever_form_it_comes(labels, reply):
+    facts = tuple_facts(
+        answer=[{"entity": "fever", "type": "symptom"}], shape="entities", keys=(), labels=labels
+    )
+    score = SUITE.score_doc(facts, Response(text=reply), TaskSettings(suite="tuples"))
+    assert (score.value, score.counts) == (1.0, {"tp": 1, "fp": 0, "fn": 0})
+
+
+def test_a_label_that_nobody_offered_is_wrong_and_takes_nothing_from_the_others():
+    facts = tuple_facts(
+        answer=[{"entity": "fever", "type": "symptom"}],
+        shape="entities",
+        keys=(),
+        labels=("symptom", "drug"),
+    )
+    reply = '{"symptom": ["fever"], "vital sign": ["39 C"]}'
+    score = SUITE.score_doc(facts, Response(text=reply), TaskSettings(suite="tuples"))
+    assert score.counts == {"tp": 1, "fp": 1, "fn": 0}

@@ -163,6 +163,12 @@ def test_questions_are_found_by_id_and_by_tag(tmp_path):
             {"sections": [{**RULE["sections"][0], "questions": [{"points": 0}]}]},
             "questions of 0.0 points",
         ),
+        (
+            {"sections": [{**RULE["sections"][0], "questions": [{"points": math.inf}]}]},
+            "questions of inf points",
+        ),
+        ({"sections": [{**RULE["sections"][0], "questions": []}]}, "theory: no questions"),
+        ({"sections": [{**RULE["sections"][0], "pass_from": -1}]}, "pass_from is -1.0 of 4.0"),
         ({"passes_from": 3}, "passes_from"),
     ],
 )
@@ -214,3 +220,13 @@ def test_a_question_that_is_asked_several_times_earns_its_mean(tmp_path):
         dataclasses.replace(run, samples={"ward": [first, again, *others]}), rule_of(tmp_path)
     )
     assert [part.points for part in one.parts] == [1.5, 3]
+
+
+@pytest.mark.parametrize("third", [0.3333, 0.333333, 0.3333333333333333])
+def test_a_third_of_a_point_is_a_third_however_many_digits_it_has(tmp_path, third):
+    section = {"name": "all", "out_of": 10, "pass_from": 6, "questions": [{"points": third}]}
+    [one] = verdicts(run_of("1" * 18 + "0" * 12), rule_of(tmp_path, sections=[section]))
+    assert one.points == pytest.approx(6)
+    assert one.passes
+    # P(Bin(30, 0.6) >= 18), from a table of the binomial distribution
+    assert one.probability == pytest.approx(0.5785, abs=1e-4)

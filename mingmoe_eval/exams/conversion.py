@@ -186,7 +186,8 @@ def _tags(fields: Fields, benchmark: Benchmark, kind: QuestionType) -> dict[str,
 
 def _refuse_more_options(questions: Sequence[Question], benchmark: Benchmark, name: str) -> None:
     """MedQA's 4-option and 5-option files share stems under other letters: never mix them up."""
-    most = max(ord(letter) - ord("A") + 1 for q in questions for letter in q.options)
+    letters = (ord(letter) - ord("A") + 1 for q in questions for letter in q.options)
+    most = max(letters, default=0)
     if benchmark.most_options is not None and most > benchmark.most_options:
         raise DataError(
             f"{name} has {most} options a question, {benchmark.name} has {benchmark.most_options}: "
@@ -396,9 +397,8 @@ def _whole_number(value: Any) -> int | None:
         return None
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
-    if isinstance(value, str) and value.strip().lstrip("-").isascii():
-        text = value.strip()
-        return int(text) if text.lstrip("-").isdigit() and len(text) < 10 else None
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value) else None
     return value if isinstance(value, int) else None
 
 

@@ -4,10 +4,13 @@ An `.eval` file is a zip of `header.json` and one JSON a sample and epoch. Prese
 (0.3.285) compress with zstd, which Python's own zipfile cannot read before 3.14; pyarrow can.
 """
 
+import contextlib
+import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ _LARGEST = 2**31
 """Bytes of one member: a header that promises more would fill the memory."""
 _VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """inspect_ai's own (scorer/_metric.py): correct, partially so, incorrect, no answer."""
+_WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+"""Its other words for right and wrong, in whatever case."""
 _FINISH: Mapping[str, Finish] = {"stop": "stop", "max_tokens": "length", "model_length": "length"}
 
 
@@ -65,6 +70,7 @@ def _is_log(file: Path) -> bool:
 
 def _imported(model: str, logs: Sequence[tuple[Path, JsonDict]]) -> Imported:
     tasks: dict[str, LoggedTask] = {}
+    limits: dict[str, int | None] = {}
     left_out: list[str] = []
     offences: list[str] = []
     newest: JsonDict = {}
@@ -83,15 +89,22 @@ def _imported(model: str, logs: Sequence[tuple[Path, JsonDict]]) -> Imported:
         if log.get("status") != "success":
             left_out.append(f"{name}: whatever came after {file.name} ended as {log.get('status')}")
         if task.docs:
-            tasks[name], newest = task, newest or log
+            tasks[name], limits[name], newest = task, _limit(log), newest or log
             offences += [f"{file.name}, {fault}" for fault in contradictions(task)]
         else:
             left_out.append(f"{name}: {file.name} has no samples (--no-log-samples, or a failure)")
     if offences:
         raise RunStoreError(offence_list("logs of inspect_ai contradict themselves", offences))
+    # A limit of some logs alone is a mark of their tasks; one of all of them is the run's.
+    distinct = set(limits.values())
+    of_all = distinct.pop() if len(distinct) == 1 else None
+    for task_name, limit in limits.items():
+        if limit not in (None, of_all):
+            marks = (*tasks[task_name].marks, f"first {limit} docs")
+            tasks[task_name] = replace(tasks[task_name], marks=marks)
     version = newest.get("eval", {}).get("packages", {}).get("inspect_ai")
     name = model.replace("/", "-")
-    spec = RunSpec(model=model, tasks=tuple(tasks), limit=_limit(newest))
+    spec = RunSpec(model=model, tasks=tuple(tasks), limit=of_all)
     provenance = {
         "imported_from": "inspect_ai",
         "packages": {"inspect_ai": version},
@@ -136,7 +149,20 @@ def _task(name: str, log: Mapping[str, Any]) -> LoggedTask:
         stated=stated,
         version=str(log["eval"].get("task_version", "")),
         num_fewshot=shots if type(shots) is int and shots >= 0 else 0,
+        marks=tuple(_marks(log, len(by_id))),
     )
+
+
+def _marks(log: Mapping[str, Any], docs: int) -> Iterator[str]:
+    """Why these are not all samples of the data set, besides a limit."""
+    config, data_set = log["eval"].get("config") or {}, log["eval"].get("dataset") or {}
+    if config.get("sample_id"):
+        yield "samples chosen by their ids"
+    asked = len(data_set.get("sample_ids") or ())
+    if not asked and not config.get("limit") and not config.get("sample_id"):
+        asked = data_set.get("samples") or 0
+    if docs < asked:
+        yield f"{docs:,} of {asked:,} samples, for the run was not finished"
 
 
 def _doc(number: int, repeat: int, sample: Mapping[str, Any], scorers: Sequence[str]) -> LoggedDoc:
@@ -175,9 +201,16 @@ def _doc(number: int, repeat: int, sample: Mapping[str, Any], scorers: Sequence[
 
 
 def _value(value: Any) -> float | None:
-    """A score as inspect_ai's own `value_to_float` has it; None for one of another kind."""
+    """A score as inspect_ai's own `value_to_float` has it; None for one of another kind.
+
+    Of what cannot be read its program makes 0, with a warning; here such a sample has no score.
+    """
     if isinstance(value, str):
-        return _VALUES.get(value.upper())
+        if (said := _VALUES.get(value, _WORDS.get(value.lower()))) is not None:
+            return said
+        with contextlib.suppress(ValueError):
+            return float(value) if math.isfinite(float(value)) else None
+        return None
     return float(value) if isinstance(value, bool | int | float) else None
 
 

@@ -135,9 +135,14 @@ def _items(
     if profile != "lenient" and family is not None:
         task = _like_promptcblue(family, labels)
         return cast(list[Item], parse_answer(task, text, labels, profile)) if text.strip() else None
+    empty = False
     for value in _json_values(text):
-        if (items := _of_json(value, keys, labels)) is not None:
+        items = _of_json(value, keys, labels)
+        if items:
             return items
+        empty |= items is not None  # "[]" may stand beside what was found, as in "allergies: []"
+    if empty:
+        return []
     if len(keys) > 1 and (items := _of_lines(text, keys)):
         return items
     if family is not None:
@@ -183,9 +188,10 @@ def _of_json(value: Any, keys: Sequence[str], labels: Sequence[str]) -> list[Ite
     if isinstance(value, dict):
         if (item := _of_object(value, keys)) is not None:
             return [item]
-        if len(keys) == 2 and value and all(isinstance(v, list) for v in value.values()):
+        if len(keys) == 2 and value and all(map(_is_of_texts, value.values())):
             known = {fold_width(label).casefold() for label in labels}
-            if not known or all(fold_width(str(k)).casefold() in known for k in value):
+            # A label that nobody offered is wrong, and takes nothing from the others.
+            if not known or any(fold_width(str(k)).casefold() in known for k in value):
                 return [
                     {keys[0]: _text(one), keys[1]: str(label)}
                     for label, listed in value.items()
@@ -197,6 +203,10 @@ def _of_json(value: Any, keys: Sequence[str], labels: Sequence[str]) -> list[Ite
         return None
     items = [_of_part(part, keys) for part in value]
     return None if any(item is None for item in items) else cast(list[Item], items)
+
+
+def _is_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
 def _of_part(part: Any, keys: Sequence[str]) -> Item | None:
