@@ -235,3 +235,25 @@ def test_the_verb_gives_one_page_on_the_console_as_markdown_and_as_json(tmp_path
     columns = json.loads(data.read_text("utf-8"))["explanations"][0]["columns"]
     assert columns[0]["over"]["questions"] == 1354
     assert columns[0]["cells"][0]["outcome"] == "not comparable"
+
+
+def test_several_repeats_of_a_question_are_one_question():
+    once = cmmlu_run(MING, 899)
+    again = {
+        task: [*of, *(dataclasses.replace(s, repeat=1) for s in of)]
+        for task, of in once.samples.items()
+    }
+    results = {
+        task: dataclasses.replace(
+            result, repeats=2, counts=dataclasses.replace(result.counts, docs=len(again[task]))
+        )
+        for task, result in once.results.items()
+    }
+    columns = [
+        cell_of(dataclasses.replace(once, **changes))[0]
+        for changes in ({}, {"samples": again, "results": results})
+    ]
+    assert columns[1].own == columns[0].own
+    assert columns[1].own.n == 1354
+    assert columns[1].run_over == columns[0].run_over
+    assert [r.value for r in columns[1].readings] == [r.value for r in columns[0].readings]

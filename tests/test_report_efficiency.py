@@ -7,6 +7,7 @@ import re
 import pytest
 from report_runs import exam_run, exam_samples
 
+from mingmoe_eval.metrics import calibration
 from mingmoe_eval.report import efficiency, render_report, view
 from mingmoe_eval.report.libraries import can_draw
 
@@ -131,3 +132,17 @@ def test_a_page_without_letters_and_tokens_has_neither_section(tmp_path):
     )
     assert 'id="calibration"' not in page
     assert 'data-t="costs_note"' not in page
+
+
+def test_questions_about_one_case_widen_what_the_page_says_of_certainty_as_in_the_run():
+    run = run_named("a", 8, 100)
+    asked = [
+        dataclasses.replace(one, doc={**one.doc, "context": f"case {number // 4}"})
+        for number, one in enumerate(run.samples["usmle_ll"])
+    ]
+    run = dataclasses.replace(run, samples={**run.samples, "usmle_ll": asked})
+    (one,) = efficiency.certainties([run], view.columns([run], 0))
+    clusters = [number // 4 for number in range(20)]
+    whole = calibration.metrics(asked, clusters)
+    assert [cell.metric for cell in one.cells] == [whole["ece"], whole["brier"]]
+    assert one.selective[0].metric == calibration.accuracy_at(1.0, asked, clusters)

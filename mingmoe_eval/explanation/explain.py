@@ -5,11 +5,13 @@ as many worked examples, and read by the same rules. What a source does not say 
 is listed, and never taken for equal.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from mingmoe_eval.errors import UsageError, offence_list
+from mingmoe_eval.exams.cases import clusters_of
 from mingmoe_eval.explanation.lists import ListFit, QuestionList, fits, lists_of, right_answers
 from mingmoe_eval.metrics.answer_reading import DEFAULT, O1, head_and_tail
 from mingmoe_eval.metrics.answer_reading.compat import MODES
@@ -18,7 +20,8 @@ from mingmoe_eval.metrics.uncertainty import difference_of_parts, share
 from mingmoe_eval.paper_table.layouts import LAYOUTS, SUFFIXES, Column
 from mingmoe_eval.promptcblue.parsing import Profile
 from mingmoe_eval.published import Protocol, PublishedRow, PublishedTable, published_tables
-from mingmoe_eval.records import MetricValue, Run
+from mingmoe_eval.records import MetricValue, Run, Sample, TaskResult
+from mingmoe_eval.repeats import questions
 from mingmoe_eval.rescoring import rescore
 from mingmoe_eval.task_catalog import TaskCatalog, load_catalog
 
@@ -176,7 +179,7 @@ def _column(
     within = [leaf for leaf in held if over is None or leaf in over.parts]
     tasks = [leaf + suffix for leaf in within or held]
     readings = _readings(run, tasks, table.protocol.reading.get(form, ()))
-    counted = {leaf: run.results[leaf + suffix].counts.docs for leaf in held}
+    counted = {leaf: _questions_of(run.results[leaf + suffix]) for leaf in held}
     missing = _missing(over, held)
     apart = tuple(_apart(run, tasks, form, table.protocol, over, held))
     return ColumnExplanation(
@@ -219,7 +222,7 @@ def _measured(
         lists=(),
         over=None,
         own=readings[0].value,
-        run_over={column.task: run.results[column.task].counts.docs},
+        run_over={column.task: _questions_of(run.results[column.task])},
         bounds=None,
         readings=tuple(readings),
         cells=tuple(
@@ -321,16 +324,32 @@ def _own_mode(run: Run, tasks: Sequence[str]) -> str:
     return modes.pop() if len(modes) == 1 else "several"
 
 
+def _questions_of(result: TaskResult) -> int:
+    """How many docs a task has; its counts are of answers, of which a doc may have several."""
+    return result.counts.docs // result.repeats
+
+
 def _pooled(run: Run, mode: str | None = None) -> MetricValue:
     """Accuracy over the questions of all tasks together, each weighing the same."""
-    listed = [sample for samples in run.samples.values() for sample in samples]
-    usable = [s for s in listed if s.status != "failed" and not s.variant]
+    asked: list[list[Sample]] = []
+    clusters: list[tuple[str, str] | None] = []
+    for task, samples in run.samples.items():
+        usable = [s for s in samples if s.status != "failed" and not s.variant]
+        of_task = questions(usable)
+        asked += of_task
+        shared = clusters_of([answers[0] for answers in of_task])
+        clusters += [None if name is None else (task, name) for name in shared]
+
+    def over(earned: Callable[[Sample], float]) -> MetricValue:
+        means = [math.fsum(map(earned, answers)) / len(answers) for answers in asked]
+        return ACCURACY.of([{"": (mean, 1.0)} for mean in means], clusters)
+
     if mode != O1:
-        return ACCURACY.fold(usable)
+        return over(lambda sample: sample.score or 0.0)
     # The source reports the better of the two accuracies over a whole data set.
-    both = [head_and_tail(sample.answered, sample.expected) for sample in usable]
-    sides = [share(sum(pair[side] for pair in both), len(both)) for side in (0, 1)]
-    return max(sides, key=lambda value: value.value)
+    head = over(lambda sample: head_and_tail(sample.answered, sample.expected)[0])
+    tail = over(lambda sample: head_and_tail(sample.answered, sample.expected)[1])
+    return max(head, tail, key=lambda value: value.value)
 
 
 def _apart(

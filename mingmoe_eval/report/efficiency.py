@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mingmoe_eval.cost import Cost, price_of, task_costs, total_cost
+from mingmoe_eval.exams.cases import clusters_of
 from mingmoe_eval.metrics import calibration
 from mingmoe_eval.metrics.uncertainty import mean_of_parts
 from mingmoe_eval.records import MetricValue, Run, Sample
@@ -176,13 +177,15 @@ def _is_choice(sample: Sample) -> bool:
 
 
 def _certainty(run: Run, column: Column, task: str, asked: Sequence[Sample]) -> Certainty:
-    marks = run.marks_of(task)
-    found = calibration.metrics(asked, [sample.cluster for sample in asked])
+    marks, clusters = run.marks_of(task), clusters_of(asked)
+    found = calibration.metrics(asked, clusters)
     return Certainty(
         task=task,
         column=column,
         cells=tuple(Cell(found[name], marks) for name in ("ece", "brier")),
         by_chance=calibration.error_by_chance(asked),
-        selective=tuple(Cell(calibration.accuracy_at(part, asked), marks) for part in COVERAGES),
+        selective=tuple(
+            Cell(calibration.accuracy_at(part, asked, clusters), marks) for part in COVERAGES
+        ),
         bins=tuple(calibration.reliability(asked)),
     )
