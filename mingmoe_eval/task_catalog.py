@@ -182,7 +182,8 @@ class TaskCatalog:
             path=path,
             settings=TaskSettings(
                 suite="choice",
-                version=1.1,  # since then, no blank stands before a letter compared in Chinese
+                # 1.1: no blank before a letter compared in Chinese; 1.2: "单选", "A1型题", "A|C".
+                version=1.2,
                 form=form,
                 language=exam.language,
                 description=f"{path.name}: " + "; ".join(exam.found),

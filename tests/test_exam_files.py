@@ -289,3 +289,51 @@ def test_a_file_that_is_not_there_is_told_with_what_may_be_meant(tmp_path):
         with pytest.raises(MissingDataError) as caught:
             read_exam_file(tmp_path / name)
         assert str(caught.value) == f"{tmp_path / name}: {meant}"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        *(("单选", "Single Choice"), ("單選題", "Single Choice"), ("判断", "Single Choice")),
+        *(("A1型题", "Single Choice"), ("A3/A4型题", "Single Choice"), ("A型", "Single Choice")),
+        *(("多选", "Multiple Choice"), ("复选题", "Multiple Choice"), ("X型题", "Multiple Choice")),
+        *(("B1型题", "Matched Selection"), ("基础", ""), ("A", ""), ("A卷", "")),
+    ],
+)
+def test_short_names_and_item_types_of_medical_exams_are_kinds_of_question(tmp_path, said, kind):
+    key = "A|C" if kind == "Multiple Choice" else "A"
+    lines = [["题型", "题干", "A", "B", "C", "答案"], [said, "哪些？", "甲", "乙", "丙", key]]
+    (question,) = read_exam_file(sheet(tmp_path / "a.xlsx", lines)).converted.questions
+    assert question.tags.get("question_type", "") == kind
+    assert question.answer == key.replace("|", "")
+    assert question.single == (kind != "Multiple Choice")
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        *(("A|C", "AC"), ("A｜C", "AC"), ("A.C.", "AC"), ("A & C", "AC"), ("A, B and C", "ABC")),
+        *(("Option B", "B"), ("option2", "B"), ("option1; Option3", "AC"), ("选项C", "C")),
+    ],
+)
+def test_letters_of_an_answer_are_found_between_whatever_parts_them(tmp_path, said, answer):
+    lines = [
+        ["question", "option1", "option2", "option3", "answer"],
+        ["Which?", "an and", "b or c", "d", said],
+    ]
+    (question,) = read_exam_file(sheet(tmp_path / "a.xlsx", lines)).converted.questions
+    assert question.answer == answer
+
+
+def test_cells_may_be_parted_by_semicolons_and_accents_are_no_chinese(tmp_path):
+    text = "question;A;B;réponse;answer\nQuelle fièvre est fréquente, et où?;la grippe;l'été;x;B\n"
+    path = tmp_path / "a.csv"
+    path.write_text(text, "utf-8")
+    (question,) = read_exam_file(path).converted.questions
+    assert (question.question, question.answer) == ("Quelle fièvre est fréquente, et où?", "B")
+    path.write_bytes(text.encode("cp1252"))
+    with pytest.raises(DataError, match="neither UTF-8 nor GB 18030"):
+        read_exam_file(path)
+    mixed = "question,A,B,answer\n维生素C与CT检查：选哪个a？,甲A,乙B型,A\n"
+    path.write_bytes(mixed.encode("gb18030"))
+    assert read_exam_file(path).converted.questions[0].question == "维生素C与CT检查：选哪个a？"

@@ -291,7 +291,7 @@ def _texts(line: Line, places: Mapping[str, int]) -> dict[str, str]:
 
 def _fields(line: Line, layout: _Layout, counts_from: int | None) -> tuple[dict[str, Any], bool]:
     question = text_in(cell_at(line, layout.columns["question"]))
-    answer = _bare_answer(_answer_in(line, layout))
+    answer = _bare_answer(_by_heading(_answer_in(line, layout), layout))
     options: Any = {letter: text_in(cell_at(line, at)) for letter, at in layout.options.items()}
     if "options" in layout.columns:
         raw = cell_at(line, layout.columns["options"])
@@ -312,18 +312,37 @@ def _fields(line: Line, layout: _Layout, counts_from: int | None) -> tuple[dict[
     for role, name in (("type", "question_type"), ("subject", "subject")):
         if role in layout.columns:
             fields[name] = text_in(cell_at(line, layout.columns[role]))
-    kind = str(fields.pop("question_type", "")).translate(_SIMPLIFIED).replace("复选", "多选")
-    if kind in QUESTION_TYPES:  # else it is the user's own word, and nothing follows from it
+    if kind := _kind_called(str(fields.pop("question_type", ""))):
         fields["question_type"] = kind
     return fields, is_judged
 
 
-_SIMPLIFIED = str.maketrans("單選題項複擇", "单选题项复择")
+_SIMPLIFIED = str.maketrans("單選題項複擇斷", "单选题项复择断")
+# Short names, and the item types of medical exams: A asks for the best of five, B has one block of
+# options for several questions, X has several right ones.
+_KINDS = (
+    (
+        re.compile(r"单选|单项选择|判断题?|是非题?|(?:A[1-4](?:/A?[1-4])?|A型)(?:型?题)?型?"),
+        "单选题",
+    ),
+    (re.compile(r"[多复](?:项|选|项选择|选题)|X(?:型|型题|题)"), "多选题"),
+    (re.compile(r"B(?:1|型|1型)题?|配伍题?"), "配伍选择题"),
+)
 
-# "答案：B", "选AC", "B。": the letters are the answer.
+
+def _kind_called(said: str) -> str:
+    """The kind of question that a sheet means; "" for the user's own word, which tells nothing."""
+    name = unicodedata.normalize("NFKC", said).translate(_SIMPLIFIED)
+    if name in QUESTION_TYPES:
+        return name
+    return next((kind for names, kind in _KINDS if names.fullmatch(name.upper())), "")
+
+
+# "答案：B", "选AC", "B。", "A|C": the letters are the answer.
+_BETWEEN_ANSWERS = r"[\s,，、;；/+和与及與|｜&＆.．]|and"
 _AROUND_ANSWER = re.compile(
-    r"(?:(?:正确|标准|参考|正確|標準|參考)?答案|answer|选|選)?\s*[:：]?\s*"
-    r"(?P<letters>[A-JＡ-Ｊ](?:[\s,，、;；/+和与及與]*[A-JＡ-Ｊ]){0,9})\s*[。.]?",
+    r"(?:(?:正确|标准|参考|正確|標準|參考)?答案|answer|option|选项?|選項?)?\s*[:：]?\s*"
+    rf"(?P<letters>[A-JＡ-Ｊ](?:(?:{_BETWEEN_ANSWERS})*[A-JＡ-Ｊ]){{0,9}})\s*[。.]?",
     re.IGNORECASE,
 )
 
@@ -341,7 +360,14 @@ def _answer_in(line: Line, layout: _Layout) -> str:
 
 def _bare_answer(answer: str) -> str:
     match = _AROUND_ANSWER.fullmatch(answer)
-    return re.sub("[+和与及與]", "、", match["letters"]) if match else answer
+    return re.sub(_BETWEEN_ANSWERS, "、", match["letters"], flags=re.I) if match else answer
+
+
+def _by_heading(answer: str, layout: _Layout) -> str:
+    """The letters of an answer that names columns of options by their headings: "option2"."""
+    called = {layout.header[at].casefold(): letter for letter, at in layout.options.items()}
+    names = [name.strip().casefold() for name in re.split("[,，、;；|]", answer)]
+    return "、".join(called[n] for n in names) if all(n in called for n in names) else answer
 
 
 def _without_its_text(answer: str, options: Mapping[str, Any]) -> str:

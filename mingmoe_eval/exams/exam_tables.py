@@ -54,7 +54,7 @@ def read_table(path: Path, data: bytes, sheet: str | None) -> Table:
     if suffix in SPREADSHEETS:
         return _with_header(_sheet_lines(path, data, sheet), path)
     if suffix in (".csv", ".tsv"):
-        return _with_header(_text_lines(path, data), path)
+        return _text_table(path, data, "\t" if suffix == ".tsv" else ",;")
     rows = parse_rows(data, name=str(path), suffix=suffix)
     header = list(dict.fromkeys(str(name) for row in rows for name in row.fields))
     return Table(
@@ -154,11 +154,24 @@ def _merged(data: bytes, sheet: str) -> list[tuple[tuple[int, int], tuple[int, i
     return [] if ranges is None else list(ranges)
 
 
-def _text_lines(path: Path, data: bytes) -> list[Line]:
+def _text_table(path: Path, data: bytes, delimiters: str) -> Table:
+    """With the first of the delimiters that finds a header.
+
+    Where "," is the decimal sign, spreadsheet programs part cells by ";".
+    """
+    text = _decoded(path, data)
+    faults: list[DataError] = []
+    for delimiter in delimiters:
+        try:
+            return _with_header(_text_lines(path, text, delimiter), path)
+        except DataError as fault:
+            faults.append(fault)
+    raise faults[0]
+
+
+def _text_lines(path: Path, text: str, delimiter: str) -> list[Line]:
     import csv
 
-    text = _decoded(path, data)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return [Line(reader.line_num, cells) for cells in reader]
@@ -170,10 +183,22 @@ def _decoded(path: Path, data: bytes) -> str:
     """UTF-8, or GB 18030, in which Chinese spreadsheet programs save CSV files."""
     for encoding in ("utf-8-sig", "gb18030"):
         try:
-            return data.decode(encoding)
+            text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
+        if encoding != "gb18030" or not _is_of_one_byte(text):
+            return text
     raise DataError(f"{path} is neither UTF-8 nor GB 18030; save it as UTF-8")
+
+
+def _is_of_one_byte(text: str) -> bool:
+    """Whether what was read as Chinese are accents of Latin words: "réponse" becomes "r閜onse"."""
+    chinese = len(_CHINESE.findall(text))
+    return len(_IN_A_WORD.findall(text)) > chinese / 2
+
+
+_CHINESE = re.compile("[\u3400-\u9fff]")
+_IN_A_WORD = re.compile("(?<=[A-Za-z])[\u3400-\u9fff](?=[a-z])")
 
 
 def _with_header(lines: Sequence[Line], path: Path) -> Table:
