@@ -269,7 +269,7 @@ def fold_task(
         chance=_chance(main, samples, settings),
         version=str(settings.version),
         suite=settings.suite,
-        notes=(*notes, *([warning] if warning else ())),
+        notes=tuple(dict.fromkeys([*notes, *([warning] if warning else ())])),  # told once
         **facts,
     )
 

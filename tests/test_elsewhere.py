@@ -396,6 +396,13 @@ def test_the_text_of_an_option_names_it_and_a_word_is_no_row_of_letters(tmp_path
     assert {s.doc["single"] for s in alone.samples["another"]} == {True}
 
 
+def test_letters_may_be_of_full_width(tmp_path):
+    wide = {letter: chr(0xFEE0 + ord(letter)) for letter in "ABCD"}
+    records = [{"question": d["question"], "pred": wide[d["answer"]]} for d in DOCS]
+    run, _ = scored(file_of(tmp_path, records))
+    assert run.results["usmle"].main.value == 1.0
+
+
 def test_answers_none_of_which_names_an_option_are_refused(tmp_path):
     asked = [(f"Is drug {n} safe?", "ABC"[n % 3]) for n in range(6)]
     options = ward(tmp_path, asked, ("yes", "no", "maybe"))

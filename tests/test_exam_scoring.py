@@ -114,7 +114,7 @@ def test_letters_that_tie_share_the_credit_whichever_stands_first(values, key, c
     assert score.counts["tied"] == round(values.count(max(values)))
 
 
-def letters_task(likelihoods):
+def letters_task(likelihoods, notes=("a note",)):
     """A task of as many docs whose key is B, with these log-likelihoods of A and B."""
     settings = TaskSettings(suite="choice", form="letters")
     samples = [
@@ -128,7 +128,7 @@ def letters_task(likelihoods):
         )
         for position, values in enumerate(likelihoods)
     ]
-    return fold_task("t_ll", samples, settings, notes=("a note",))
+    return fold_task("t_ll", samples, settings, notes=notes)
 
 
 def test_a_model_that_ties_everywhere_scores_chance_and_the_ties_are_counted():
@@ -149,6 +149,8 @@ def test_letters_that_the_model_would_never_write_are_warned_of():
     warned = letters_task([(-20.0, -19.0)] * 4)
     assert "the letters compared have 7.7e-09 of the probability" in warned.notes[1]
     assert "--no-chat-template" in warned.notes[1]
+    # As a rescored run, whose notes come from the run before.
+    assert letters_task([(-20.0, -19.0)] * 4, warned.notes).notes == warned.notes
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ by their names; names that are not known are given as `column=field`.
 """
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -209,9 +210,9 @@ def _as_answer(value: Any) -> str:
     """Letters sorted, each once; any other answer as its text: JMLE asks for numbers too."""
     items = value if isinstance(value, list | tuple) else [value]
     texts = [str(item).strip() for item in items if not is_blank_key(item)]
-    if all(names_letters(text) for text in texts):
-        joined = "".join(texts).upper()
-        return "".join(sorted({c for c in joined if c.isalpha()}))
+    narrow = [unicodedata.normalize("NFKC", text) for text in texts]
+    if all(map(names_letters, narrow)):
+        return "".join(sorted({c for c in "".join(narrow).upper() if c.isalpha()}))
     return ",".join(texts)
 
 
