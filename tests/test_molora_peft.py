@@ -110,6 +110,26 @@ def test_a_tensor_that_nobody_reads_is_named(base, tmp_path, name):
     assert str(caught.value).splitlines()[1:] == [f"  - {name}"]
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_values_that_are_not_finite_are_refused(base, tmp_path, value):
+    folder = save_lora(tmp_path / "lora", base, "plain")
+    name = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
+    spoilt = load_file(folder / FILE)[name]
+    spoilt[0, 0] = value
+    edit_tensors(folder, {name: spoilt})
+    with pytest.raises(CheckpointError, match=r"1\.self_attn\.q_proj\.lora_A\.weight holds values"):
+        load_model(folder, base, check=False)
+
+
+def test_a_field_that_needs_another_library_is_a_refusal(base, tmp_path):
+    folder = save_lora(tmp_path / "lora", base, "plain")
+    config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    config["megatron_config"] = {"x": 1}
+    (folder / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(CheckpointError, match=r"does not fit its base: .*megatron"):
+        load_model(folder, base)
+
+
 def test_a_plain_lora_of_mings_trainer_has_an_empty_file_beside_it(base, loras, tmp_path):
     folder = save_lora(tmp_path / "ming", base, "plain")
     torch.save({}, folder / "non_lora_trainables.bin")

@@ -98,6 +98,10 @@ def apply_adapter(model: PreTrainedModel, opened: OpenCheckpoint) -> tuple[PreTr
             "anew at every load, so that no two loads agree: save it again with "
             "path_initial_model_for_weight_conversion, which makes it a plain LoRA"
         )
+    # Asked of the tensors: attention may swallow what is no number in a probe of eight tokens.
+    if damaged := [n for n in opened.files.shapes if not _finite(opened.files.read(n))]:
+        said = [f"{name} holds values that are not finite" for name in damaged]
+        raise CheckpointError(offence_list(f"{opened.source} is damaged:", said))
     if unread:
         headline = f"{opened.source} holds tensors for layers that its base does not have:"
         raise CheckpointError(offence_list(headline, unread))
@@ -237,6 +241,10 @@ def _as_loaded(tuned: PeftModel, stored: dict[str, Tensor]) -> dict[str, Tensor]
         return stored
     converted: dict[str, Tensor] = convert(tuned, tuned.peft_config[ADAPTER], stored)
     return converted
+
+
+def _finite(stored: Tensor) -> bool:
+    return bool(stored.float().isfinite().all())
 
 
 def _equal(live: Tensor, stored: Tensor) -> bool:
