@@ -1,6 +1,16 @@
 """`python -m mingmoe_eval` is `mingmoe-eval`."""
 
-from mingmoe_eval.cli import main
+import sys
+
+
+def command() -> int:
+    """The command, quiet also where Ctrl-C comes before it has begun."""
+    try:
+        from mingmoe_eval.cli import main
+    except KeyboardInterrupt:
+        return 130
+    return main()
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(command())
