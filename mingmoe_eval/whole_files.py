@@ -82,7 +82,9 @@ def _remove_abandoned(place: Path) -> None:
         return
     for entry in place.parent.glob(f".{glob.escape(_cut(place.name))}.*.mingmoe-eval"):
         match = _BESIDE.fullmatch(entry.name)
-        if match and match["name"] == _cut(place.name) and not _is_alive(int(match["process"])):
+        if not match or match["name"] != _cut(place.name) or _is_alive(int(match["process"])):
+            continue
+        if entry.is_file() and not entry.is_symlink():  # a folder or a link is a user's
             entry.unlink(missing_ok=True)
 
 

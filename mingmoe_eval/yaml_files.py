@@ -33,7 +33,9 @@ def read_yaml(path: Path, loader: Any = None) -> Any:
             _refuse_deep(text)
         value = yaml.load(text, Loader=loader or _Loader)
         if loader is None and "*" in text and _values(value, {}) > _MOST_VALUES:
-            raise ValueError(f"its aliases stand for more than {_MOST_VALUES:,} values")
+            raise ValueError(
+                f"its aliases stand for more than {_MOST_VALUES:,} values, or for themselves"
+            )
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except UnicodeDecodeError as error:

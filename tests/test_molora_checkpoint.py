@@ -131,7 +131,11 @@ def test_loading_says_that_an_adapter_changes_nothing_or_holds_no_numbers(tmp_pa
     save_file(tensors, file)
     with pytest.raises(CheckpointError, match=r"changes nothing|not finite|no number"):
         load_model(tmp_path / "lora")
-    assert load_model(tmp_path / "lora", check=False) is not None
+    if math.isnan(value):  # damaged tensors are refused whether or not the effect is looked at
+        with pytest.raises(CheckpointError, match="not finite"):
+            load_model(tmp_path / "lora", check=False)
+    else:
+        assert load_model(tmp_path / "lora", check=False) is not None
 
 
 def test_a_peft_lora_for_a_base_of_another_width_is_refused_by_its_headers(tmp_path, base):

@@ -466,7 +466,7 @@ def test_what_is_wrong_is_one_message_and_status_2(folder, facts, capsys):
         ("a.yaml", "group: a\ntask: [nowhere]\n", "member 'nowhere' is not defined"),
         ("a.yaml", "group: a\ntask: [{task: ward_ner}]\n", "a group's members are names"),
         ("a.yaml", "task: a\ntask: b\n", "the key 'task' comes twice"),
-        ("a.yaml", "a: &a [*a]\ntask: x\nsuite: text\nparts: *a\n", "parts"),
+        ("a.yaml", "a: &a [*a]\ntask: x\nsuite: text\nparts: *a\n", "its aliases stand for"),
         ("c.yaml", "task: ward_ner\noutput_type: generate_until\n", "is taken by a task of"),
         ("a.yaml", "task: a\nsuite: text\n", "parts: it is missing"),
     ],

@@ -174,6 +174,7 @@ def test_options_that_are_no_list_are_refused(tmp_path):
 
 
 def test_a_result_that_cannot_be_written_is_a_mistake_of_the_user(tmp_path, capsys):
+    (tmp_path / "no").write_text("a file, where a folder would have to be", "utf-8")
     assert score(GOLD, PREDICTIONS, "--json", str(tmp_path / "no" / "folder.json")) == 2
     assert "cannot write" in capsys.readouterr().err
 

@@ -161,7 +161,8 @@ def ended_as_interrupted() -> Iterator[Callable[[int], int]]:
     if mine:
         signal.signal(signal.SIGTERM, end)
     try:
-        yield lambda status: EXIT_ENDED if came and status == EXIT_INTERRUPTED else status
+        # Libraries make errors of their own of an interrupt in the middle of their work.
+        yield lambda status: EXIT_ENDED if came and status != EXIT_DONE else status
     finally:
         if mine:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

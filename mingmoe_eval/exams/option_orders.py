@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from mingmoe_eval.errors import UsageError
-from mingmoe_eval.records import JsonDict
+from mingmoe_eval.records import JsonDict, fingerprint
 
 CYCLIC, ALL = "cyclic", "all"
 MOST_ORDERS = 120
@@ -103,7 +103,8 @@ def can_be_reordered(doc: Mapping[str, Any]) -> bool:
 
 def question_id(doc: Mapping[str, Any]) -> str:
     """The same for a question in all its orders."""
-    return str(doc.get("variant_of") or doc["id"])
+    # A doc of a run that others made, or edited, may have no id of its own.
+    return str(doc.get("variant_of") or doc.get("id") or fingerprint(doc))
 
 
 def chosen_options(doc: Mapping[str, Any], answered: str | None) -> frozenset[str] | None:
