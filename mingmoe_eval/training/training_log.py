@@ -12,6 +12,7 @@ from mingmoe_eval.errors import UsageError
 from mingmoe_eval.training.held_out import EVAL_LOSS
 from mingmoe_eval.training.output_folder import telling
 from mingmoe_eval.training.spec import TrainingWatch
+from mingmoe_eval.whole_files import write_whole
 
 LOG_FILE = "training_log.jsonl"
 TENSORBOARD = "tensorboard"
@@ -50,13 +51,16 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Begins the file."""
+        """Begins the file where there is anything to tell; an empty one looks half-written."""
         self.watch.step_done(state.global_step, state.max_steps, None)
         if not state.is_world_process_zero:
             return
         known = [entry for entry in state.log_history if _is_told(entry)]
         with telling(self.path):
-            self.path.write_text("".join(self._line(e, state.max_steps) for e in known), "utf-8")
+            if known:
+                write_whole(self.path, (self._line(entry, state.max_steps) for entry in known))
+            else:
+                self.path.unlink(missing_ok=True)
             if self._wants_board:
                 from torch.utils.tensorboard import SummaryWriter
 
@@ -92,11 +96,12 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             with telling(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(self._line(entry, state.max_steps))
-                if self._board is not None:
-                    for name, value in entry.items():
-                        if isinstance(value, int | float) and name != "step":
-                            self._board.add_scalar(f"train/{name}", value, entry["step"])
-                    self._board.flush()
+        if self._board is not None:
+            with telling(self.path.with_name(TENSORBOARD)):
+                for name, value in entry.items():
+                    if isinstance(value, int | float) and name != "step":
+                        self._board.add_scalar(f"train/{name}", value, entry["step"])
+                self._board.flush()
         if "loss" in logs:
             self.watch.step_done(state.global_step, state.max_steps, logs["loss"])
         else:
