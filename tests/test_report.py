@@ -14,7 +14,7 @@ from report_runs import ROUTING, exam_result, exam_run, exam_samples, guessing, 
 from mingmoe_eval.comparison import compare, overall_verdict
 from mingmoe_eval.errors import RunStoreError, UsageError
 from mingmoe_eval.labels import Labels
-from mingmoe_eval.report import render_report, view
+from mingmoe_eval.report import compared, render_report, view
 from mingmoe_eval.report.drawings import loads
 from mingmoe_eval.report.libraries import can_draw
 from mingmoe_eval.report.wording import Wording
@@ -110,13 +110,13 @@ def test_needs_attention_counts_and_opens_for_what_moves_a_number(tmp_path):
 
 def test_only_a_change_that_the_adjusted_test_finds_is_coloured_by_the_metric_s_direction():
     def tone(difference, better, p_adjusted):
-        return view.Change(difference, None, "share", better, p_adjusted, 0.001, "").tone
+        return compared.Change(difference, None, "share", better, p_adjusted, 0.001, "").tone
 
     directions = ("higher", "lower", "unknown")
     assert [tone(0.1, better, 0.01) for better in directions] == ["up", "down", ""]
     assert tone(-0.1, "higher", 0.06) == tone(0.5, "lower", float("nan")) == ""
     runs = [run_named("a", 1, 0.2), run_named("b", 1, 0.9)]
-    (one,) = view.compare_all(runs, view.columns(runs, 0), allow=frozenset())
+    (one,) = compared.compare_all(runs, view.columns(runs, 0), allow=frozenset())
     verdict = overall_verdict(compare(*runs))
     assert one.verdict == verdict
     assert set(one.changes) == set(verdict.tasks) == {"cmexam", "usmle"}

@@ -4,13 +4,7 @@ vLLM, SGLang, llama.cpp's server, TGI and others can be asked in two ways: chats
 server applies its own template, and completions, where the prompt is sent as it is. A run with a
 chat template uses the first, one without the second.
 
-Log-likelihoods come about in one of two ways, found out when they are first needed:
-
-* `echo`: the prompt with each continuation is sent for completion with `echo` and `logprobs`, and
-  the continuation's own tokens are summed. Exact, for any continuation (vLLM, SGLang).
-* `first token`: the prompt is sent once, one token is generated, and the letters are looked up in
-  its `top_logprobs`. The only way over chat. For single letters alone: which one is likeliest is
-  exact, the value of a letter that is not listed is an upper bound.
+How it gives log-likelihoods, `served_likelihoods` finds out when they are first needed.
 """
 
 import dataclasses
@@ -21,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,18 +23,15 @@ from mingmoe_eval.engine.prompts import GenerationSettings, before_stop, generat
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
 from mingmoe_eval.engine.served_address import ServedAddress, served_address
 from mingmoe_eval.engine.served_client import LIMIT, Failure, Patience, ServedClient
+from mingmoe_eval.engine.served_likelihoods import Way, no_log_probabilities, trials
 from mingmoe_eval.engine.served_protocol import (
     CHAT,
     ChatPrompt,
-    FirstTokens,
     MalformedReply,
     Question,
     TextReply,
-    echo_question,
-    first_token_question,
     path_of,
     text_question,
-    trial_prompt,
     trial_question,
 )
 from mingmoe_eval.engine.served_thoughts import (
@@ -51,15 +42,11 @@ from mingmoe_eval.engine.served_thoughts import (
     first_settings,
     went_on,
 )
-from mingmoe_eval.errors import CheckpointError, UsageError, offence_list
+from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.harness.lm_eval_door import LM
 from mingmoe_eval.metrics.answer_reading.reply_text import opened_thought, split_thoughts
 from mingmoe_eval.records import JsonDict, RequestUsage
 
-Way = Literal["echo", "first token"]
-
-# OpenAI lists 20 likeliest tokens of a chat and 5 of a completion; some servers fewer still.
-_LISTED_AT_MOST = (20, 5)
 _OUT_OF_ROOM = "model output limit was reached"
 
 
@@ -117,7 +104,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         self._progress = on_progress or (lambda done, total: None)
         self._note = on_note or (lambda text: None)
         self._usage: dict[tuple[str, int, int], RequestUsage] = {}
-        self._ways: dict[bool, tuple[Way | None, int]] = {}
+        self._ways: dict[bool, Way | None] = {}
         self._name = self._model_name()
         if self.address.exposes_secrets:
             self._note(f"the key for {self.address.public} crosses the network unencrypted")
@@ -137,12 +124,23 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         if not requests:
             return []
         chat = isinstance(requests[0].args[0], ChatPrompt)
-        way, most = self._way(chat=chat)
+        way = self._way(chat=chat)
         if way is None:
-            raise UsageError(self._no_log_probabilities({r.task_name for r in requests}, chat))
-        if way == "echo":
-            return self._by_echo(requests)
-        return self._by_first_token(requests, most)
+            needy = {request.task_name for request in requests}
+            raise UsageError(no_log_probabilities(self.address.base_url, needy, chat=chat))
+        answers = self._answers(
+            [self._told(way.question(self._name, *request.args)) for request in requests]
+        )
+        replies = way.valued(requests, [one.reply for one in answers])
+        values = []
+        for request, given, said in zip(requests, answers, replies, strict=True):
+            if isinstance(said, str):
+                self._fail(request, said)
+                values.append((math.nan, False))
+                continue
+            self._record(request, given, said.prompt_tokens)
+            values.append(said.value)
+        return values
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """Not to be had from a served model: where a text begins is the server's affair."""
@@ -221,8 +219,8 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
                 "see that the address ends where the API begins, usually in /v1"
             )
         needy = {task for task, kind in output_types.items() if kind != "generate_until"}
-        if needy and self._way(chat=chat)[0] is None:
-            raise UsageError(self._no_log_probabilities(needy, chat))
+        if needy and self._way(chat=chat) is None:
+            raise UsageError(no_log_probabilities(self.address.base_url, needy, chat=chat))
 
     def describe(self) -> JsonDict:
         """What is known of the model, for provenance: where it was, and what it was called."""
@@ -232,7 +230,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
             "engine": "served",
             "served_by": self.address.base_url,
             "served_name": self._name,
-            "log_likelihoods": next((way for way, _ in self._ways.values() if way), None),
+            "log_likelihoods": next((way.name for way in self._ways.values() if way), None),
             "concurrency": self._client.patience.concurrency,
             **({"limit_sent_as": name} if (name := self._client.limit_name) != LIMIT else {}),
         }
@@ -439,26 +437,19 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         numbers = np.frombuffer(request.encode(), dtype=np.uint8).astype(np.int32)
         return answer_key(self.address.public, numbers, {})
 
-    def _way(self, *, chat: bool) -> tuple[Way | None, int]:
-        """How log-likelihoods come about, and how many likeliest tokens are listed."""
+    def _way(self, *, chat: bool) -> Way | None:
+        """How log-likelihoods come about for prompts of this kind; None: they do not."""
         if chat not in self._ways:
             self._ways[chat] = self._find_way(chat=chat)
         return self._ways[chat]
 
-    def _find_way(self, *, chat: bool) -> tuple[Way | None, int]:
-        prompt = trial_prompt(chat=chat)
-        trials: list[tuple[Way, int, Question]] = [
-            ("first token", most, first_token_question(self._name, prompt, most=most))
-            for most in _LISTED_AT_MOST
-        ]
-        if not chat:
-            trials.insert(0, ("echo", 1, echo_question(self._name, prompt, " A")))
-        for way, most, question in trials:
+    def _find_way(self, *, chat: bool) -> Way | None:
+        for way, question in trials(self._name, chat=chat):
             outcome = self._client.ask(self._told(question))
             self._refuse_to_guess(outcome)
             if not isinstance(outcome, Failure):
-                return way, most
-        return None, 0
+                return way
+        return None
 
     def _refuse_to_guess(self, outcome: Any | Failure) -> None:
         """How an endpoint can be asked is not to be told by one that is too busy to say.
@@ -472,55 +463,8 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
                 "run again when it answers"
             )
 
-    def _by_echo(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        answers = self._answers([echo_question(self._name, *request.args) for request in requests])
-        given = []
-        for request, one in zip(requests, answers, strict=True):
-            if isinstance(one.reply, Failure):
-                given.append(self._fail(request, one.reply.reason))
-                continue
-            prompt_tokens, value = one.reply
-            if isinstance(value, str):
-                given.append(self._fail(request, value))
-                continue
-            self._record(request, one, prompt_tokens)
-            given.append(value)
-        return given
-
-    def _by_first_token(self, requests: Sequence[Any], most: int) -> list[tuple[float, bool]]:
-        questions = [
-            self._told(first_token_question(self._name, r.args[0], most=most)) for r in requests
-        ]
-        letters: dict[tuple[str, int, str], list[str]] = {}
-        for request in requests:
-            letters.setdefault(_doc(request), []).append(request.args[1])
-        given = []
-        for request, one in zip(requests, self._answers(questions), strict=True):
-            if isinstance(one.reply, Failure):
-                given.append(self._fail(request, one.reply.reason))
-                continue
-            read: FirstTokens = one.reply
-            values = read.log_likelihoods(letters[_doc(request)])
-            if isinstance(values, str):
-                given.append(self._fail(request, values))
-                continue
-            self._record(request, one, read.prompt_tokens)
-            given.append((values[request.args[1]], read.likeliest == request.args[1]))
-        return given
-
-    def _no_log_probabilities(self, tasks: set[str], chat: bool) -> str:
-        return offence_list(
-            f"{self.address.base_url}{path_of(chat=chat)} gives no log-probabilities, which these "
-            "tasks need; use the form in which the model writes its answer",
-            [
-                f"{task}: use {task.removesuffix('_ll')}" if task.endswith("_ll") else task
-                for task in sorted(tasks)
-            ],
-        )
-
-    def _fail(self, request: Any, reason: str) -> tuple[float, bool]:
+    def _fail(self, request: Any, reason: str) -> None:
         self._usage[_place(request)] = RequestUsage(prompt_tokens=0, failure=reason)
-        return math.nan, False
 
     def _record(self, request: Any, given: _Given, prompt_tokens: int, **facts: Any) -> None:
         self._usage[_place(request)] = RequestUsage(
@@ -530,8 +474,3 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
 
 def _place(request: Any) -> tuple[str, int, int]:
     return request.task_name, request.doc_id, request.idx
-
-
-def _doc(request: Any) -> tuple[str, int, str]:
-    """What the letters of one question have in common."""
-    return request.task_name, request.doc_id, request.args[0]

@@ -1,18 +1,116 @@
-"""lm-eval's own output layout, written beside a run for its viewers; `reading` reads it."""
+"""lm-eval's own output layout: read as 0.4.2 to 0.4.13 write it, written beside a run.
+
+Where the files lie, and what a line holds, changed on the way:
+
+- 0.4.2: `results.json`, or a name that the user gave, and one JSON array a task in
+  `<model args>_<task>.jsonl`; from 0.4.3 `<model>/results_<time>.json` and JSON Lines,
+  `samples_<task>_<time>.jsonl`.
+- Up to 0.4.4 a line names neither its filter nor its metrics, and a doc comes once a filter, in
+  their order.
+"""
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mingmoe_eval.harness.reading import OURS
+from mingmoe_eval.errors import RunStoreError
+from mingmoe_eval.json_files import JsonFault, parse, parse_lines, read_object
 from mingmoe_eval.records import JsonDict, Run, Sample
 from mingmoe_eval.repeats import mean_of
 from mingmoe_eval.run_store import write_json, write_json_lines
 
+OURS = "mingmoe_eval"
+"""Under which key a results file that we wrote says what lm-eval's layout has no place for."""
+
+_NO_METRICS = frozenset(
+    (
+        *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
+        *("doc_hash", "prompt_hash", "target_hash", "failure", "failures"),
+    )
+)
+"""What lm-eval logs of a doc besides one entry a metric."""
+
 _UPWARDS = {"higher": True, "lower": False}
 """What lm-eval calls a direction; None, where none is better, is its word too."""
+
+
+def results_files(place: Path) -> list[Path]:
+    """The results files below a place, or the one that it is.
+
+    Raises:
+        RunStoreError: there are none.
+    """
+    if place.is_file():
+        return [place]
+    # lm-eval makes a folder for the model below the --output_path that it is given.
+    patterns = ("results_*.json", "results.json", "*/results_*.json", "*/results.json")
+    found = [file for pattern in patterns for file in sorted(place.glob(pattern))]
+    if not found:
+        raise RunStoreError(f"{place} holds no results_*.json of lm-eval")
+    return found
+
+
+def filters_of(numbers: Mapping[str, Any]) -> list[str]:
+    """The names of a task's filter pipelines, in the order in which lm-eval applied them."""
+    pairs = (key.partition(",") for key in numbers)
+    names = (after for before, comma, after in pairs if comma and not before.endswith("_stderr"))
+    return list(dict.fromkeys(names))
+
+
+def samples_file(file: Path, task: str, results: Mapping[str, Any]) -> Path | None:
+    """Where a task's samples lie beside their results; None: they were not logged."""
+    stamp = file.stem.removeprefix("results_")
+    of_0_4_2 = re.sub("/|=", "__", str((results.get("config") or {}).get("model_args")))
+    names = (f"samples_{task}_{stamp}.jsonl", f"{of_0_4_2}_{task}.jsonl")
+    found = (file.with_name(name) for name in names)
+    return next((path for path in found if path.is_file()), None)
+
+
+def read_results(path: Path) -> JsonDict:
+    """A results file.
+
+    Raises:
+        RunStoreError: it is none.
+    """
+    data = read_object(path, RunStoreError)
+    if not isinstance(data.get("results"), dict):
+        raise RunStoreError(f"{path} is not a results file of lm-eval: it has no `results`")
+    return data
+
+
+def samples_by_filter(path: Path, filters: Sequence[str]) -> dict[str, list[JsonDict]]:
+    """The logged samples of a task by filter pipeline, each of which logs every doc again.
+
+    Args:
+        path: The file of samples.
+        filters: The names in the order in which they were applied: releases before 0.4.5 do not
+            say whose sample a line is.
+
+    Raises:
+        RunStoreError: a line is no sample.
+    """
+    by_filter: dict[str, list[JsonDict]] = {}
+    seen: Counter[int] = Counter()
+    names = list(filters) or ["none"]
+    for entry in _samples(path):
+        turn = seen[entry["doc_id"]]
+        seen[entry["doc_id"]] += 1
+        name = entry.get("filter") or names[min(turn, len(names) - 1)]
+        by_filter.setdefault(name, []).append({**entry, "filter": name})
+    return by_filter
+
+
+@contextlib.contextmanager
+def as_lm_eval_writes(file: Path) -> Iterator[None]:
+    """What is not laid out as lm-eval lays it out is the file's fault, and named so."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise RunStoreError(f"{file} is not as lm-eval writes it ({reason})") from error
 
 
 def write_output(run: Run, folder: Path) -> None:
@@ -121,3 +219,38 @@ def _logged(answers: Sequence[Sample]) -> JsonDict:
         **({"failure": sample.failure} if sample.failure else {}),
         **({"failures": failures} if failures and len(answers) > 1 else {}),
     }
+
+
+def _samples(path: Path) -> Iterator[JsonDict]:
+    for number, entry in _entries(path.read_bytes()):
+        try:
+            if isinstance(entry, JsonFault):
+                raise entry
+            position = entry["doc_id"]
+            if not isinstance(entry["doc"], Mapping) or type(position) is not int or position < 0:
+                raise TypeError("`doc` must be an object and `doc_id` its position")
+            metrics = [name for name in entry if name not in _NO_METRICS]
+            # Releases before 0.4.5 name neither the filter nor the metrics.
+            yield {"metrics": metrics, **entry, "arguments": _arguments(entry["arguments"])}
+        except (JsonFault, KeyError, TypeError, AttributeError) as error:
+            raise RunStoreError(
+                f"{path}, line {number}: not a logged sample of lm-eval ({error})"
+            ) from error
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, Any]]:
+    """JSON Lines; 0.4.2 gave that name to one array."""
+    if data.lstrip()[:1] != b"[":
+        yield from parse_lines(data)
+        return
+    try:
+        yield from enumerate(parse(data), start=1)
+    except JsonFault as fault:
+        yield 1, fault
+
+
+def _arguments(arguments: Any) -> list[tuple[Any, ...]]:
+    """On disk `{"gen_args_0": {"arg_0": ..., "arg_1": ...}, ...}`, in memory a list of tuples."""
+    if isinstance(arguments, Mapping):
+        return [tuple(request.values()) for request in arguments.values()]
+    return [tuple(request) for request in arguments]

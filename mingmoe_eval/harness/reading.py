@@ -1,24 +1,12 @@
 """Output directories of lm-eval 0.4.2 to 0.4.13, read into runs.
 
-Where its files lie, and what a line holds, changed on the way:
-
-- 0.4.2: `results.json`, or a name that the user gave, and one JSON array a task in
-  `<model args>_<task>.jsonl`; from 0.4.3 `<model>/results_<time>.json` and JSON Lines,
-  `samples_<task>_<time>.jsonl`.
-- Up to 0.4.4 a line names neither its filter nor its metrics, and a doc comes once a filter, in
-  their order.
-- Up to 0.4.8 a plain task is listed as a group without members.
-
 A task of ours, also one that stock lm-eval ran (`--include_path tasks`), is read and scored by us,
 from what the model answered; any other keeps lm-eval's scores.
 """
 
 import dataclasses
 import math
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +14,17 @@ from typing import Any
 from mingmoe_eval import scoring
 from mingmoe_eval.errors import MingMoeError, RunStoreError, UsageError, offence_list
 from mingmoe_eval.foreign_logs.log import ROUNDING, CitedNumber, Imported
+from mingmoe_eval.harness.files import (
+    OURS,
+    as_lm_eval_writes,
+    filters_of,
+    read_results,
+    results_files,
+    samples_by_filter,
+    samples_file,
+)
 from mingmoe_eval.harness.results import foreign_result, foreign_samples, logged_answers, replies_in
-from mingmoe_eval.json_files import JsonFault, as_record, parse, parse_lines, read_object
+from mingmoe_eval.json_files import as_record
 from mingmoe_eval.metrics.of_lm_eval import foreign_metric, is_mean_of_docs
 from mingmoe_eval.provenance import task_provenance
 from mingmoe_eval.records import (
@@ -43,17 +40,6 @@ from mingmoe_eval.records import (
 from mingmoe_eval.repeats import repeats_of
 from mingmoe_eval.run_loading import doc_type
 from mingmoe_eval.task_catalog import load_catalog
-
-OURS = "mingmoe_eval"
-"""Under which key a results file that we wrote says what lm-eval's layout has no place for."""
-
-_NO_METRICS = frozenset(
-    (
-        *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
-        *("doc_hash", "prompt_hash", "target_hash", "failure", "failures"),
-    )
-)
-"""What lm-eval logs of a doc besides one entry a metric."""
 
 # Two results files of one model may be put together only where these are the same.
 _OF_A_RUN = ("model", "model_args", "limit", "gen_kwargs", "fewshot_seed")
@@ -114,7 +100,7 @@ def read_outputs(
         UsageError: there is no such model folder, or filter.
     """
     by_folder: dict[Path, list[Path]] = {}
-    for file in _results_files(place):
+    for file in results_files(place):
         by_folder.setdefault(file.parent, []).append(file)
     if model_folder is not None:
         named = {
@@ -127,17 +113,6 @@ def read_outputs(
     return [_imported(place, folder, files, filter_name) for folder, files in by_folder.items()]
 
 
-def _results_files(place: Path) -> list[Path]:
-    if place.is_file():
-        return [place]
-    # lm-eval makes a folder for the model below the --output_path that it is given.
-    patterns = ("results_*.json", "results.json", "*/results_*.json", "*/results.json")
-    found = [file for pattern in patterns for file in sorted(place.glob(pattern))]
-    if not found:
-        raise RunStoreError(f"{place} holds no results_*.json of lm-eval")
-    return found
-
-
 def _imported(
     place: Path, folder: Path, files: Sequence[Path], filter_name: str | None
 ) -> Imported:
@@ -147,14 +122,14 @@ def _imported(
     groups: dict[str, Mapping[str, Any]] = {}
     newest: tuple[Path, JsonDict] | None = None
     for file in sorted(files, key=lambda file: file.stem, reverse=True):
-        results = _read_results(file)
+        results = read_results(file)
         if newest is not None and (differs := _other_settings(newest[1], results)):
             left_out.append(
                 f"{file.name}: other {differs} than {newest[0].name}; import it by itself"
             )
             continue
         newest = newest or (file, results)
-        with _as_lm_eval_writes(file):
+        with as_lm_eval_writes(file):
             for task, lines in _tasks_in(file, results, filter_name):
                 left_out += [f"{task.name}: {line}" for line in lines]
                 if task.name in tasks:
@@ -169,7 +144,7 @@ def _imported(
                         "filters": {task.filter for task in tasks.values()},
                     }
     assert newest is not None
-    with _as_lm_eval_writes(newest[0]):
+    with as_lm_eval_writes(newest[0]):
         return _put_together(place, folder, newest, tasks, groups, left_out)
 
 
@@ -190,7 +165,7 @@ def _tasks_in(
     read = []
     # Up to 0.4.8 a plain task is listed too, as a group without members.
     for name in [task for task in results["results"] if not subtasks.get(task)]:
-        filters = _filters(results["results"][name])
+        filters = filters_of(results["results"][name])
         if filter_name is not None and filter_name not in filters and len(filters) > 1:
             raise UsageError(f"--filter {filter_name!r}: {name} has {', '.join(filters)}")
         chosen = filter_name if filter_name in filters else (filters or ["none"])[0]
@@ -199,7 +174,7 @@ def _tasks_in(
             f"filter {o} ({_in_words(results['results'][name], o)}); --filter {o} takes it"
             for o in others
         ]
-        logged = _samples_file(file, name, results)
+        logged = samples_file(file, name, results)
         if logged is None:
             lines.append("no samples, so its numbers can only be cited; lm-eval: --log_samples")
         task = _read_task(name, logged, results, chosen, filters)
@@ -215,13 +190,6 @@ def _tasks_in(
     yield from read
 
 
-def _filters(numbers: Mapping[str, Any]) -> list[str]:
-    """The names of a task's filter pipelines, in the order in which lm-eval applied them."""
-    pairs = (key.partition(",") for key in numbers)
-    names = (after for before, comma, after in pairs if comma and not before.endswith("_stderr"))
-    return list(dict.fromkeys(names))
-
-
 def _in_words(numbers: Mapping[str, Any], filter_name: str) -> str:
     shown = (
         f"{key.partition(',')[0]} {value:.4g}"
@@ -229,14 +197,6 @@ def _in_words(numbers: Mapping[str, Any], filter_name: str) -> str:
         if key.endswith(f",{filter_name}") and isinstance(value, float) and "_stderr" not in key
     )
     return ", ".join(shown)
-
-
-def _samples_file(file: Path, task: str, results: Mapping[str, Any]) -> Path | None:
-    stamp = file.stem.removeprefix("results_")
-    of_0_4_2 = re.sub("/|=", "__", str((results.get("config") or {}).get("model_args")))
-    names = (f"samples_{task}_{stamp}.jsonl", f"{of_0_4_2}_{task}.jsonl")
-    found = (file.with_name(name) for name in names)
-    return next((path for path in found if path.is_file()), None)
 
 
 def _read_task(
@@ -248,8 +208,8 @@ def _read_task(
 ) -> _Task:
     if file is None:
         return _Task(name=name, results=results, filter=chosen)
-    with _as_lm_eval_writes(file):
-        by_filter = _by_filter(list(_read_lines(file)), filters)
+    with as_lm_eval_writes(file):
+        by_filter = samples_by_filter(file, filters)
         logged = by_filter.get(chosen) or next(iter(by_filter.values()), [])
         settings = _own_settings(name, logged, results)
         if settings is None:
@@ -271,19 +231,6 @@ def _read_task(
         settings=settings,
         replies=max(map(replies_in, logged), default=1),
     )
-
-
-def _by_filter(entries: Sequence[JsonDict], filters: Sequence[str]) -> dict[str, list[JsonDict]]:
-    """Every filter pipeline logs every doc again; to 0.4.4 without saying which one it is."""
-    by_filter: dict[str, list[JsonDict]] = {}
-    seen: Counter[int] = Counter()
-    names = list(filters) or ["none"]
-    for entry in entries:
-        turn = seen[entry["doc_id"]]
-        seen[entry["doc_id"]] += 1
-        name = entry.get("filter") or names[min(turn, len(names) - 1)]
-        by_filter.setdefault(name, []).append({**entry, "filter": name})
-    return by_filter
 
 
 def _own_settings(
@@ -529,55 +476,3 @@ def _of_task(task: _Task) -> JsonDict:
     if task.settings is None:
         return {"data_fingerprint": task.results.get("task_hashes", {}).get(task.name)}
     return task_provenance([], task.samples, task.settings)
-
-
-@contextmanager
-def _as_lm_eval_writes(file: Path) -> Iterator[None]:
-    """What is not laid out as lm-eval lays it out is the file's fault, and named so."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise RunStoreError(f"{file} is not as lm-eval writes it ({reason})") from error
-
-
-def _read_results(path: Path) -> JsonDict:
-    data = read_object(path, RunStoreError)
-    if not isinstance(data.get("results"), dict):
-        raise RunStoreError(f"{path} is not a results file of lm-eval: it has no `results`")
-    return data
-
-
-def _read_lines(path: Path) -> Iterator[JsonDict]:
-    for number, entry in _entries(path.read_bytes()):
-        try:
-            if isinstance(entry, JsonFault):
-                raise entry
-            position = entry["doc_id"]
-            if not isinstance(entry["doc"], Mapping) or type(position) is not int or position < 0:
-                raise TypeError("`doc` must be an object and `doc_id` its position")
-            metrics = [name for name in entry if name not in _NO_METRICS]
-            # Releases before 0.4.5 name neither the filter nor the metrics.
-            yield {"metrics": metrics, **entry, "arguments": _arguments(entry["arguments"])}
-        except (JsonFault, KeyError, TypeError, AttributeError) as error:
-            raise RunStoreError(
-                f"{path}, line {number}: not a logged sample of lm-eval ({error})"
-            ) from error
-
-
-def _entries(data: bytes) -> Iterator[tuple[int, Any]]:
-    """JSON Lines; 0.4.2 gave that name to one array."""
-    if data.lstrip()[:1] != b"[":
-        yield from parse_lines(data)
-        return
-    try:
-        yield from enumerate(parse(data), start=1)
-    except JsonFault as fault:
-        yield 1, fault
-
-
-def _arguments(arguments: Any) -> list[tuple[Any, ...]]:
-    """On disk `{"gen_args_0": {"arg_0": ..., "arg_1": ...}, ...}`, in memory a list of tuples."""
-    if isinstance(arguments, Mapping):
-        return [tuple(request.values()) for request in arguments.values()]
-    return [tuple(request) for request in arguments]

@@ -22,7 +22,7 @@ from mingmoe_eval.errors import UsageError, offence_list
 from mingmoe_eval.json_files import shown
 from mingmoe_eval.metrics.significance import minimum_detectable
 from mingmoe_eval.records import Run
-from mingmoe_eval.regression_gate.signals import Tolerances
+from mingmoe_eval.regression_gate.signals import CostLimits, Tolerances
 from mingmoe_eval.yaml_files import read_yaml
 
 Undecided = Literal["pass", "hold", "fail"]
@@ -58,16 +58,6 @@ class TaskRules:
     unanswered: float | None = None
     truncated: float | None = None
     non_finite: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostLimits:
-    """How many times the baseline's cost the candidate's may be, over the tasks that both have."""
-
-    prompt_tokens: float | None = None
-    generated_tokens: float | None = None
-    seconds: float | None = None
-    money: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mingmoe_eval.comparison.comparability import Pair, pair_samples, shared_tasks
 from mingmoe_eval.comparison.pairwise import says
@@ -13,9 +12,6 @@ from mingmoe_eval.metrics.paired import mcnemar_exact
 from mingmoe_eval.metrics.repeated import is_of_repeats
 from mingmoe_eval.records import Run, Sample
 from mingmoe_eval.scoring import metric_of
-
-if TYPE_CHECKING:
-    from mingmoe_eval.regression_gate.policy import CostLimits
 
 GROSS_SHARE, GROSS_DOCS = 0.1, 5
 """A rise of flagged docs that fails the gate without a test: small sets have no power for one."""
@@ -39,6 +35,16 @@ class Tolerances:
     unanswered: float = 0.01
     truncated: float = 0.01
     non_finite: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostLimits:
+    """How many times the baseline's cost the candidate's may be, over the tasks that both have."""
+
+    prompt_tokens: float | None = None
+    generated_tokens: float | None = None
+    seconds: float | None = None
+    money: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +185,7 @@ def _non_finite(task: str, baseline: Run, candidate: Run, tolerance: int) -> Ite
 
 
 def dearer(
-    limits: "CostLimits", baseline: Run, candidate: Run
+    limits: CostLimits, baseline: Run, candidate: Run
 ) -> tuple[list[Finding], list[Finding]]:
     """Costs beyond their limit, and warnings of those that nobody knows, over the shared tasks.
 

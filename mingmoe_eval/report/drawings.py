@@ -12,11 +12,12 @@ from markupsafe import Markup
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.report import charts
 from mingmoe_eval.report.charts import Palette, Point, Spot, Spread
+from mingmoe_eval.report.compared import Compared
 from mingmoe_eval.report.efficiency import Certainty, Place
 from mingmoe_eval.report.libraries import Chart, DrawingError, can_draw, draw
 from mingmoe_eval.report.phrases import in_chinese
 from mingmoe_eval.report.reasoning import Attempt, Budgeted
-from mingmoe_eval.report.view import Column, Compared, Row
+from mingmoe_eval.report.view import Column, Row
 from mingmoe_eval.report.wording import Wording
 from mingmoe_eval.routing.view import Routing
 from mingmoe_eval.whole_files import write_whole

@@ -13,6 +13,7 @@ from mingmoe_eval.labels import Labels
 from mingmoe_eval.pass_rules import PassRule
 from mingmoe_eval.records import JsonDict, Run
 from mingmoe_eval.report import drawings, efficiency, reasoning, view
+from mingmoe_eval.report.compared import Compared, changes, compare_all
 from mingmoe_eval.report.embedding import (
     content_policy,
     environment,
@@ -91,7 +92,7 @@ def render_report(
     names = Labels.of_runs(runs, labels)
     wording = Wording(language, names)
     shown = view.columns(runs, baseline, names)
-    compared = view.compare_all(runs, shown, allow=allow)
+    compared = compare_all(runs, shown, allow=allow)
     results = drawings.result_points(view.headline(runs), shown, wording)
     differences = drawings.difference_points(compared, wording)
     routing = [
@@ -193,7 +194,7 @@ def _samples(
 
 
 def _tables(
-    runs: Sequence[Run], shown: Sequence[view.Column], compared: Sequence[view.Compared]
+    runs: Sequence[Run], shown: Sequence[view.Column], compared: Sequence[Compared]
 ) -> dict[str, Any]:
     """What the template shows as tables."""
     counts, headline = view.task_counts(runs, shown), view.headline(runs)
@@ -203,7 +204,7 @@ def _tables(
         "columns": shown,
         "headline": headline,
         "first_numbers": view.first_numbers(runs[0], headline) if len(runs) == 1 else [],
-        "changes": view.changes(compared),
+        "changes": changes(compared),
         "breakdowns": view.breakdowns(runs),
         "reordered": view.reordered(runs, shown),
         "order_breakdowns": view.order_breakdowns(runs),
