@@ -37,6 +37,7 @@ from mingmoe_eval.engine.tokenisation import EncodedPair
 from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.run_store import load_run
 from mingmoe_eval.vllm.backend import VllmCheckpoint
+from mingmoe_eval.vllm.prepared import prepare
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -297,6 +298,12 @@ def test_a_weight_that_is_not_there_stops_before_vllm_starts(tmp_path):
     edit_json(checkpoint / "config.json", num_experts=5)
     with pytest.raises(CheckpointError, match="lacks A 4"):
         VllmCheckpoint(checkpoint=Checkpoint(model=str(checkpoint))).backend()
+
+
+def test_heads_that_a_cpus_attention_does_not_know_stop_before_vllm_starts(tmp_path):
+    checkpoint = ming("llama", head_dim=16)(tmp_path)
+    with pytest.raises(CheckpointError, match=r"heads of 16 on a CPU, but of 32, 64"):
+        prepare(checkpoint, on_cpu=True)
 
 
 def test_compare_names_the_engine(tmp_path):

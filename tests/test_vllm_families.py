@@ -7,6 +7,8 @@ import random
 import time
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make vllm, make test-vllm")
 
@@ -44,8 +46,9 @@ def shape(draw, family):
     }
     if family == "qwen2":  # its class knows no head_dim apart from the width
         changes["hidden_size"] = changes["head_dim"] * changes["num_attention_heads"]
-    if family in ("llama", "qwen3"):
+    if family == "llama":  # of Qwen 3's biases vLLM's class leaves some out
         changes["attention_bias"] = draw.random() < 0.5
+        changes["mlp_bias"] = draw.random() < 0.5
     if family in ("mistral", "gemma2", "gemma3_text"):
         changes["sliding_window"] = draw.choice([16, 40, 4096])
     if family in ("gemma2", "gemma3_text"):
@@ -56,12 +59,25 @@ def shape(draw, family):
     return changes
 
 
+def draw_biases(file, seed):
+    """Else they are zero, and whoever leaves them out is not found."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        name: torch.randn(tensor.shape, generator=generator) * 0.3
+        if name.endswith(".bias")
+        else tensor
+        for name, tensor in load_file(file).items()
+    }
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
 def checkpoint(draw, folder, monkeypatch):
     """(Path, what it is) of a checkpoint of some family on some base."""
     kind = draw.choice(KINDS)
     family = draw.choice(FAMILIES if kind == "ming" else ("llama", "qwen2", "mistral"))
     sizes = shape(draw, family)
     base = save_base(folder / "base", family, seed=draw.randrange(1000), **sizes)
+    draw_biases(base / "model.safetensors", draw.randrange(1000))
     make_tokenizer().save_pretrained(base)
     experts, told = draw.randint(1, 9), {"kind": kind, "family": family, **sizes}
     if kind in ("ming", "merged"):

@@ -6,6 +6,7 @@ found by its name.
 """
 
 import contextlib
+import copy
 import importlib
 import warnings
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from peft import (
     LoraConfig,
+    PeftConfig,
     get_peft_model,
     get_peft_model_state_dict,
     set_peft_model_state_dict,
@@ -274,6 +276,18 @@ def _make_room(tuned: PeftModel) -> None:
         if layer.lora_bias.get(ADAPTER) and getattr(inner, "bias", None) is None:
             outputs, weight = inner.out_features, inner.weight
             inner.bias = nn.Parameter(weight.new_zeros(outputs), requires_grad=False)
+
+
+def layers_due(opened: OpenCheckpoint) -> set[str]:
+    """The layers that PEFT puts a low-rank pair on, by an adapter's config; loads no weight.
+
+    Raises:
+        CheckpointError: it finds none of them in the base.
+    """
+    with _refused_as(f"{opened.source} does not fit its base"):
+        config = PeftConfig.from_pretrained(str(opened.folder))
+        tuned = get_peft_model(copy.deepcopy(opened.skeleton), config, low_cpu_mem_usage=True)
+    return {path for path, _, _ in live_pairs(tuned.get_base_model())}
 
 
 def add_lora(

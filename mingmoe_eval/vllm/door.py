@@ -27,6 +27,7 @@ RELIES_ON = (
     "outputs.RequestOutput",
     "sampling_params.MAX_LOGPROB_TOKEN_IDS",
     "sampling_params.RequestOutputKind.DELTA",
+    "v1.attention.backends.cpu_attn.CPUAttentionBackend.get_supported_head_sizes",
     "v1.engine.exceptions.EngineDeadError",
     "v1.engine.llm_engine.LLMEngine.abort_request",
     "v1.engine.llm_engine.LLMEngine.add_request",
@@ -83,6 +84,13 @@ def on_cpu() -> bool:
     from vllm.platforms import current_platform
 
     return bool(current_platform.is_cpu())
+
+
+def cpu_head_sizes() -> list[int]:
+    """How wide heads of attention may be where vLLM computes on a CPU."""
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    return sorted(CPUAttentionBackend.get_supported_head_sizes())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +274,9 @@ def start(
         options |= {"enforce_eager": True, "block_size": _CPU_BLOCK}
     try:
         llm = LLM(**options)
-    except (ValueError, RuntimeError, ImportError, NotImplementedError, MemoryError) as error:
+    except MingMoeError:
+        raise
+    except Exception as error:  # assertions and absent attributes too, as each of its models has it
         message = str(error).strip().splitlines()
         raise CheckpointError(
             f"vLLM {version()} does not start with {folder}: {message[0] if message else error!r}"

@@ -30,9 +30,6 @@ logger = logging.getLogger("mingmoe_eval.vllm")
 
 Weights = Iterable[tuple[str, Tensor]]
 
-_NO_WEIGHTS = (".rotary_emb.inv_freq",)
-"""Ends of names that older files hold and no model reads."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainPairs:
@@ -53,7 +50,8 @@ def plain_pairs(opened: OpenCheckpoint) -> PlainPairs | None:
     if lora_offences({**config, "layers_to_transform": None}):
         return None
     layers, strays = sort_into_layers(opened.files.shapes, ming.pair_slot)
-    if strays:
+    # A head that is the embeddings has no weight of its own for its pair to go into.
+    if strays or ("lm_head" in layers and opened.model_config.tie_word_embeddings):
         return None
     sizes, rank = linear_sizes(opened.skeleton), config["r"]
     offences = []
@@ -150,29 +148,3 @@ def _always_on(mixture: Mixture, path: str) -> bool:
     count = sum(slot.startswith("B ") for slot in slots)
     single = count == 1 and not mixture.family.block_router
     return single or "shared A" in slots
-
-
-def weight_offences(opened: OpenCheckpoint, folder_files: TensorFiles) -> list[str]:
-    """What the full weights lack, or have in another shape, than the config says.
-
-    vLLM fuses layers, and would take half of one for the whole.
-    """
-    due = {name: tuple(tensor.shape) for name, tensor in opened.skeleton.state_dict().items()}
-    if getattr(opened.model_config, "tie_word_embeddings", False):
-        due.pop("lm_head.weight", None)
-    there = folder_files.shapes
-    offences = [f"no weights for {name}" for name in sorted(due.keys() - there.keys())]
-    offences += [
-        f"{name} is of shape {list(there[name])}, where the config makes it {list(shape)}"
-        for name, shape in sorted(due.items())
-        if name in there and there[name] != shape
-    ]
-    if opened.mixture is not None:
-        known = {*due, "lm_head.weight"}
-        offences += [
-            f"weights without a place: {name}"
-            for name in sorted(there.keys() - known)
-            if not name.endswith(_NO_WEIGHTS)
-            and not (opened.mixture.family.in_model and ming.expert_slot(name))
-        ]
-    return offences

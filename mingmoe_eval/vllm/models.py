@@ -28,7 +28,7 @@ from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 from vllm.model_executor.models.utils import PPMissingLayer
 
-from mingmoe_eval.errors import CheckpointError, offence_list
+from mingmoe_eval.errors import CheckpointError
 from mingmoe_eval.molora.formats.families import Mixture
 from mingmoe_eval.molora.layers import LinearExperts
 from mingmoe_eval.molora.opening import open_checkpoint
@@ -76,7 +76,7 @@ class _MoLora:
             pairs = plain_pairs(opened) if opened.kind == "peft-lora" else None
             self._merging = partial(Merging, opened.mixture, pairs, dtype=dtype)
             if opened.mixture is not None:
-                _place(self, opened.mixture, dtype, device, source=opened.source)  # type: ignore[arg-type]
+                _place(self, opened.mixture, dtype, device)  # type: ignore[arg-type]
 
     def load_weights(self, weights: Weights) -> set[str]:
         """The base's weights, with what is merged; the experts are there already."""
@@ -158,21 +158,13 @@ class MixedBlock(nn.Module):
         return self.reduce(output if added is None else output + added)
 
 
-def _place(
-    model: nn.Module, mixture: Mixture, dtype: torch.dtype, device: torch.device, *, source: str
-) -> None:
+def _place(model: nn.Module, mixture: Mixture, dtype: torch.dtype, device: torch.device) -> None:
     """Put the experts of a checked mixture on the model, this process's part of them."""
     shard = Shard(get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size())
     packed: Mapping[str, list[str]] = model.packed_modules_mapping  # type: ignore[assignment]
-    offences = []
     for path, experts in mixture.read_blocks():
         if _is_elsewhere(model, path):
             continue
-        offences += [
-            f"{path}.{name} holds values that are not finite"
-            for name, one in experts.items()
-            if not all(bool(t.isfinite().all()) for t in _tensors(one))
-        ]
         block = model.get_submodule(path)
         if mixture.family.block_router:
             config = model.config
@@ -186,8 +178,6 @@ def _place(
                 raise CheckpointError(f"{path}.{name} has experts; vLLM has no place for them")
             setattr(layer, EXPERTS, module.to(device))
             layer.quant_method = WithExperts(layer.quant_method)
-    if offences:
-        raise CheckpointError(offence_list(f"{source} is damaged:", offences))
 
 
 def _beside(
@@ -229,8 +219,3 @@ def _is_elsewhere(model: nn.Module, path: str) -> bool:
     """Whether another process of a pipeline has the block."""
     parent = path.rpartition(".")[0]
     return isinstance(model.get_submodule(parent), PPMissingLayer)
-
-
-def _tensors(one: LinearExperts) -> list[Tensor]:
-    router = [t for t in (one.router_weight, one.router_bias) if t is not None]
-    return [one.a, one.b, *router, *(one.shared or ())]

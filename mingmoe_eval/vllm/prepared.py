@@ -30,14 +30,17 @@ from mingmoe_eval.molora.presence import is_gguf
 from mingmoe_eval.molora.sources import WEIGHT_FILES, transformers_config
 from mingmoe_eval.molora.tokenizer import keep_to_file
 from mingmoe_eval.vllm import ARCHITECTURES, CONFIG_KEY
-from mingmoe_eval.vllm.merging import plain_pairs, weight_offences
+from mingmoe_eval.vllm.fitness import (
+    adapter_offences,
+    beyond_vllm,
+    pair_offences,
+    weight_offences,
+)
+from mingmoe_eval.vllm.merging import plain_pairs
 from mingmoe_eval.whole_files import whole_folder, write_whole
 
 _NOT_OF_THE_BASE = ("num_experts", "num_experts_per_token")
 """Fields of a mixture's config.json that vLLM would take for those of a mixture of whole blocks."""
-
-_ALWAYS_TIED, _TIED = ("Gemma2ForCausalLM",), "tie_word_embeddings"
-"""Bases of which vLLM's class has no head apart from the embeddings."""
 
 _BESIDE = (
     "generation_config.json",
@@ -117,29 +120,35 @@ def prepare(
             f"{opened.source} has experts on {architecture}, and vLLM has a class of ours for "
             f"{', '.join(ARCHITECTURES)} alone: use the local backend"
         )
-    if architecture in _ALWAYS_TIED and not getattr(opened.model_config, _TIED, True):
-        raise CheckpointError(
-            f"{opened.source} has a head of its own, and vLLM's {architecture} takes the "
-            "embeddings for it: use the local backend"
-        )
+    if damaged := adapter_offences(opened):
+        raise CheckpointError(offence_list(f"{opened.source} is damaged:", damaged))
     own = transformers_config(opened.weights)
     chosen = dtype_of(dtype, own, on_cpu=on_cpu)
     chosen = chosen if isinstance(chosen, torch.dtype) else torch.float32
     folder = folder or _place_of(model, base)
     with whole_folder(folder):
         effect = None
-        if opened.kind == "peft-lora" and not (known and plain_pairs(opened)):
-            notes.append("what PEFT computes is merged into a copy of the base in the cache")
-            opened, effect = _merged_copy(opened, chosen, folder / "merged")
+        if opened.kind == "peft-lora":
+            pairs = plain_pairs(opened) if known else None
+            if pairs is None:
+                notes.append("what PEFT computes is merged into a copy of the base in the cache")
+                opened, effect = _merged_copy(opened, chosen, folder / "merged")
+            elif offences := pair_offences(opened, pairs):
+                headline = f"{opened.source} does not fit its base, or is not whole:"
+                raise CheckpointError(offence_list(headline, offences))
+        config = opened.model_config
+        if known and (lacking := list(beyond_vllm(architecture, config, on_cpu=on_cpu))):
+            headline = f"{opened.source} is for the local backend; vLLM's {architecture} has no"
+            raise CheckpointError(offence_list(headline, lacking))
         quantised = getattr(own, "quantization_config", None)
         files = _weights_of(opened)
         if known and not quantised and (offences := weight_offences(opened, TensorFiles(files))):
             headline = f"the weights of {opened.weights} do not fit the config of {opened.source}:"
             raise CheckpointError(offence_list(headline, offences))
-        config = _config_json(opened, chosen)
+        written = _config_json(opened, chosen)
         if quantised is not None:
-            config["quantization_config"] = quantised
-        text = json.dumps(config, indent=2, sort_keys=True, default=str)
+            written["quantization_config"] = quantised
+        text = json.dumps(written, indent=2, sort_keys=True, default=str)
         write_whole(folder / "config.json", [text, "\n"])
         _link(folder, [*files, *(files[0].with_name(name) for name in _BESIDE)])
         tokenizer = _save_tokenizer(folder, model, base)
