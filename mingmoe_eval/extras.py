@@ -1,6 +1,7 @@
 """What to install when a library of an optional part is absent."""
 
 import re
+import shlex
 
 
 def how_to_install(extra: str) -> str:
@@ -9,7 +10,7 @@ def how_to_install(extra: str) -> str:
     It names the libraries, not this package: no registry has that, and pip cannot know whether it
     came from a checkout or from a wheel.
     """
-    return f"pip install {' '.join(repr(one) for one in _requirements(extra))}"
+    return shlex.join(["pip", "install", *_requirements(extra)])
 
 
 def _requirements(extra: str) -> list[str]:

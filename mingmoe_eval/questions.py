@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from mingmoe_eval.harness.tasks import HarnessTask, load_tasks
 from mingmoe_eval.model_opening import OpenModel, Watch, open_named
 from mingmoe_eval.molora.presence import refuse_absent
 from mingmoe_eval.provenance import task_provenance
-from mingmoe_eval.records import Run, RunSpec, fingerprint
+from mingmoe_eval.records import DocIds, Run, RunSpec, fingerprint
 from mingmoe_eval.task_catalog import definition_facts, open_catalog
 
 
@@ -139,12 +138,8 @@ class Questions:
                 system=self._conditions.spec.system_instruction,
             ):
                 by_doc.setdefault(request.doc_id, []).append(request)
-            seen: Counter[str] = Counter()
-            named: dict[str, list[Any]] = {}
-            for requests in by_doc.values():
-                doc = fingerprint(requests[0].doc)
-                seen[doc] += 1
-                # As `scoring.distinct_ids` names the second of two equal docs.
-                named[doc if seen[doc] == 1 else f"{doc}#{seen[doc]}"] = requests
-            self._requests[task.name] = named
+            ids = DocIds()
+            self._requests[task.name] = {
+                ids.next(fingerprint(requests[0].doc)): requests for requests in by_doc.values()
+            }
         return self._requests[task.name]

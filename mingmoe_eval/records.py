@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
@@ -541,6 +542,19 @@ def fingerprint(value: Any) -> str:
         value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
     )
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+class DocIds:
+    """Ids of docs one after the other: the second and later of equal ones are `d#2`, `d#3`."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[tuple[str, int]] = Counter()
+
+    def next(self, doc_id: str, repeat: int = 0) -> str:
+        """The id of a doc of this content, among those that came so far in the same repeat."""
+        self._seen[doc_id, repeat] += 1
+        times = self._seen[doc_id, repeat]
+        return doc_id if times == 1 else f"{doc_id}#{times}"
 
 
 def _record(cls: type[_T], data: object) -> _T:

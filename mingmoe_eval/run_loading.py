@@ -7,6 +7,7 @@ later and elsewhere.
 import dataclasses
 import gc
 import importlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,7 +144,8 @@ def _read_summary(path: Path) -> JsonDict:
     file = path / RUN_FILE
     if (path / UNFINISHED_FILE).exists() and not file.exists():
         raise RunStoreError(
-            f"{path} is an unfinished run; finish it with `mingmoe-eval run --resume {path}`"
+            f"{path} is an unfinished run; finish it with "
+            f"`mingmoe-eval run --resume {shlex.quote(str(path))}`"
         )
     if not file.is_file():
         raise RunStoreError(f"{path} is not a run folder ({RUN_FILE} is not there)")

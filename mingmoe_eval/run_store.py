@@ -145,7 +145,8 @@ def refuse_taken(folder: str | Path, *, resume: bool = False) -> Path:
             with _locked(path):  # refuses what is being written: nobody is to take that up
                 pass
         raise TakenFolderError(
-            f"{path} is not empty; choose another --name, or continue it with `--resume {path}`"
+            f"{path} is not empty; choose another --name, or continue it with "
+            f"`mingmoe-eval run --resume {shlex.quote(str(path))}`"
         )
     nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not nearest.is_dir():
@@ -300,13 +301,13 @@ def _refuse_finished(path: Path, *, resume: bool) -> None:
     if not resume:
         raise TakenFolderError(
             f"{path} already holds a finished run; choose another --name (its "
-            f"page is made again by `mingmoe-eval report {path}`)"
+            f"page is made again by `mingmoe-eval report {shlex.quote(str(path))}`)"
         )
     run = load_run(path, samples=False)
     if not run.incomplete:
         raise TakenFolderError(
             f"{path} is finished and complete; there is nothing to resume (its page is made again "
-            f"by `mingmoe-eval report {path}`)"
+            f"by `mingmoe-eval report {shlex.quote(str(path))}`)"
         )
     if run.parent or "imported_from" in run.provenance:
         raise RunStoreError(f"{path} was made from other results; resume the run that gave them")

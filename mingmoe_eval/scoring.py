@@ -8,7 +8,6 @@ import dataclasses
 import importlib
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -20,6 +19,7 @@ from mingmoe_eval.metrics.of_lm_eval import foreign_metric
 from mingmoe_eval.metrics.resampling import Mean
 from mingmoe_eval.records import (
     Counts,
+    DocIds,
     MetricValue,
     Response,
     Sample,
@@ -370,14 +370,11 @@ def count(samples: Sequence[Sample], *, unusable: int = 0) -> Counts:
 
 def distinct_ids(samples: Sequence[Sample]) -> list[Sample]:
     """Give the second and later samples of the same doc ids of their own: `d`, `d#2`, `d#3`."""
-    seen: Counter[tuple[int, str]] = Counter()
-    distinct = []
-    for sample in samples:
-        seen[sample.repeat, sample.doc_id] += 1
-        if (times := seen[sample.repeat, sample.doc_id]) > 1:
-            sample = dataclasses.replace(sample, doc_id=f"{sample.doc_id}#{times}")
-        distinct.append(sample)
-    return distinct
+    ids = DocIds()
+    return [
+        dataclasses.replace(sample, doc_id=ids.next(sample.doc_id, sample.repeat))
+        for sample in samples
+    ]
 
 
 def failure_of(response: Response) -> str:
@@ -429,5 +426,6 @@ def _nothing() -> MetricValue:
 def _mean_chance(
     members: Mapping[str, TaskResult], chances: Sequence[float], weight_by_size: bool
 ) -> float:
-    sizes = [m.counts.docs if weight_by_size else 1 for m in members.values()]
+    # As its score does: a question counts once, however often it was asked, and a failed one not.
+    sizes = [m.main.n if weight_by_size else 1 for m in members.values()]
     return sum(c * n for c, n in zip(chances, sizes, strict=True)) / max(sum(sizes), 1)

@@ -133,8 +133,9 @@ class TaskCatalog:
         chosen: list[str] = []
         outside: list[str] = []
         files: list[TaskDefinition] = []
+        several = sum(_is_exam_file(pattern) for pattern in patterns) > 1
         for pattern in patterns:
-            if (file := self._exam_file(pattern, columns)) is not None:
+            if (file := self._exam_file(pattern, columns, one_of_several=several)) is not None:
                 files.append(file)
                 continue
             matched = self._matching(pattern)
@@ -146,27 +147,33 @@ class TaskCatalog:
         groups = dict.fromkeys(g for name in chosen for g in self._groups_below(name))
         if columns and not files:
             raise UsageError("--columns is about files of questions: --tasks names none")
+        lacking = [file.exam.lacking for file in files if file.exam]
+        if columns and (of_none := frozenset.intersection(*lacking)):
+            listed = ", ".join(f"{role}={columns[role]}" for role in sorted(of_none))
+            raise UsageError(f"--columns {listed}: none of the {len(files)} files has it")
         return Selection(
             (*(self.definitions[name] for name in leaves), *files),
             tuple(self.definitions[name] for name in groups),
             tuple(outside),
         )
 
-    def _exam_file(self, pattern: str, columns: Mapping[str, str] | None) -> TaskDefinition | None:
+    def _exam_file(
+        self, pattern: str, columns: Mapping[str, str] | None, *, one_of_several: bool
+    ) -> TaskDefinition | None:
         """A file of questions as a task, named after it; None for a name that is no path.
 
         Raises:
             UsageError: a task of that name exists, or letters are to be compared where a question
                 has several right ones.
         """
-        if "." not in pattern:  # most names: what reads exams is not imported for them
+        if not _is_exam_file(pattern):
             return None
         from mingmoe_eval.exams.exam_files import read_exam_file, split_form
 
-        if (place := split_form(pattern)) is None:
-            return None
+        place = split_form(pattern)
+        assert place is not None
         path, form = place
-        exam = read_exam_file(path, columns)
+        exam = read_exam_file(path, columns, one_of_several=one_of_several)
         ending = ENDINGS[form]
         name = exam.name + ending
         if name in self.definitions:
@@ -175,7 +182,7 @@ class TaskCatalog:
         if form == "letters" and several:
             raise UsageError(
                 f"{path}{ending}: letters are compared where each question has one right option; "
-                f"{several} of these may have several"
+                f"{several} of these may have several; use {path}"
             )
         return TaskDefinition(
             name=name,
@@ -300,6 +307,15 @@ def _missing_members(definitions: Iterable[TaskDefinition]) -> list[str]:
 
 def _letters_and_digits(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
+
+
+def _is_exam_file(pattern: str) -> bool:
+    """Whether a name is that of a file of questions."""
+    if "." not in pattern:  # most names: what reads exams is not imported for them
+        return False
+    from mingmoe_eval.exams.exam_files import split_form
+
+    return split_form(pattern) is not None
 
 
 def _is_glob(pattern: str) -> bool:

@@ -1,13 +1,16 @@
 """Exams as people keep them: whatever hand made the file, the same questions come out."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from mingmoe_eval.errors import DataError, MissingDataError, UsageError
-from mingmoe_eval.exams.exam_files import read_exam_file, split_form
+from mingmoe_eval.exams.exam_files import columns_said, read_exam_file, split_form
+from mingmoe_eval.exams.exam_tables import say_columns
+from mingmoe_eval.task_catalog import load_catalog
 
 QUESTIONS = [
     ("心脏位于", ("腹腔", "胸腔", "颅腔", "盆腔"), "B"),
@@ -337,3 +340,47 @@ def test_cells_may_be_parted_by_semicolons_and_accents_are_no_chinese(tmp_path):
     mixed = "question,A,B,answer\n维生素C与CT检查：选哪个a？,甲A,乙B型,A\n"
     path.write_bytes(mixed.encode("gb18030"))
     assert read_exam_file(path).converted.questions[0].question == "维生素C与CT检查：选哪个a？"
+
+
+def test_of_two_columns_that_part_a_table_the_better_one_is_taken_and_the_other_named(tmp_path):
+    header = ["章节", "科目", "类型", "题型", "题干", "A", "B", "答案"]
+    lines = [header, ["第一章", "内科", "护理", "单选题", "?", "a", "b", "A"]]
+    exam = read_exam_file(sheet(tmp_path / "a.xlsx", lines))
+    assert [row.fields["subject"] for row in exam.rows] == ["内科"]
+    assert [row.fields["question_type"] for row in exam.rows] == ["单选题"]
+    assert "subject: 科目, not 章节 (--columns subject=章节 takes it)" in exam.found
+    assert "type: 题型, not 类型 (--columns type=类型 takes it)" in exam.found
+    chosen = read_exam_file(tmp_path / "a.xlsx", {"subject": "章节"})
+    assert [row.fields["subject"] for row in chosen.rows] == ["第一章"]
+
+
+def test_columns_and_a_sheet_are_said_of_those_of_several_files_that_have_them(tmp_path):
+    lines = [["题干", "A", "B", "答案"], ["?", "a", "b", "A"]]
+    two = sheet(tmp_path / "two.xlsx", lines, 说明=[["请勿外传"]])
+    other = tmp_path / "other.csv"
+    other.write_text("题干,A,B,结果\n??,a,b,B\n", encoding="utf-8")
+    names = [str(two), str(other)]
+    said = {"sheet": "题库", "answer": "结果"}
+    exams = [task.exam for task in load_catalog().select(names, columns=said).leaves]
+    assert [questions(exam) for exam in exams] == [
+        [("?", ("a", "b"), "A")],
+        [("??", ("a", "b"), "B")],
+    ]
+    with pytest.raises(UsageError, match="--columns subject=科: none of the 2 files has it"):
+        load_catalog().select(names, columns={**said, "subject": "科"})
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("答案", "--columns answer=答案"),
+        ("right answer", "--columns 'answer=right answer'"),
+        ("答案(必填)", "--columns 'answer=答案(必填)'"),
+        ("it's", "--columns 'answer=it'\"'\"'s'"),
+        ("答案,必填", '--columns \'{"answer": "答案,必填"}\''),
+    ],
+)
+def test_the_option_that_a_hint_names_is_read_as_it_was_meant(name, typed):
+    option = say_columns("answer", name)
+    assert option == typed
+    assert columns_said(shlex.split(option)[1]) == {"answer": name}

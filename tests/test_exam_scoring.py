@@ -1,7 +1,9 @@
 import math
+from dataclasses import replace
 
 import pytest
 
+from mingmoe_eval import scoring
 from mingmoe_eval.exams.scoring import (
     breakdowns,
     expected,
@@ -259,6 +261,31 @@ def test_a_group_is_averaged_over_its_members_or_pooled_over_their_questions():
     assert macro["score"] == macro["macro"]
     assert macro["macro"].value == 0.5
     assert fold_group(members, samples, weight_by_size=True)["score"] == share(3, 4)
+
+
+def test_a_group_s_chance_weighs_its_members_as_its_score_does():
+    """Two questions of four options, asked three times each, and two of two options, one failed."""
+
+    def asked(letters, place, repeat=0, status=None):
+        return replace(
+            sample("A", "A", status=status),
+            doc={"options": dict.fromkeys(letters, "x"), "single": True},
+            doc_id=str(place),
+            position=place,
+            repeat=repeat,
+        )
+
+    samples = {
+        "four": [asked("ABCD", place, repeat) for place in (0, 1) for repeat in (0, 1, 2)],
+        "two": [asked("AB", 0), asked("AB", 1, status="failed")],
+    }
+    settings = TaskSettings(suite="choice")
+    members = {name: fold_task(name, listed, settings) for name, listed in samples.items()}
+    assert [member.chance for member in members.values()] == [0.25, 0.5]
+    pooled = scoring.fold_group("all", "choice", members, samples, weight_by_size=True)
+    assert pooled.main.n == 3
+    assert pooled.chance == pytest.approx((2 * 0.25 + 0.5) / 3)
+    assert scoring.fold_group("all", "choice", members, samples).chance == 0.375
 
 
 def test_breakdowns_show_tags_that_differ():

@@ -827,3 +827,16 @@ def test_a_stored_reply_that_is_read_no_longer_is_asked_for_again(tmp_path):
         assert again.generate_until(prompts("one")) == ["B"]
         assert len(seen.payloads) == 2
         again.close()
+
+
+def test_a_run_s_folder_bears_the_model_s_name_also_where_the_address_does_not(tmp_path):
+    with serving(says()) as (named, _):
+        address = named.partition("#")[0]
+        asked = ["--tasks", "usmle", "--sample", "--limit", "1", "--output", str(tmp_path)]
+        assert main(["--model", address, *asked]) == 0
+        [folder] = tmp_path.iterdir()
+        assert folder.name.startswith("tiny-")
+        assert load_run(folder).spec.model == named
+    with serving(says(), models=("a", "b")) as (named, _):
+        assert main(["--model", named.partition("#")[0], *asked]) == 2
+    assert list(tmp_path.iterdir()) == [folder]

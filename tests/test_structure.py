@@ -187,3 +187,36 @@ def test_starts_without_torch_and_transformers(arguments):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def filled_in_commands(source):
+    """What f-strings put behind "mingmoe-eval ", up to the end of the line or the backtick."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        inside = False
+        for part in node.values:
+            if isinstance(part, ast.Constant):
+                _, begins, behind = part.value.rpartition("mingmoe-eval ")
+                inside = (inside or bool(begins)) and not {"`", "\n"} & set(behind)
+            elif inside and isinstance(part, ast.FormattedValue):
+                yield ast.unparse(part.value)
+
+
+def test_every_command_that_is_printed_can_be_pasted_into_a_shell():
+    """Paths and names are quoted where they are filled in, or where the name for them is made."""
+    unquoted = set()
+    for path in PACKAGE.rglob("*.py"):
+        source = path.read_text()
+        unquoted |= {
+            (path.name, filled)
+            for filled in filled_in_commands(source)
+            if not filled.startswith("shlex.") and f"{filled} = shlex." not in source
+        }
+    assert unquoted == {
+        # No command: the program's own name and version.
+        *(("__init__.py", "name"), ("__init__.py", "__version__"), ("exits.py", "__version__")),
+        *(("exits.py", "headline(error)"), ("run_loading.py", "SCHEMA_VERSION")),
+        # Words of ours: a mode of reading, and a remark behind the command.
+        *(("explain.py", "mode"), ("explain.py", "only")),
+    }

@@ -1,5 +1,6 @@
 """`mingmoe-eval rescore` and `import`: run folders from answers that are there already."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -113,10 +114,9 @@ def import_(
             for number in one.cited:
                 value = f"{100 * number.value:.2f} %" if number.is_share else f"{number.value:g}"
                 print_line(f"{number.task}: {number.metric} {value}, without its docs")
-            print(
-                f"note: cite these with `mingmoe-eval table --published {folder / 'cited.json'}`",
-                file=sys.stderr,
-            )
+            cited = shlex.quote(str(folder / "cited.json"))
+            again = f"`mingmoe-eval table --published {cited}`"
+            print(f"note: cite these with {again}", file=sys.stderr)
         print(f"{folder}: saved", file=sys.stderr)
 
 

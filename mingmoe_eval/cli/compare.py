@@ -1,6 +1,7 @@
 """`mingmoe-eval compare` and `gate`: one run held against another, doc by doc."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -152,8 +153,8 @@ def gate(
         if init.exists():
             raise UsageError(f"{init} exists; name another file, or remove it")
         write_page(init, first_policy(load_run(baseline)))
-        print_line(f"wrote {init}; next: mingmoe-eval gate CANDIDATE --baseline {baseline} "
-                   f"--policy {init}")  # fmt: skip
+        said = shlex.join(["--baseline", str(baseline), "--policy", str(init)])
+        print_line(f"wrote {init}; next: mingmoe-eval gate CANDIDATE {said}")
         return
     told: dict[str, object] = {"--model": model, "--base": base, "--tasks": tasks}
     told |= {"--data-dir": data_dir}

@@ -1,5 +1,6 @@
 """`mingmoe-eval compose`: one adapter put together of several finished ones."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -94,6 +95,7 @@ def compose(
                 ),
             )
             record = compose_mixture(mixture, output, watch=console)
-        console.note(f"{output} holds the outcome: mingmoe-eval inspect {output}")
+        place = shlex.quote(str(output))
+        console.note(f"{output} holds the outcome: mingmoe-eval inspect {place}")
     if json_to is not None:
         write_json(record, json_to)

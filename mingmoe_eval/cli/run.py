@@ -315,7 +315,9 @@ def _run_as_asked(
 
     models = [spec.model] if adapters is not None else split_models(spec.model)
     _refuse_idle_workers(models, open_model)
+    models = [_named(model) for model in models]
     if adapters is None and len(models) == 1:
+        (spec,) = with_models(spec, models)
         folder = folder_named(output, name or _free_name(output, _default_name(spec.model)))
         if not _run(spec, folder, json_to=json_to, open_model=open_model):
             raise typer.Exit(EXIT_INCOMPLETE)
@@ -371,6 +373,15 @@ def _resident(spec: RunSpec, adapters: list[str]) -> "OpenModel":
         return open_checkpoint(wanted, folder, watch, loaded=live[1])
 
     return open_next
+
+
+def _named(model: str) -> str:
+    """A served model under its own name, also where the address alone was given: runs bear it."""
+    if not is_served(model):
+        return model
+    from mingmoe_eval.engine.served_client import with_model_name
+
+    return with_model_name(model)
 
 
 def _refuse_idle_workers(models: Sequence[str], open_model: "OpenModel | None") -> None:
@@ -469,8 +480,9 @@ def _spec_to_resume(folder: Path, model: str | None, tasks: str | None) -> RunSp
         return spec_to_resume(folder)
     if tasks is None and model is not None and is_served(model):
         spec = spec_to_resume(folder)
-        if without_credentials(model) == spec.model:
-            return dataclasses.replace(spec, model=model)
+        named = model if "#" in model else f"{model}#{spec.model.partition('#')[2]}"
+        if without_credentials(named) == spec.model:
+            return dataclasses.replace(spec, model=named)
     raise UsageError("--resume takes model and tasks from the run that it finishes: leave them")
 
 

@@ -86,10 +86,8 @@ def serve(
         with served(prepared, serving) as server:
             print_line(f"serving {serving.name} at {serving.address}/v1")
             print_line(f"health: {serving.address}/health")
-            print_line(
-                "evaluate it: mingmoe-eval --model "
-                f"openai:{serving.address}/v1#{serving.name} --tasks ..."
-            )
+            model = shlex.quote(f"openai:{serving.address}/v1#{serving.name}")
+            print_line(f"evaluate it: mingmoe-eval --model {model} --tasks ...")
             status = server.wait()
     except KeyboardInterrupt:
         typer.echo("\nended", err=True)

@@ -1,6 +1,7 @@
 """`mingmoe-eval train`: adapters of one's own."""
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -243,7 +244,8 @@ def train(
             way_out = "go on with the same command and --resume last" if states else "no state yet"
             console.note(f"interrupted after {len(states)} training states: {way_out}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        console.note(f"{output} holds the checkpoint: mingmoe-eval inspect {output}")
+        place = shlex.quote(str(output))
+        console.note(f"{output} holds the checkpoint: mingmoe-eval inspect {place}")
 
 
 def _names(target: str) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from mingmoe_eval.engine.served_address import KEY_VARIABLES, ServedAddress
+from mingmoe_eval.engine.served_address import KEY_VARIABLES, ServedAddress, served_address
 from mingmoe_eval.engine.served_protocol import ErrorReply, MalformedReply, Question
 from mingmoe_eval.errors import CheckpointError, UsageError
 from mingmoe_eval.extras import how_to_install
@@ -68,6 +69,43 @@ class Failure:
         500 is not among them: some servers say so to what they cannot do.
         """
         return self.status == 0 or (self.status in _PASSING_STATUS and self.status != 500)
+
+
+def with_model_name(model: str) -> str:
+    """`--model` with the name of the only model that its endpoint serves, where it names none.
+
+    Raises:
+        CheckpointError: nothing answers there.
+        UsageError: the address cannot be understood, or several models are served.
+    """
+    address = served_address(model)
+    if address.name:
+        return model
+    return f"{model.rstrip('#')}#{quote(model_name(ServedClient(address)))}"
+
+
+def model_name(client: "ServedClient", on_note: Callable[[str], None] = lambda text: None) -> str:
+    """The name to ask for: the one that was given, else the only one that is served.
+
+    Args:
+        client: Who asks the endpoint.
+        on_note: Told where the endpoint lists other names than the one that was given.
+
+    Raises:
+        CheckpointError: nothing answers there.
+        UsageError: there is not one model alone, and none was named.
+    """
+    names = client.models()
+    if isinstance(names, Failure):
+        if names.status == 0:
+            raise CheckpointError(f"nothing answers at {client.address.public}: {names.reason}")
+        names = []  # not every endpoint lists its models
+    listed = ", ".join(names[:10]) or "models that it does not list"
+    if not client.address.name and len(names) != 1:
+        raise UsageError(f"{client.address.public}: add #NAME; it serves {listed}")
+    if client.address.name and names and client.address.name not in names:
+        on_note(f"{client.address.public} lists no model of that name, but {listed}")
+    return client.address.name or names[0]
 
 
 class _TryAgain(Exception):

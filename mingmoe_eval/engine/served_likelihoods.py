@@ -104,7 +104,8 @@ def no_log_probabilities(address: str, tasks: set[str], *, chat: bool) -> str:
     """That an endpoint has none for tasks that need them, with the tasks that do without."""
     return offence_list(
         f"{address}{path_of(chat=chat)} gives no log-probabilities, which these "
-        "tasks need; use the form in which the model writes its answer",
+        "tasks need; use the form in which the model writes its answer (of a file: its name "
+        "without _ll)",
         [
             f"{task}: use {task.removesuffix('_ll')}" if task.endswith("_ll") else task
             for task in sorted(tasks)

@@ -22,7 +22,7 @@ import numpy as np
 from mingmoe_eval.engine.prompts import GenerationSettings, before_stop, generation_settings
 from mingmoe_eval.engine.response_store import ResponseStore, StoredAnswer, answer_key
 from mingmoe_eval.engine.served_address import ServedAddress, served_address
-from mingmoe_eval.engine.served_client import LIMIT, Failure, Patience, ServedClient
+from mingmoe_eval.engine.served_client import LIMIT, Failure, Patience, ServedClient, model_name
 from mingmoe_eval.engine.served_likelihoods import Way, no_log_probabilities, trials
 from mingmoe_eval.engine.served_protocol import (
     CHAT,
@@ -105,7 +105,7 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         self._note = on_note or (lambda text: None)
         self._usage: dict[tuple[str, int, int], RequestUsage] = {}
         self._ways: dict[bool, Way | None] = {}
-        self._name = self._model_name()
+        self._name = model_name(self._client, self._note)
         if self.address.exposes_secrets:
             self._note(f"the key for {self.address.public} crosses the network unencrypted")
         self._store_path = store
@@ -282,20 +282,6 @@ class ServedLM(LM):  # type: ignore[misc]  # lm-eval ships no types
         # OpenAI refuses what a model's thoughts leave no room for: then it was asked rightly.
         refused = isinstance(reply, Failure) and _OUT_OF_ROOM not in reply.reason
         return reply if refused else None
-
-    def _model_name(self) -> str:
-        """The name to ask for: the one that was given, else the only one that is served."""
-        names = self._client.models()
-        if isinstance(names, Failure):
-            if names.status == 0:
-                raise CheckpointError(f"nothing answers at {self.address.public}: {names.reason}")
-            names = []  # not every endpoint lists its models
-        listed = ", ".join(names[:10]) or "models that it does not list"
-        if not self.address.name and len(names) != 1:
-            raise UsageError(f"{self.address.public}: add #NAME; it serves {listed}")
-        if self.address.name and names and self.address.name not in names:
-            self._note(f"{self.address.public} lists no model of that name, but {listed}")
-        return self.address.name or names[0]
 
     def _answers(self, questions: Sequence[Question]) -> list[_Given]:
         """From the store, and for those that are not there, from the endpoint, into it.

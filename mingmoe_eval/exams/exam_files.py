@@ -27,10 +27,13 @@ from mingmoe_eval.exams.exam_tables import (
     ROLES,
     Line,
     Table,
+    called_best,
     cell_at,
     option_letter,
     read_table,
     roles_called,
+    say_columns,
+    sheet_names,
     text_in,
 )
 from mingmoe_eval.exams.fields import QUESTION_TYPES
@@ -52,6 +55,7 @@ class ExamFile:
         found: Which column holds what, one line a role, for the user to read.
         language: "zh" where most questions are Chinese, else "en".
         fingerprint: The SHA-256 of the file.
+        lacking: What `--columns` says of the file and it has not: such is meant for other files.
     """
 
     path: Path
@@ -62,6 +66,7 @@ class ExamFile:
     found: tuple[str, ...]
     language: str
     fingerprint: str
+    lacking: frozenset[str] = frozenset()
 
 
 def _meant(path: Path) -> str:
@@ -106,7 +111,11 @@ def columns_said(text: str | None) -> dict[str, str]:
 
 
 def read_exam_file(
-    path: Path, columns: Mapping[str, str] | None = None, *, keep: Sequence[str] = ()
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    *,
+    keep: Sequence[str] = (),
+    one_of_several: bool = False,
 ) -> ExamFile:
     """Read an exam.
 
@@ -115,6 +124,8 @@ def read_exam_file(
         columns: Role (question, options, answer, type, subject, sheet, first) -> what the user says
             of it. `first` says which number as an answer means the first option.
         keep: Further columns whose cells the rows are to have, under the columns' own names.
+        one_of_several: `columns` speaks of several files: a column or a sheet that this one lacks
+            is another's.
 
     Raises:
         MissingDataError: there is no such file.
@@ -133,8 +144,15 @@ def read_exam_file(
         raise MissingDataError(f"{path}: there is no such file{_meant(path)}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    table = read_table(path, data, said.pop("sheet", None))
+    lacking = set()
+    sheet = said.pop("sheet", None)
+    if one_of_several and sheet is not None and sheet not in sheet_names(path, data):
+        lacking, sheet = {"sheet"}, None
+    table = read_table(path, data, sheet)
     first = said.pop("first", None)
+    if one_of_several:
+        lacking |= {role for role, name in said.items() if name not in table.header}
+        said = {role: name for role, name in said.items() if role not in lacking}
     layout = _layout(table, said, path)
     rows, remarks = _rows(table, layout, first, path)
     rows = _with_columns(rows, table, keep, path)
@@ -162,16 +180,21 @@ def read_exam_file(
         found=tuple(_told(layout, converted, remarks)),
         language=_language(converted),
         fingerprint=hashlib.sha256(data).hexdigest(),
+        lacking=frozenset(lacking),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Which column is which: role -> its place; the places of options by letter, or none."""
+    """Which column is which: role -> its place; the places of options by letter, or none.
+
+    `passed_over`: role -> the names of columns that are called so too.
+    """
 
     columns: Mapping[str, int]
     options: Mapping[str, int]
     header: Sequence[str]
+    passed_over: Mapping[str, Sequence[str]]
 
 
 _RIGHT = {"对", "正确", "√", "✓", "✔", "t", "true", "是", "y", "yes", "right"}
@@ -182,6 +205,7 @@ def _layout(table: Table, said: Mapping[str, str], path: Path) -> _Layout:
     named = [name for name in table.header if name]
     columns: dict[str, int] = {}
     doubts: list[str] = []
+    passed_over: dict[str, list[str]] = {}
     for role in ROLES:
         if role in said:
             places = [i for i, name in enumerate(table.header) if name == said[role]]
@@ -194,11 +218,15 @@ def _layout(table: Table, said: Mapping[str, str], path: Path) -> _Layout:
                 for i, name in enumerate(table.header)
                 if name not in taken and role in roles_called(name) and _has_cells(table, i)
             ]
-        if len(places) > 1:
+        if len(places) > 1 and role not in NEEDED and role != "options":
+            # Only what a table is parted by: one of them is better than no exam.
+            best, *others = called_best(role, places, table.header)
+            columns[role] = best
+            passed_over[role] = [table.header[i] for i in others]
+        elif len(places) > 1:
             names = ", ".join(table.header[i] for i in places)
-            doubts.append(
-                f"{role}: it could be {names}; say --columns {role}={table.header[places[0]]}"
-            )
+            way_out = say_columns(role, table.header[places[0]])
+            doubts.append(f"{role}: it could be {names}; say {way_out}")
         elif places:
             columns[role] = places[0]
     if not table.lines:
@@ -213,7 +241,7 @@ def _layout(table: Table, said: Mapping[str, str], path: Path) -> _Layout:
     if doubts:
         listed = "\n".join(f"  - {doubt}" for doubt in doubts)
         raise DataError(f"{path}: its columns are not clear\n{listed}\nColumns: {', '.join(named)}")
-    return _Layout(columns, options, table.header)
+    return _Layout(columns, options, table.header, passed_over)
 
 
 def _has_cells(table: Table, place: int) -> bool:
@@ -544,9 +572,16 @@ def _told(layout: _Layout, converted: Converted, remarks: Sequence[str]) -> Iter
     yield f"answer: {layout.header[layout.columns['answer']]}{many}"
     for role in ("type", "subject"):
         if role in layout.columns:
-            yield f"{role}: {layout.header[layout.columns[role]]}"
+            yield f"{role}: {layout.header[layout.columns[role]]}{_or(role, layout)}"
     yield f"{len(questions)} questions"
     yield from remarks
+
+
+def _or(role: str, layout: _Layout) -> str:
+    """The other columns that could be meant, and how to take one of them."""
+    if not (others := layout.passed_over.get(role)):
+        return ""
+    return f", not {', '.join(others)} ({say_columns(role, others[0])} takes it)"
 
 
 def _language(converted: Converted) -> str:

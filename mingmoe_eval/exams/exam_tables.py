@@ -6,8 +6,10 @@ columns hold, `exam_files` says; here stand the names by which a header is known
 
 import datetime
 import io
+import json
 import math
 import re
+import shlex
 import unicodedata
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -80,12 +82,12 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         *("正確答案", "標準答案", "參考答案", "正確選項"),
     ),
     "type": (
-        *("questiontype", "type", "题型", "试题类型", "题目类型", "类型"),
-        *("題型", "試題類型", "題目類型"),
+        *("题型", "試題類型", "题目类型", "试题类型", "questiontype", "題型", "題目類型"),
+        *("类型", "type"),
     ),
     "subject": (
-        *("subject", "category", "chapter", "科目", "章节", "学科", "专业", "知识点"),
-        *("章節", "學科", "專業"),
+        *("subject", "科目", "学科", "學科", "专业", "專業", "category", "章节", "章節", "chapter"),
+        "知识点",
     ),
 }
 
@@ -102,6 +104,28 @@ _OPTION_NAME = re.compile(
 
 
 _CHINESE_NUMBERS = "一二三四五六七八九十"
+
+
+def sheet_names(path: Path, data: bytes) -> list[str]:
+    """What a spreadsheet's sheets are called; none of a file that has no sheets, or is damaged."""
+    import python_calamine
+
+    if path.suffix.lower() not in SPREADSHEETS:
+        return []
+    try:
+        return list(python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data)).sheet_names)
+    except Exception:  # whatever it is, `read_table` says it
+        return []
+
+
+def say_columns(role: str, name: str) -> str:
+    """The option that says what a column is, as one types it."""
+    said = f"{role}={name}" if "," not in name else json.dumps({role: name}, ensure_ascii=False)
+    return f"--columns {shlex.quote(said) if _NEEDS_QUOTES.search(said) else said}"
+
+
+# What a shell reads as something else; letters of all languages it leaves alone.
+_NEEDS_QUOTES = re.compile(r"[^\w=.:+@%/-]")
 
 
 def _sheet_lines(path: Path, data: bytes, sheet: str | None) -> list[Line]:
@@ -124,7 +148,7 @@ def _sheet_lines(path: Path, data: bytes, sheet: str | None) -> list[Line]:
     if len(filled) > 1:
         raise DataError(
             f"{path} has several sheets with content: {', '.join(filled)}. Say which one is the "
-            f"exam, for instance --columns sheet={next(iter(filled))}"
+            f"exam, for instance {say_columns('sheet', next(iter(filled)))}"
         )
     if not filled:
         raise DataError(f"{path} holds nothing")
@@ -245,6 +269,16 @@ def roles_called(name: str) -> list[str]:
     """The roles that a column of this name can have."""
     called = {_folded(name), _folded(_REMARK.sub("", name))}
     return [role for role, known in ROLES.items() if called.intersection(known)]
+
+
+def called_best(role: str, places: Sequence[int], header: Sequence[str]) -> list[int]:
+    """Columns that are called as a role is, the best first: in the order in which it has names."""
+
+    def rank(place: int) -> int:
+        called = {_folded(header[place]), _folded(_REMARK.sub("", header[place]))}
+        return min(n for n, known in enumerate(ROLES[role]) if known in called)
+
+    return sorted(places, key=rank)
 
 
 def _filled(cells: Sequence[str]) -> int:

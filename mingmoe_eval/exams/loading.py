@@ -150,7 +150,8 @@ def exam_beside(chosen: Benchmark, file: Path) -> ExamFile:
     try:
         return read_exam_file(file, chosen.fields, keep=list(chosen.tag_fields.values()))
     except (DataError, UsageError) as error:  # which speaks of the command's own option
-        words = re.sub(r"--columns (\w+)=(\S+)", r"`fields: {\1: \2}`", str(error))
+        option = r"--columns ('?)(\w+)=(.+?)\1(?=[\s;.)]|$)"
+        words = re.sub(option, r"`fields: {\2: \3}`", str(error))
         raise DataError(f"{chosen.name}: {words.replace('--columns', 'fields')}") from error
 
 

@@ -6,6 +6,7 @@ is listed, and never taken for equal.
 """
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -487,7 +488,8 @@ def _rerun(
 ) -> Iterator[str]:
     wanted = (over.name if over else task) + SUFFIXES.get(protocol.form or form, "")
     if apart:
-        only = f" (new in it: {', '.join(missing)})" if missing and not run.spec.marks else ""
-        yield f"mingmoe-eval --tasks {wanted} --model {run.spec.model} --data-dir data/{only}"
+        only = f"  # new in it: {', '.join(missing)}" if missing and not run.spec.marks else ""
+        named = shlex.join(["--tasks", wanted, "--model", run.spec.model])
+        yield f"mingmoe-eval {named} --data-dir data/{only}"
     for mode in protocol.reading.get(form, ()):
         yield f"mingmoe-eval rescore RUN --reading {mode}"

@@ -1,6 +1,5 @@
 """Which docs of which tasks were found in training data, and a run's scores without them."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from mingmoe_eval import scoring
 from mingmoe_eval.overlap.search import SearchRules, search
 from mingmoe_eval.overlap.texts import Item, TrainingText, item_of
 from mingmoe_eval.records import (
+    DocIds,
     JsonDict,
     MetricValue,
     Run,
@@ -87,14 +87,9 @@ class Overlap:
 
 
 def by_id(docs: Iterable[Doc]) -> dict[str, Doc]:
-    """Docs under the ids that a run gives them: the second of two equal docs is `d#2`."""
-    times: Counter[str] = Counter()
-    named = {}
-    for doc in docs:
-        doc_id = fingerprint(doc)
-        times[doc_id] += 1
-        named[doc_id if times[doc_id] == 1 else f"{doc_id}#{times[doc_id]}"] = doc
-    return named
+    """Docs under the ids that a run gives them."""
+    ids = DocIds()
+    return {ids.next(fingerprint(doc)): doc for doc in docs}
 
 
 def find_overlap(
