@@ -2,6 +2,7 @@
 
     .venv-vllm/bin/python benchmarks/vllm_backend.py [--quick]        after `make vllm`
     .venv-vllm/bin/python benchmarks/vllm_backend.py --parts options,texts --beside stock,local
+    .venv-vllm/bin/python benchmarks/vllm_backend.py --weights DIR    a full model's; the same words
 
 lm-eval's model starts the engine, and our backend asks that one; the prefix cache is emptied before
 each turn. Beside them our local backend, in the same process. Then our backend alone, the mixture
@@ -35,6 +36,7 @@ from workload import (
 )
 
 from mingmoe_eval.engine import CheckpointLM
+from mingmoe_eval.molora import load_model
 from mingmoe_eval.molora.config import MoLoraConfig
 from mingmoe_eval.molora.formats.ming import save_ming_v1
 from mingmoe_eval.molora.layers import LinearExperts
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--docs", type=int, help="so many questions")
     parser.add_argument("--rounds", type=int, help="so many rounds")
     parser.add_argument("--layers", type=int, default=4, help="of the model")
+    parser.add_argument("--weights", help="a full model's folder instead of random ones")
     parser.add_argument("--parts", default=",".join(PARTS), help="of these, by comma")
     parser.add_argument("--beside", default=",".join(BESIDE), help="whom to measure beside ours")
     options = parser.parse_args()
@@ -65,11 +68,14 @@ def main() -> None:
     beside = options.beside.split(",")
     for name, value in door.environment(door.on_cpu()).items():
         os.environ.setdefault(name, value)
-    print(f"{docs} questions, {rounds} rounds, {options.layers} layers, vLLM {door.version()}; "
-          "medians (least to most)", flush=True)  # fmt: skip
+    print(f"{docs} questions, {rounds} rounds, {options.weights or f'{options.layers} layers'}, "
+          f"vLLM {door.version()}; medians (least to most)", flush=True)  # fmt: skip
     work = {name: workload(name, docs) for name in options.parts.split(",")}
     with tempfile.TemporaryDirectory() as place:
-        base, mixture = save_models(Path(place), options.layers)
+        model = (
+            load_model(options.weights) if options.weights else base_model(layers=options.layers)
+        )
+        base, mixture = save_models(Path(place), model)
         others = [name for name in beside if name != "base"]
         of_mixture = measure(
             prepare(mixture, folder=Path(place) / "m"), work, rounds, clock, others
@@ -166,10 +172,9 @@ def stock_class() -> Any:
     return VLLM
 
 
-def save_models(place: Path, layers: int) -> tuple[Path, Path]:
+def save_models(place: Path, model: Any) -> tuple[Path, Path]:
     """A base, and a mixture of 8 experts of rank 16 on it, 2 a token, as MING writes it."""
     base, mixture = place / "base", place / "mixture"
-    model = base_model(layers=layers)
     model.save_pretrained(base)
     tokenizer().save_pretrained(base)
     settings = MoLoraConfig(num_experts=8, experts_per_token=2, rank=16, alpha=32.0, base=str(base))

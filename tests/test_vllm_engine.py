@@ -80,8 +80,8 @@ def ming(family, recipe=None, **changes):
     return make
 
 
-def merged(folder):
-    save_merged(folder / "merged", a_base(folder), Recipe())
+def merged(folder, family="qwen2"):
+    save_merged(folder / "merged", a_base(folder, family), Recipe())
     make_tokenizer().save_pretrained(folder / "merged")
     return folder / "merged"
 
@@ -132,6 +132,7 @@ CHECKPOINTS = {
     "rank stabilised": ming("llama", Recipe(rslora=True)),
     "second generation": ming("qwen2", Recipe(shared=2)),
     "merged": merged,
+    "merged on llama": lambda folder: merged(folder, "llama"),
     "full": full,
     "mixlora": sibling(MIXLORA, siblings.mixlora_tensors),
     "mixlora, another activation": sibling({**MIXLORA, "act_fn": "gelu"}, siblings.mixlora_tensors),

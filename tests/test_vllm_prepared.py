@@ -55,6 +55,20 @@ def test_the_folder_links_weights_and_names_adapter_and_base(tmp_path, base, ada
     assert AutoConfig.from_pretrained(prepared.folder).mingmoe["base"] == str(base)
 
 
+def test_what_a_merged_config_says_of_the_adapter_is_not_for_the_base(tmp_path):
+    base = save_base(tmp_path / "base", "llama", **SIZES)
+    save_merged(tmp_path / "merged", base, Recipe())
+    make_tokenizer().save_pretrained(tmp_path / "merged")
+    said = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert said["bias"] == "none"
+    prepared = made(tmp_path, tmp_path / "merged")
+    config = json.loads((prepared.folder / "config.json").read_text())
+    # vLLM's Llama reads "bias": the text would be true, and its biases whatever the memory held.
+    assert not {"bias", "r", "lora_alpha", "use_rslora", "num_experts"} & config.keys()
+    assert config["attention_bias"] is False
+    assert config["num_hidden_layers"] == said["num_hidden_layers"]
+
+
 def test_the_adapters_config_wins_over_its_bases(tmp_path, adapter):
     theta = json.loads((adapter / "config.json").read_text())["rope_parameters"]
     edit_json(adapter / "config.json", rope_parameters={**theta, "rope_theta": 77.0})

@@ -88,6 +88,9 @@ _READ = frozenset(
     }
 )
 
+ADAPTER_FIELDS = _WITHOUT_FUNCTION | _READ
+"""What an adapter's files say of the adapter, wherever they stand beside a base's fields."""
+
 HARMLESS_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Ways to draw A and B that leave the base's weights as they are; others subtract from them."""
 
@@ -213,7 +216,7 @@ def unknown_fields(fields: Mapping[str, Any], others: Iterable[str] = ()) -> lis
         fields: of the file.
         others: names that are somebody else's, such as those of a model's config.
     """
-    known = _WITHOUT_FUNCTION | _READ | {*others}
+    known = ADAPTER_FIELDS | {*others}
     return sorted(name for name, value in fields.items() if value and name not in known)
 
 

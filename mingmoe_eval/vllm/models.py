@@ -28,7 +28,7 @@ from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 from vllm.model_executor.models.utils import PPMissingLayer
 
-from mingmoe_eval.errors import CheckpointError
+from mingmoe_eval.errors import CheckpointError, offence_list
 from mingmoe_eval.molora.formats.families import Mixture
 from mingmoe_eval.molora.layers import LinearExperts
 from mingmoe_eval.molora.opening import open_checkpoint
@@ -70,6 +70,7 @@ class _MoLora:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         said: Mapping[str, Any] = getattr(self.config, CONFIG_KEY)  # type: ignore[attr-defined]
         device, dtype = torch.get_default_device(), vllm_config.model_config.dtype
+        self._packed = vllm_config.model_config.quantization is not None
         # Files are read, and layers without memory made, as where nobody set a device.
         with torch.device("cpu"):
             opened = open_checkpoint(said["checkpoint"], said.get("base"))
@@ -83,8 +84,12 @@ class _MoLora:
         merging = self._merging()
         loaded: set[str] = super().load_weights(merging.into(weights))  # type: ignore[misc]
         self.merged = dict(merging.changed)
-        names = (name for name, _ in self.named_parameters())  # type: ignore[attr-defined]
-        return loaded | {name for name in names if f".{EXPERTS}." in name}
+        names = {name for name, _ in self.named_parameters()}  # type: ignore[attr-defined]
+        loaded |= {name for name in names if f".{EXPERTS}." in name}
+        # vLLM asks this of all but the linear layers, which then hold what the memory held before.
+        if (lacking := names - loaded) and not self._packed:
+            raise CheckpointError(offence_list("no weights came for these:", sorted(lacking)))
+        return loaded
 
 
 class MoLoraQwen2ForCausalLM(_MoLora, Qwen2ForCausalLM):  # type: ignore[misc]

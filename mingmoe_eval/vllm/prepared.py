@@ -23,6 +23,7 @@ from mingmoe_eval.library_noise import quiet_libraries
 from mingmoe_eval.locations import cache_dir
 from mingmoe_eval.molora import load_model, load_tokenizer, probe
 from mingmoe_eval.molora.checkpoint import dtype_of
+from mingmoe_eval.molora.config import ADAPTER_FIELDS
 from mingmoe_eval.molora.description import CheckpointDescription, describe
 from mingmoe_eval.molora.formats.tensor_files import TensorFiles, weight_files
 from mingmoe_eval.molora.opening import OpenCheckpoint, open_checkpoint
@@ -38,9 +39,6 @@ from mingmoe_eval.vllm.fitness import (
 )
 from mingmoe_eval.vllm.merging import plain_pairs
 from mingmoe_eval.whole_files import whole_folder, write_whole
-
-_NOT_OF_THE_BASE = ("num_experts", "num_experts_per_token")
-"""Fields of a mixture's config.json that vLLM would take for those of a mixture of whole blocks."""
 
 _BESIDE = (
     "generation_config.json",
@@ -164,7 +162,14 @@ def prepare(
 
 
 def _config_json(opened: OpenCheckpoint, dtype: torch.dtype) -> dict[str, object]:
-    config = {k: v for k, v in opened.model_config.to_dict().items() if k not in _NOT_OF_THE_BASE}
+    # A mixture's file tells of its base and of its adapter. vLLM would take that number of experts
+    # for one of whole blocks, and bias = "none" for layers with biases.
+    of_the_base = type(opened.model_config)().to_dict().keys()
+    config = {
+        name: value
+        for name, value in opened.model_config.to_dict().items()
+        if name in of_the_base or name not in ADAPTER_FIELDS
+    }
     config["dtype"] = str(dtype).removeprefix("torch.")
     architecture = type(opened.skeleton).__name__
     config["architectures"] = [architecture]
