@@ -1,3 +1,5 @@
+import random
+
 import pytest
 from tiny_language_models import make_tokenizer
 
@@ -8,6 +10,8 @@ from mingmoe_eval.metrics.answer_reading.reply_text import (
     split_thoughts,
     unclosed,
 )
+
+HEADINGS = ("## Thinking", "## Final Response")
 
 
 def read(text, stop=(), *, opened="", special=False):
@@ -59,6 +63,56 @@ def test_a_prompt_that_opens_a_thought_is_as_good_as_a_text_that_does():
     assert "more" not in stopped_at
     assert answer == "<think>hm\n\nC?</think>D."
     assert split_thoughts(answer)[1] == "D."
+
+
+class CountingTokenizer:
+    """A tokenizer that counts the tokens it is asked to decode."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.decoded = tokenizer, 0
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def decode(self, ids, **options):
+        self.decoded += len(ids)
+        return self.tokenizer.decode(ids, **options)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("<think>", "</think>"), HEADINGS])
+def test_a_long_thought_full_of_stop_strings_takes_linear_time(opening, closing):
+    def decoded_a_token(lines):
+        tokenizer = CountingTokenizer(make_tokenizer())
+        thought = f"{opening}\n" + "患者发热。\n\n" * lines + f"{closing}\n\nB\n\n"
+        ids = make_tokenizer()(thought, add_special_tokens=False)["input_ids"]
+        reader = GeneratedText(tokenizer, ["\n\n"])
+        stopped = [n for n in range(1, len(ids) + 1) if reader.stops(ids[:n])]
+        assert stopped[0] >= len(ids) - 1
+        assert reader.final(ids) == thought.rstrip()
+        return tokenizer.decoded / len(ids)
+
+    assert decoded_a_token(160) < 1.1 * decoded_a_token(40)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_stop_strings_are_found_where_the_whole_text_decoded_anew_has_them(seed):
+    rng = random.Random(seed)
+    pieces = ["。", "患者", "发热", "\n", "\n\n", " A", "😷", "<think>", "</think>", "龘", "</s>"]
+    pieces += HEADINGS
+    opened = rng.choice(["", "", "<think>"])
+    text = rng.choice(["", "<think>", "\n<think>\n", HEADINGS[0]])
+    text += "".join(rng.choices(pieces, k=60))
+    # A cut character, a stop string over several tokens, one that begins inside a token.
+    stop = rng.sample(["\n\n", "热。", "发", "A\n", "😷", "龘患", "</s>", "者发热\n"], 2)
+    tokenizer = make_tokenizer()
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    reader = GeneratedText(tokenizer, stop, opened=opened)
+    for count in range(1, len(ids) + 1):
+        _, answer = split_thoughts(opened + tokenizer.decode(ids[:count]))
+        expected = answer is not None and any(one in answer for one in stop)
+        assert reader.stops(ids[:count]) is expected
+        if expected:
+            break
 
 
 def test_a_thought_that_never_ends_leaves_no_answer():

@@ -79,6 +79,55 @@ def test_a_thought_that_the_server_keeps_apart_is_put_in_front(
     assert split_thoughts(read)[1] == answer
 
 
+@pytest.mark.parametrize("finish", ["stop", "eos_token", "tool_calls", None])
+@pytest.mark.parametrize("said", [{"content": None}, {"content": ""}, {}])
+@pytest.mark.parametrize(
+    "thought",
+    [
+        {"reasoning_content": "A or B?"},
+        {"reasoning": "A or B?"},
+        {"reasoning_content": None, "reasoning": "A or B?"},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "A or "}, {"summary": "B?"}]},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "A or B?"}]}]},
+        {"content": [{"type": "thinking", "thinking": "A or B?"}]},
+    ],
+)
+def test_a_thought_that_ends_in_no_answer_is_an_empty_answer(thought, said, finish):
+    reply = text(None, chat=True, finish=finish)
+    reply["choices"][0]["message"] = {"role": "assistant", **said, **thought}
+    read = text_reply(reply, chat=True)
+    assert split_thoughts(read.text) == ("<think>A or B?</think>\n\n", "")
+    assert read.finish == "stop"
+
+
+def test_a_thought_that_is_counted_but_not_shown_may_end_in_no_answer_too():
+    reply = text(None, chat=True)
+    reply["usage"] = {"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 7}}
+    read = text_reply(reply, chat=True)
+    assert (read.text, read.finish, read.thought_tokens) == ("", "stop", 7)
+
+
+@pytest.mark.parametrize(
+    ("finish", "parts", "whole"),
+    [
+        ("stop", ["A or B?", "C", "D"], "<think>A or B?</think>\n\nCD"),
+        ("length", ["A or B?"], "<think>A or B?"),
+        ("stop", ["", "C"], "C"),
+    ],
+)
+def test_content_in_parts_is_read_as_one_text(finish, parts, whole):
+    thought, *answer = parts
+    content = [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}]
+    content += [{"type": "text", "text": one} for one in answer]
+    assert text_reply(text(content, chat=True, finish=finish), chat=True).text == whole
+
+
+@pytest.mark.parametrize("content", [[], [7], [{"type": "image_url", "image_url": {}}], {}])
+def test_content_in_parts_that_say_nothing_is_no_answer(content):
+    with pytest.raises(MalformedReply, match="no content"):
+        text_reply(text(content, chat=True), chat=True)
+
+
 def test_a_refusal_is_a_reply():
     reply = text(None, chat=True)
     reply["choices"][0]["message"]["refusal"] = "I cannot say."
@@ -260,6 +309,7 @@ def test_an_echo_without_the_prompt_is_no_answer(reply):
 # --- anything at all -----------------------------------------------------------------------------
 
 KEYS = ["choices", "index", "message", "content", "text", "finish_reason", "error", "usage"]
+KEYS += ["reasoning", "reasoning_details", "thinking"]
 KEYS += ["logprobs", "tokens", "token_logprobs", "top_logprobs", "prompt_tokens"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

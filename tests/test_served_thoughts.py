@@ -80,6 +80,38 @@ def test_a_thought_is_closed_and_its_reply_gone_on_with(chat, think, reply, forc
         assert seen.payloads[1]["max_tokens"] == 4
 
 
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_reply_that_ends_inside_its_thought_is_closed_and_gone_on_with(chat):
+    def gives_up(path, payload):
+        reply = thinker(path, payload)
+        if reply["usage"]["completion_tokens"] > 4:  # more than an answer: it thinks
+            said = {"content": "<think> w"} if chat else {"text": "<think> w"}
+            said = {"message": said} if chat else said
+            return {**reply, "choices": [{"index": 0, "finish_reason": "stop", **said}]}
+        return reply
+
+    text, usage, seen = ask(99, chat=chat, answer=gives_up)
+    assert (text, usage.forced, usage.finish) == ("<think> w\n</think>\n\nB", True, "stop")
+    assert len(seen.payloads) == 2
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_run_counts_a_thought_without_an_answer_as_unanswered_and_empty(field, content):
+    def silent(path, payload):
+        message = {"content": content, field: "A or B?"}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        return {"choices": [choice], "usage": {"prompt_tokens": 11, "completion_tokens": 5}}
+
+    spec = RunSpec(model="", tasks="usmle_cot", sample=True, limit=3)
+    with serving(silent) as (model, _):
+        run = evaluate(dataclasses.replace(spec, model=model))
+    counts = run.results["usmle_cot"].counts
+    assert (counts.failed, counts.unanswered, counts.empty, counts.truncated) == (0, 3, 3, 0)
+    assert run.results["usmle_cot"].metrics["score"].value == 0.0
+    assert run.results["usmle_cot"].metrics["score"].n == 3
+
+
 def test_a_server_that_begins_a_new_reply_is_found_out():
     def anew(path, payload):
         return thinker(path, {**payload, "continue_final_message": False})

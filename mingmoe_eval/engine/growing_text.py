@@ -89,6 +89,9 @@ class GeneratedText:
         # No token is shorter than a byte, so this many surely hold the longest stop string.
         longest = max((len(text.encode()) for text in stop), default=0)
         self._tail = longest + _SPARE_TOKENS
+        self._in_thought: bool | None = True if opened else None
+        self._heading = ""
+        self._searched = 0  # tokens that were searched for what closes the thought
 
     def stops(self, ids: Sequence[int]) -> bool:
         """Whether the answer holds a stop string by now; asked after every token."""
@@ -96,10 +99,26 @@ class GeneratedText:
             return False
         # The tail first: to decode all of a long text after every token would take quadratic time.
         tail = self._tokenizer.decode(ids[-self._tail :])
-        if not any(text in tail for text in self._stop):
+        if not any(text in tail for text in self._stop) or self._still_thinks(ids):
             return False
         _, answer = split_thoughts(self._opened + self._tokenizer.decode(ids))
         return answer is not None and any(text in answer for text in self._stop)
+
+    def _still_thinks(self, ids: Sequence[int]) -> bool:
+        """Whether the text is one thought by now; a long one is not decoded whole for that.
+
+        A thought may hold a stop string in every line. Each token is looked at once, with as many
+        before it as may begin the tag.
+        """
+        if self._in_thought is None:
+            beginning = self._tokenizer.decode(ids[:_TAIL_OF_A_TAG])
+            self._in_thought = begins_thought(beginning)
+            self._heading = heading_behind(beginning)
+        if self._in_thought:
+            new = self._tokenizer.decode(ids[max(0, self._searched - _TAIL_OF_A_TAG) :])
+            self._searched = len(ids)
+            self._in_thought = not closes_thought(new, headed=bool(self._heading))
+        return bool(self._in_thought)
 
     def final(self, ids: Sequence[int]) -> str:
         """The reply: no special tokens but those that mark thoughts, nothing from a stop on."""

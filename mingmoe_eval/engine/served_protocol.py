@@ -223,10 +223,11 @@ def text_reply(data: Any, *, chat: bool) -> TextReply:
     """A generated text, with what the model thinks before it.
 
     A thought that the server keeps apart is put in front, between the tags that most models use. A
-    chat answer without content, whose thought was cut off at the limit, is that thought alone.
+    chat answer without content, whose thought was cut off at the limit, is that thought alone. One
+    that ended by itself behind a thought says nothing: an empty answer, and no fault of the server.
 
     Raises:
-        MalformedReply: there is no text, or it ended in no known way.
+        MalformedReply: there is no text and no thought, or it ended in no known way.
     """
     choice = _only_choice(data)
     finish = _finish(choice.get("finish_reason"))
@@ -234,10 +235,13 @@ def text_reply(data: Any, *, chat: bool) -> TextReply:
         text = choice.get("text")
     else:
         message = _mapping(choice.get("message"), "message")
-        text = message.get("content")
+        thought, text = _thought_and_content(message)
         if text is None:
             text = message.get("refusal")
-        text = _with_thought(message, text, cut_off=finish == "length")
+        # A thought that is counted but not shown, as OpenAI's are, was there all the same.
+        if text is None and (thought or _reasoning_tokens(data)):
+            text = ""
+        text = _with_thought(thought, text, cut_off=finish == "length")
     if not isinstance(text, str):
         raise MalformedReply("the answer has no content")
     return TextReply(
@@ -319,10 +323,36 @@ def _only_choice(data: Any) -> Mapping[str, Any]:
     return mine[0]
 
 
-def _with_thought(message: Mapping[str, Any], content: Any, *, cut_off: bool) -> Any:
-    # vLLM and SGLang say `reasoning_content`, newer vLLM and OpenRouter `reasoning`.
-    thoughts = (message.get(name) for name in ("reasoning_content", "reasoning"))
-    thought = next((text for text in thoughts if isinstance(text, str) and text), "")
+def _thought_and_content(message: Mapping[str, Any]) -> tuple[str, Any]:
+    """What a chat message thinks, "" if nothing, and what it says, wherever its server puts them.
+
+    vLLM, SGLang, DeepSeek and llama.cpp say `reasoning_content`, newer vLLM, Ollama, Groq and
+    OpenRouter `reasoning`, which OpenRouter may give as `reasoning_details` alone. Mistral's
+    content is a list of parts, of which some are thoughts.
+    """
+    content = message.get("content")
+    for name in ("reasoning_content", "reasoning"):
+        if isinstance(given := message.get(name), str) and given:
+            return given, content
+    details = _texts(message.get("reasoning_details"), ("text", "summary"))
+    if not isinstance(content, list):
+        return details, content
+    return details or _texts(content, ("thinking",)), _texts(content, ("text",)) or None
+
+
+def _texts(parts: Any, names: Sequence[str]) -> str:
+    """What a list of parts says under these names, which may be lists of parts of their own."""
+    said = [
+        part[name] if isinstance(part[name], str) else _texts(part[name], ("text",))
+        for part in _list(parts)
+        if isinstance(part, Mapping)
+        for name in names
+        if name in part
+    ]
+    return "".join(said)
+
+
+def _with_thought(thought: str, content: Any, *, cut_off: bool) -> Any:
     if cut_off and not content:
         return f"<think>{thought}" if thought else ""
     if not thought or not isinstance(content, str):
@@ -356,11 +386,14 @@ def _thought_tokens(data: Mapping[str, Any], text: str) -> int | None:
     OpenAI, OpenRouter and DeepSeek say it (`reasoning_tokens`). vLLM and SGLang often do not: then
     nobody counted, for their tokenizer is not known here.
     """
+    return _reasoning_tokens(data) or (None if split_thoughts(text)[0] else 0)
+
+
+def _reasoning_tokens(data: Mapping[str, Any]) -> int:
     usage = data.get("usage")
     details = usage.get("completion_tokens_details") if isinstance(usage, Mapping) else None
     # Never more than all that was generated, whatever a server says.
-    said = min(_count(details, "reasoning_tokens"), _usage(data, "completion_tokens"))
-    return said or (None if split_thoughts(text)[0] else 0)
+    return min(_count(details, "reasoning_tokens"), _usage(data, "completion_tokens"))
 
 
 def _is_top(value: float | None, top: Any) -> bool:

@@ -50,9 +50,10 @@ def begun_without_thought(prompt: str, settings: GenerationSettings) -> Begun:
 
 
 def begun(prompt: str, read: TextReply, settings: GenerationSettings) -> Begun | None:
-    """How a first reply is to go on; None: it ended by itself, or has had all its tokens."""
-    if read.finish != "length":
-        return None
+    """How a first reply is to go on; None: it ended by itself, or has had all its tokens.
+
+    One that ended by itself inside its thought goes on too, as in the engine.
+    """
     assert settings.think is not None
     opened = opened_thought(prompt) if not isinstance(prompt, ChatPrompt) else ""
     whole = opened + read.text
@@ -62,6 +63,8 @@ def begun(prompt: str, read: TextReply, settings: GenerationSettings) -> Begun |
         closing = heading_behind(whole) or f"\n{_closing(tag)}\n\n"
         closing = closing.lstrip("\n") if whole.endswith("\n") else closing
         return Begun(read.text + closing, True, settings.max_new_tokens)
+    if read.finish != "length":
+        return None
     if thoughts:
         return Begun(read.text, False, settings.max_new_tokens)
     left = settings.max_new_tokens - settings.think
