@@ -24,8 +24,8 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MINGMOE_EVAL_CACHE", str(tmp_path / "cache"))
 
 
-def write(path, family, *, packed=False):
-    """A model with random weights; `packed`: its matrices in 8 bits, as llama.cpp packs them."""
+def write(path, family, *, packed=None):
+    """A model with random weights; `packed`: how its matrices are, as llama.cpp packs them."""
     writer = gguf.GGUFWriter(str(path), family)
     writer.add_context_length(512)
     writer.add_embedding_length(WIDTH)
@@ -53,7 +53,7 @@ def write(path, family, *, packed=False):
     def add(name, *shape):
         values = rng.normal(size=shape, scale=shape[-1] ** -0.5).astype(np.float32)
         if packed and len(shape) == 2:
-            kind = gguf.GGMLQuantizationType.Q8_0
+            kind = gguf.GGMLQuantizationType[packed]
             writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
         else:
             writer.add_tensor(name, np.ones(shape, np.float32) if len(shape) == 1 else values)
@@ -86,7 +86,7 @@ def write(path, family, *, packed=False):
     return path
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["fp32", "8 bits"])
+@pytest.mark.parametrize("packed", [None, "F16", "BF16", "Q8_0", "Q5_1", "Q4_0"])
 @pytest.mark.parametrize("family", ["qwen2", "llama", "gemma3"])
 def test_logits_are_those_of_transformers_reading(tmp_path, family, packed):
     file = write(tmp_path / "model.gguf", family, packed=packed)
@@ -104,7 +104,7 @@ def test_the_tokenizer_is_the_files(tmp_path):
 
 
 def test_a_description_says_that_it_is_unpacked(tmp_path):
-    described = describe_checkpoint(write(tmp_path / "model.gguf", "qwen2", packed=True))
+    described = describe_checkpoint(write(tmp_path / "model.gguf", "qwen2", packed="Q8_0"))
     assert described.kind == "gguf"
     assert described.base is None
     assert "unpacked" in described.notes[0]
@@ -126,6 +126,14 @@ def test_what_is_no_such_file_is_refused(tmp_path):
         load_model(tmp_path / "model.gguf")
     with pytest.raises(CheckpointError, match=r"there is no file .*modle\.gguf; did you mean"):
         refuse_absent(tmp_path / "modle.gguf")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0002, 0.01, 0.5, 0.999])
+def test_a_file_that_was_cut_off_is_refused(tmp_path, share):
+    whole = write(tmp_path / "model.gguf", "llama", packed="Q4_0").read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(CheckpointError, match=r"cut\.gguf"):
+        load_model(tmp_path / "cut.gguf")
 
 
 def test_vllm_does_not_take_it(tmp_path):

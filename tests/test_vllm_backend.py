@@ -1,9 +1,14 @@
 """vLLM as a backend, without vLLM: the same questions to a stand-in for its engine."""
 
 import json
+import os
 import queue
+import subprocess
+import sys
+import time
 import types
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -342,6 +347,32 @@ def test_the_fingerprint_names_engine_and_version_and_not_the_place(tmp_path):
     assert backend.settings_fingerprint == before
     edit_json(tmp_path / "config.json", mingmoe={"checkpoint": "/c", "settings": "t"})
     assert backend.settings_fingerprint != before
+
+
+PARENT = """
+import subprocess, sys, time
+from mingmoe_eval.vllm.serving import end_with_parent
+child = subprocess.Popen(["sleep", "60"], start_new_session=True, preexec_fn=end_with_parent)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a child of its parent")
+def test_a_server_ends_with_its_parent_even_where_that_is_killed():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    os.kill(child, 0)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until = time.monotonic() + 20
+    while Path(f"/proc/{child}/stat").exists() and time.monotonic() < until:
+        if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
+            break  # it has ended; whoever adopted it has not looked yet
+        time.sleep(0.05)
+    else:
+        assert not Path(f"/proc/{child}/stat").exists()
 
 
 def test_a_server_is_prepared_without_vllm(tmp_path, capsys):

@@ -3,6 +3,7 @@
 The child is vLLM's own server on a prepared folder, with whatever options of vLLM's the user adds.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from mingmoe_eval.vllm.prepared import Prepared
 _POLL_SECONDS = 0.5
 _FAREWELL_SECONDS = 20.0
 _ANY_HOST = ("", "0.0.0.0", "::")
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ def served(prepared: Prepared, serving: Serving) -> Iterator["Server"]:
         env=environment,
         stdout=sys.stderr.fileno(),  # stdout is for what we announce
         start_new_session=True,  # a Ctrl-C is ours to pass on, once
+        preexec_fn=end_with_parent,
     )
     server = Server(child, serving.address)
     try:
@@ -115,6 +118,15 @@ def served(prepared: Prepared, serving: Serving) -> Iterator["Server"]:
         yield server
     finally:
         server.end()
+
+
+def end_with_parent() -> None:
+    """Has Linux end this process with the one that started it, also where that is killed.
+
+    Else a server whose parent was killed would keep its port and its memory.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Server:
