@@ -189,8 +189,9 @@ class TaskCatalog:
             path=path,
             settings=TaskSettings(
                 suite="choice",
-                # 1.1: no blank before a letter compared in Chinese; 1.2: "单选", "A1型题", "A|C".
-                version=1.2,
+                # 1.1: no blank before a letter compared in Chinese; 1.2: "单选", "A1型题", "A|C";
+                # 1.3: cases in a column, or a line, of their own; "肝；胰" as an answer.
+                version=1.3,
                 form=form,
                 language=exam.language,
                 description=f"{path.name}: " + "; ".join(exam.found),

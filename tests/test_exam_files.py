@@ -384,3 +384,76 @@ def test_the_option_that_a_hint_names_is_read_as_it_was_meant(name, typed):
     option = say_columns("answer", name)
     assert option == typed
     assert columns_said(shlex.split(option)[1]) == {"answer": name}
+
+
+CASE = "患者，男，45岁，反复上腹痛3年，加重1周。"
+
+
+def test_a_case_stands_with_each_of_its_questions_wherever_the_sheet_has_it(tmp_path):
+    asked = [["最可能的诊断是", "胃溃疡", "胃癌", "A"], ["首选检查", "胃镜", "B超", "A"]]
+    blank = [None] * 3
+    expected = [(f"{CASE}\n{q}", (a, b), key) for q, a, b, key in asked]
+    column = [["病例", "问题", "A", "B", "答案"], *([CASE, *one] for one in asked)]
+    own_line = [["题干", "A", "B", "答案"], [f"（1～2题共用题干）{CASE}", *blank], *asked]
+    two_lines = [["题干", "A", "B", "答案"], ["(1-2题共用题干)", *blank], [CASE, *blank], *asked]
+    for name, lines in (("column", column), ("own_line", own_line), ("two_lines", two_lines)):
+        assert questions(read_exam_file(sheet(tmp_path / f"{name}.xlsx", lines))) == expected, name
+    alone = ["感冒的病原体多为", "病毒", "细菌", "A"]
+    behind = sheet(tmp_path / "behind.xlsx", [*own_line, alone])
+    assert questions(read_exam_file(behind))[2][0] == "感冒的病原体多为"
+    marks = [["案例", "题干", "A", "B", "答案"], *(["否", *one] for one in asked)]
+    plain = sheet(tmp_path / "marks.xlsx", marks)
+    assert [q for q, _, _ in questions(read_exam_file(plain))] == ["最可能的诊断是", "首选检查"]
+
+
+def test_options_that_questions_share_stand_with_each_of_them(tmp_path):
+    lines = [
+        ["题干", "选项", "答案"],
+        ["（3～4题共用备选答案）", "A.胃镜 B.CT C.B超", None],
+        ["消化性溃疡首选", None, "A"],
+        ["胆结石首选", None, "C"],
+    ]
+    assert questions(read_exam_file(sheet(tmp_path / "a.xlsx", lines))) == [
+        ("消化性溃疡首选", ("胃镜", "CT", "B超"), "A"),
+        ("胆结石首选", ("胃镜", "CT", "B超"), "C"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "letters"), [("肝；胰", "AB"), ("脾", "C"), ("B、", "B"), ("A，C；", "AC")]
+)
+def test_answers_as_the_texts_of_options_or_with_a_sign_behind_them(tmp_path, answer, letters):
+    lines = [["题干", "A", "B", "C", "答案"], ["属于", "肝", "胰", "脾", answer]]
+    [(_, _, key)] = questions(read_exam_file(sheet(tmp_path / "a.xlsx", lines)))
+    assert key == letters
+
+
+def test_dates_that_a_spreadsheet_made_of_options_are_refused_by_line(tmp_path):
+    day = pd.Timestamp("2025-01-02").to_pydatetime()
+    lines = [["题干", "A", "B", "答案"], ["每日几次", day, "3-4次", "A"], ["?", "a", "b", "A"]]
+    with pytest.raises(DataError, match=r"made dates of options[^\n]*\n  - line 2: A is 2025-01"):
+        read_exam_file(sheet(tmp_path / "a.xlsx", lines))
+    lines[1] = ["哪天建院", day, pd.Timestamp("1950-05-01").to_pydatetime(), "A"]
+    first = questions(read_exam_file(sheet(tmp_path / "b.xlsx", lines)))[0]
+    assert first == ("哪天建院", ("2025-01-02", "1950-05-01"), "A")
+
+
+def test_what_a_person_should_look_at_is_counted(tmp_path):
+    lines = [
+        ["题干", "选项", "答案"],
+        ["如图所示，诊断为", "A:肺炎|B:结核", "A"],
+        ["同一题", "A:甲|B:乙", "A"],
+        ["同一题", "A:甲|B:乙", "B"],
+        ["4.判断", None, "Ｆ"],
+    ]
+    exam = read_exam_file(sheet(tmp_path / "a.xlsx", lines))
+    assert exam.found[-2:] == (
+        "questions that speak of a picture, which no model is shown: 1",
+        "questions that stand there once more: 1, 1 of them with another answer",
+    )
+    assert [(o, k) for _, o, k in questions(exam)] == [
+        (("肺炎", "结核"), "A"),
+        (("甲", "乙"), "A"),
+        (("甲", "乙"), "B"),
+        (("对", "错"), "B"),
+    ]

@@ -1,6 +1,7 @@
 """What two runs prove together: pooled differences, one sentence, a strict gate that can pass."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -389,3 +390,25 @@ def test_a_lone_task_says_the_same_alone_and_as_all_tasks_together():
     alone, whole = verdict.tasks["t"].comparison.paired, verdict.together.paired
     assert alone.level == whole.level == pytest.approx(0.9)
     assert alone.interval == whole.interval != compare(*runs).tasks["t"].paired.interval
+
+
+@pytest.mark.parametrize("sizes", [[1.0, 0.25], [0.5, 0.3, 0.2]])
+def test_the_sign_flip_of_few_moves_equals_counting_all_ways(sizes):
+    rng = np.random.default_rng(5)
+    moves = rng.choice(sizes, 11) * rng.choice([-1, 1, 1], 11)
+    flips = itertools.product([1, -1], repeat=11)
+    sums = np.array([np.dot(flip, np.abs(moves)) for flip in flips])
+    tails = sign_flip(moves, rng=rng)
+    assert tails.lower == np.mean(sums <= moves.sum() + 1e-9)
+    assert tails.higher == np.mean(sums >= moves.sum() - 1e-9)
+
+
+def test_a_lone_task_keeps_its_numbers_also_where_less_is_better():
+    alone = right_wrong_difference(7, 2, 40, baseline_right=20, level=0.9)
+    stratum = Stratum(paired=alone, docs=40, moves=np.zeros(1), questions=np.arange(1), sign=-1)
+    turned = pooled_difference([stratum], [1.0], level=0.9, rng=np.random.default_rng(0))
+    assert (turned.tails.lower, turned.tails.higher) == (alone.tails.higher, alone.tails.lower)
+    assert turned.difference == pytest.approx(-alone.difference)
+    for level in (0.9, 0.99):
+        low, high = alone.interval_at(level)
+        assert turned.interval_at(level) == (-high, -low)

@@ -99,6 +99,23 @@ def too_few(paired: PairedDifference, widest: tuple[float, float]) -> PairedDiff
     )
 
 
+def mirrored(paired: PairedDifference) -> PairedDifference:
+    """The same of the metric times -1, more of which is better where less of the metric was."""
+
+    def ends(level: float) -> tuple[float, float]:
+        low, high = paired.interval_at(level)
+        return -high, -low
+
+    return replace(
+        paired,
+        baseline=-paired.baseline,
+        candidate=-paired.candidate,
+        interval=ends(paired.level),
+        ends=ends,
+        tails=Tails(lower=paired.tails.higher, higher=paired.tails.lower),
+    )
+
+
 def smallest_error(units: int) -> float:
     """The standard error that even two identical answer sheets leave.
 

@@ -26,7 +26,7 @@ from mingmoe_eval.metrics.draws import (
     dense,
     swap_permutation,
 )
-from mingmoe_eval.metrics.paired import PairedDifference, mcnemar_exact, too_few
+from mingmoe_eval.metrics.paired import PairedDifference, mcnemar_exact, mirrored, too_few
 from mingmoe_eval.metrics.uncertainty import two_sided_z
 
 POOLED_TEST = "stratified sign flip"
@@ -89,9 +89,10 @@ def pooled_difference(
     moves of one question, each weighted; shared questions never make it smaller.
     """
     weighted = [weight * one.sign for weight, one in zip(weights, strata, strict=True)]
-    if len(strata) == 1 and weighted[0] == 1:
+    if len(strata) == 1 and abs(weighted[0]) == 1:
         alone = strata[0].paired
-        return replace(alone, interval=alone.interval_at(level), level=level)
+        there = replace(alone, interval=alone.interval_at(level), level=level)
+        return there if weighted[0] > 0 else mirrored(there)
     questions, place = np.unique(
         np.concatenate([one.questions for one in strata]), return_inverse=True
     )
@@ -140,8 +141,9 @@ def sign_flip(
 ) -> Tails:
     """The chances of a sum this low or high when each move goes either way like a fair coin.
 
-    Exact (McNemar's) where all moves are of one size. Where they are of few, how many of each size
-    go up is drawn at once from the binomial; else each unit has its coin.
+    Exact (McNemar's) where all moves are of one size, and where all ways to flip are no more than
+    `permutations`. Where they are of few sizes, how many of each go up is drawn at once from the
+    binomial; else each unit has its coin.
     """
     moves = moves[moves != 0]
     if not len(moves):
@@ -151,7 +153,7 @@ def sign_flip(
     sizes, times = np.unique(np.round(np.abs(moves) / largest, 9), return_counts=True)
     if len(sizes) == 1:
         return mcnemar_exact(int((moves < 0).sum()), int((moves > 0).sum()))
-    if len(sizes) > _FEW_SIZES:
+    if len(sizes) > _FEW_SIZES or 2 ** len(moves) <= permutations:  # of which the latter is exact
         column = moves[:, np.newaxis]
         counts = PairedCounts(
             baseline=np.zeros_like(column), candidate=column, value=lambda sums: sums[..., 0]

@@ -481,7 +481,7 @@ def _caption(
         yield (
             f"{LEGEND} against {runs[spec.baseline].name}: "
             f"two-sided, paired by question ({', '.join(used)}), after Holm's procedure over all "
-            "tasks of the runs, and over their groups; averages and parts are not tested."
+            "tasks of each run, and over their groups; averages and parts are not tested."
         )
     if spec.costs:
         yield "Costs are of the tasks shown; tokens are the generated ones, thoughts included."

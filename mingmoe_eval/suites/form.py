@@ -33,7 +33,7 @@ ENDINGS: Mapping[FormName, str] = {"direct": "", "letters": "_ll", "cot": "_cot"
 """What a form's task has behind its name."""
 
 ROLES: Mapping[SuiteName, tuple[str, ...]] = {
-    "choice": ("question", "options", "answer", "type", "subject", "sheet", "first"),
+    "choice": ("question", "context", "options", "answer", "type", "subject", "sheet", "first"),
     "number": ("answer", "question", "context", "lower", "upper", "unit", "cluster"),
     "labels": ("answer", "question", "context", "labels", "cluster"),
     "tuples": ("answer", "question", "context", "labels", "cluster"),
