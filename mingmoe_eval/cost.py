@@ -219,7 +219,10 @@ def _whole_sum(amounts: Sequence[int | None]) -> int | None:
 
 
 def _is_file(text: str) -> bool:
-    return text.endswith(".json") or Path(text).is_file()
+    try:
+        return text.endswith(".json") or Path(text).is_file()
+    except OSError:  # longer than any file's name
+        return False
 
 
 def _words(value: object, where: str) -> str:
@@ -237,9 +240,9 @@ def _price(text: str) -> Price:
         name, equals, value = (word.strip() for word in part.partition("="))
         if not equals or name not in _PARTS or name in given:
             raise UsageError(
-                f"--price {text}: {part!r} cannot be read; write 0.5,1.5 for a million tokens of "
-                "prompt and of reply, or in=0.5,out=1.5,hour=2,currency=EUR, or name a JSON file "
-                "that has one for each model"
+                f"--price {text:.80}: {part[:80]!r} cannot be read; write 0.5,1.5 for a million "
+                "tokens of prompt and of reply, or in=0.5,out=1.5,hour=2,currency=EUR, or name a "
+                "JSON file that has one for each model"
             )
         given[name] = value
     amounts = {name: _amount(given.get(name, "0"), text) for name in ("in", "out", "hour")}
@@ -257,5 +260,5 @@ def _amount(word: str, text: str) -> float:
     except ValueError:
         amount = math.nan
     if not 0 <= amount < math.inf:
-        raise UsageError(f"--price {text}: {word!r} is no price; give a number from 0 up")
+        raise UsageError(f"--price {text:.80}: {word[:80]!r} is no price; give a number from 0 up")
     return amount

@@ -41,14 +41,19 @@ def test_a_price_is_read_as_it_is_said_and_said_as_it_is_read(words, price):
 
 
 @pytest.mark.parametrize(
-    "words", ["", "1", "1,2,3", "a,b", "-1,2", "nan,1", "inf,1", "in=1,in=2", "per=3", "0.5,out=1"]
+    "words",
+    [
+        *("", "1", "1,2,3", "a,b", "-1,2", "nan,1", "inf,1", "in=1,in=2", "per=3", "0.5,out=1"),
+        *("p" * 300, f"1,{'2' * 400}", "x" * 300 + ".json"),  # longer than a file's name may be
+    ],
 )
 def test_what_is_no_price_is_refused_or_none(words):
     if not words:
         assert price_said(words) is None
         return
-    with pytest.raises(UsageError, match="--price"):
+    with pytest.raises(UsageError, match=r"--price|cannot be read: File name too long") as refusal:
         price_said(words)
+    assert len(str(refusal.value)) < 400
 
 
 def test_a_price_file_has_a_price_for_each_name_and_pattern(tmp_path):

@@ -154,6 +154,12 @@ def test_a_limit_that_is_a_share_marks_the_run_with_what_it_left(tmp_path):
     assert run.spec.marks == ("first 2 docs",)
 
 
+@pytest.mark.parametrize(("said", "seed"), [(0, 0), (7, 7), (None, 1234)])
+def test_the_seed_of_the_shots_is_the_one_that_was_used(tmp_path, said, seed):
+    run = read_output(write_stock(tmp_path, PAIR, config={"fewshot_seed": said}))
+    assert run.spec.seed == seed
+
+
 @pytest.mark.parametrize("value", [math.nan, "n/a", None])
 def test_a_doc_without_a_finite_metric_fails_instead_of_taking_another_metric(tmp_path, value):
     both = ["acc", "acc_norm"]

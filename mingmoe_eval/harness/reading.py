@@ -414,12 +414,13 @@ def _spec(results: Mapping[str, Any], tasks: Mapping[str, _Task]) -> RunSpec:
         return dataclasses.replace(RunSpec.from_json(said), tasks=tuple(tasks))
     config = results.get("config", {})
     metadata = _metadata(results)
+    seed = config.get("fewshot_seed")
     return RunSpec.from_json(
         {
             "model": str(results.get("model_name") or config.get("model", "unknown")),
             "tasks": list(tasks),
             "limit": _limit(config.get("limit"), tasks),
-            "seed": config.get("fewshot_seed") or 1234,
+            "seed": 1234 if seed is None else seed,
             "sample": bool(metadata.get("sample")),
             "partial": bool(metadata.get("partial")),
             "split": metadata.get("split"),
