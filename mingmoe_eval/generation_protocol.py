@@ -24,7 +24,8 @@ def _whole(value: float) -> bool:
 
 
 _CHECKED: dict[str, tuple[Callable[[float], bool], str]] = {
-    "temperature": (lambda value: value >= 0, "0 (greedy) or more"),
+    # Logits that are divided by less leave the numbers that a float32 can hold.
+    "temperature": (lambda value: value == 0 or value >= 1e-4, "0 (greedy) or 0.0001 and more"),
     "top_p": (_share, "above 0, up to 1"),
     "top_k": (lambda value: _whole(value) or value == -1, "a whole number; 0: no limit"),
     "min_p": (lambda value: 0 <= value < 1, "from 0, below 1"),
@@ -36,6 +37,7 @@ _CHECKED: dict[str, tuple[Callable[[float], bool], str]] = {
     "do_sample": (lambda value: value in (0, 1), "true or false"),
     "model": (lambda value: value == 1, "nothing: it stands by itself"),
 }
+_SWITCHES = ("do_sample", "model")
 _WHOLE_NUMBERS = ("top_k", "no_repeat_ngram_size", "seed")
 _OF_A_DRAW = ("top_p", "top_k", "min_p", "seed")
 _SAID_ELSEWHERE = {
@@ -61,7 +63,7 @@ def gen_kwargs_said(text: str | None) -> JsonDict:
         name: int(value)
         if name in _WHOLE_NUMBERS
         else bool(value)
-        if name in ("do_sample", "model")
+        if name in _SWITCHES
         else float(value)
         for name, value in given.items()
     }
@@ -155,7 +157,9 @@ def _refuse_unknown(given: Mapping[str, Any]) -> None:
             offences.append(f"{name}: {reason}")
             continue
         fits, range_ = _CHECKED[name]
-        if not isinstance(value, int | float) or not math.isfinite(value) or not fits(value):
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        # true is 1 to Python, and no temperature to anybody.
+        if not is_number or not fits(value) or (value is True and name not in _SWITCHES):
             offences.append(f"{name}={json.dumps(value)}: it takes {range_}")
     if offences:
         raise UsageError(offence_list("--gen-kwargs:", offences))

@@ -13,7 +13,7 @@ from tiny_language_models import instances, make_model, make_tokenizer
 from mingmoe_eval.cli import main
 from mingmoe_eval.comparison.comparability import check_comparable, find_differences
 from mingmoe_eval.engine import CheckpointLM
-from mingmoe_eval.engine.growing_text import NextToken
+from mingmoe_eval.engine.growing_text import NextToken, logits_processors
 from mingmoe_eval.engine.prompts import GenerationSettings, generation_settings
 from mingmoe_eval.engine.thinking import (
     template_args,
@@ -72,6 +72,9 @@ def test_what_is_said_of_sampling_is_read(said, expected):
         ("temperature=-1", "temperature=-1: it takes 0"),
         ("temperature=hot", 'temperature="hot"'),
         ("temperature=nan", "temperature"),
+        ("temperature=1e-40", "temperature=1e-40: it takes 0 (greedy) or 0.0001"),
+        ("temperature=true", "temperature=true"),
+        ("presence_penalty=false,top_k=true", "top_k=true"),
         ("top_p=0", "top_p=0: it takes above 0"),
         ("top_k=2.5", "top_k=2.5: it takes a whole number"),
         ("max_gen_toks=9", "--max-new-tokens"),
@@ -161,6 +164,40 @@ def test_answers_from_before_there_were_more_settings_are_still_found():
         "no_repeat_ngram_size": 0,
     }
     assert GenerationSettings(presence_penalty=1.0).to_json()["presence_penalty"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0},
+        {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.3},
+        {"temperature": 1.0, "top_p": 0.5},
+        {"temperature": 0.0001, "top_k": 3},
+        {"temperature": 1.5, "min_p": 0.3, "no_repeat_ngram_size": 2},
+    ],
+    ids=str,
+)
+def test_a_draw_has_the_chances_that_it_has_in_transformers(asked):
+    model = make_model()
+    prompt = torch.tensor([[5, 9, 5, 9, 7, 5]])
+    with torch.inference_mode():
+        given = model.generate(
+            prompt,
+            do_sample=True,
+            **{"top_k": 0, **asked},
+            max_new_tokens=6,
+            eos_token_id=None,
+            pad_token_id=0,
+            output_scores=True,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    settings = generation_settings(asked, None, end_ids=(), seed=1)
+    processors = logits_processors(settings, prompt.shape[1])
+    for step, (logits, scores) in enumerate(zip(given.logits, given.scores, strict=True)):
+        so_far = given.sequences[:, : prompt.shape[1] + step]
+        assert torch.equal(processors(so_far, logits.clone()).softmax(-1), scores.softmax(-1))
+        assert 0 < (scores > -torch.inf).sum() <= logits.shape[-1]
 
 
 def test_penalties_of_new_tokens_are_those_of_openais_formula():

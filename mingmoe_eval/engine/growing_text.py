@@ -43,7 +43,7 @@ class NextToken:
 
     def __init__(self, settings: GenerationSettings, prompt: Tokens, repeat: int = 0) -> None:
         self._settings = settings
-        self._processors = _processors(settings, len(prompt))
+        self._processors = logits_processors(settings, len(prompt))
         # Prompt and text so far, with room to grow: to make it anew for each token would take time
         # that grows with the square of a long thought.
         self._so_far = torch.from_numpy(prompt.astype(np.int64))
@@ -242,7 +242,7 @@ class _PenaltyOfNewTokens(LogitsProcessor):  # type: ignore[misc]  # transformer
         return scores - self._frequency * times - self._presence * (times > 0)
 
 
-def _processors(settings: GenerationSettings, prompt_tokens: int) -> LogitsProcessorList:
+def logits_processors(settings: GenerationSettings, prompt_tokens: int) -> LogitsProcessorList:
     """In the order of `model.generate`: penalties first, then what shapes the draw."""
     chosen = LogitsProcessorList()
     if settings.repetition_penalty != 1.0:
