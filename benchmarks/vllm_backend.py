@@ -158,7 +158,10 @@ def agreement(kind: str, ours: Sequence[Any], theirs: Sequence[Any]) -> str:
     pairs = list(zip(ours, theirs, strict=True))
     if kind == "loglikelihood":
         return f"log-likelihoods at most {max(abs(a[0] - b[0]) for a, b in pairs):.1e} apart"
-    return f"{sum(a == b for a, b in pairs)} of {len(pairs)} texts equal"
+    # vLLM decodes a text as the prompt's continuation, with the blank that parts the two; we, as
+    # lm-eval's `hf`, by itself.
+    equal = sum(a.strip() == b.strip() for a, b in pairs)
+    return f"{equal} of {len(pairs)} texts equal but for blanks around them"
 
 
 def stock_class() -> Any:

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from mingmoe_eval.evaluation import evaluate
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.vllm import door
 from mingmoe_eval.vllm.backend import EngineSettings, VllmBackend, VllmCheckpoint
+from mingmoe_eval.vllm.serving import Serving, port_for
 
 
 @pytest.fixture(scope="module")
@@ -347,6 +349,30 @@ def test_the_fingerprint_names_engine_and_version_and_not_the_place(tmp_path):
     assert backend.settings_fingerprint == before
     edit_json(tmp_path / "config.json", mingmoe={"checkpoint": "/c", "settings": "t"})
     assert backend.settings_fingerprint != before
+
+
+def test_a_port_that_is_taken_is_refused_and_0_is_any_that_is_free():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port} of 127.0.0.1 is not to be had"):
+            port_for("127.0.0.1", port)
+        assert port_for("127.0.0.1", 0) not in (0, port)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("gpu3.lan", "http://gpu3.lan:8000"),
+    ],
+)
+def test_where_clients_find_a_server(host, address):
+    assert Serving(name="m", host=host).address == address
 
 
 PARENT = """

@@ -59,13 +59,14 @@ def serve(
     on_cpu = door.on_cpu() if prepare_only is None else False
     from mingmoe_eval.molora.presence import refuse_absent
     from mingmoe_eval.vllm.prepared import prepare
-    from mingmoe_eval.vllm.serving import Serving, free_port, refuse_taken_port, served
+    from mingmoe_eval.vllm.serving import Serving, port_for, served
 
     refuse_absent(checkpoint, base)
     serving = Serving(
         name=name or Path(checkpoint.rstrip("/")).name or Path(checkpoint).resolve().name,
         host=host,
-        port=port or free_port(host),
+        # Whoever only prepares a folder may serve it elsewhere.
+        port=port if prepare_only and port else port_for(host, port),
         tensor_parallel=tensor_parallel,
         gpu_memory=gpu_memory,
         max_model_len=max_model_len,
@@ -78,7 +79,6 @@ def serve(
         words = serving.arguments(prepared, on_cpu=on_cpu)[2:]
         print_line(shlex.join(["vllm", "serve", str(prepared.folder), *words]))
         return
-    refuse_taken_port(host, serving.port)
     # What ends a service, too, must end its children; and a shell may have silenced Ctrl-C.
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, signal.default_int_handler)

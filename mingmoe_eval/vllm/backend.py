@@ -49,7 +49,7 @@ from mingmoe_eval.model_opening import Watch, open_named
 from mingmoe_eval.molora import load_tokenizer
 from mingmoe_eval.records import JsonDict, RunSpec
 from mingmoe_eval.routing.account import RoutingSink
-from mingmoe_eval.vllm import door
+from mingmoe_eval.vllm import CONFIG_KEY, door
 from mingmoe_eval.vllm.prepared import Prepared, prepare
 
 _PROBE_IDS = 8
@@ -190,8 +190,8 @@ class VllmBackend:
         """See `Backend`; names engine and version: another engine's answers are other answers."""
         config = json.loads((self._prepared.folder / "config.json").read_text("utf-8"))
         # Where the files are changes nothing; what the mixture's settings are stays.
-        config.get("mingmoe", {}).pop("checkpoint", None)
-        config.get("mingmoe", {}).pop("base", None)
+        for name in ("checkpoint", "base"):
+            config.get(CONFIG_KEY, {}).pop(name, None)
         engine = self._engine.facts()
         text = json.dumps({"config": config, "engine": engine}, sort_keys=True, default=str)
         digest = xxhash.xxh3_128_hexdigest(text.encode())

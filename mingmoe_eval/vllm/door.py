@@ -11,6 +11,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,7 +232,7 @@ class Engine:
     def close(self) -> None:
         """End its processes."""
         self._closing.set()
-        with _silence():
+        with suppress(Exception):  # whatever an engine that is ending, or dead, has to say
             self._engine.engine_core.shutdown()
 
 
@@ -281,14 +282,14 @@ def start(
         raise CheckpointError(
             f"vLLM {version()} does not start with {folder}: {message[0] if message else error!r}"
         ) from error
-    model, parallel = llm.llm_engine.vllm_config.model_config, tensor_parallel
+    model = llm.llm_engine.vllm_config.model_config
     facts = {
         "engine": "vllm",
         "engine_version": version(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "head_dtype": str(model.head_dtype).removeprefix("torch."),
         "device": "cpu" if cpu else "cuda",
-        "tensor_parallel": parallel,
+        "tensor_parallel": tensor_parallel,
         "eager": bool(model.enforce_eager),
         "quantization": model.quantization,
     }
@@ -332,23 +333,15 @@ def _tell_of_death(client: Any, closing: threading.Event) -> None:
             return
 
 
-class _silence:
-    """Whatever an engine that is ending has to say."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        return isinstance(error, Exception)
-
-
-class _dying:
+@contextmanager
+def _dying() -> Iterator[None]:
     """Turns the death of the engine's process into a message."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and type(error).__name__ == "EngineDeadError":
-            raise MingMoeError(
-                "vLLM's engine died. What was answered is kept: see to the machine's memory "
-                "(--gpu-memory, --max-model-len), then resume the run"
-            ) from error
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "EngineDeadError":  # a class that is there with vLLM alone
+            raise
+        raise MingMoeError(
+            "vLLM's engine died. What was answered is kept: see to the machine's memory "
+            "(--gpu-memory, --max-model-len), then resume the run"
+        ) from error

@@ -44,7 +44,7 @@ class Serving:
     def address(self) -> str:
         """Where clients on this machine find it."""
         host = "127.0.0.1" if self.host in _ANY_HOST else self.host
-        return f"http://{host}:{self.port}"
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def arguments(self, prepared: Prepared, *, on_cpu: bool) -> list[str]:
         """What vLLM's server is told."""
@@ -71,23 +71,17 @@ def command(prepared: Prepared, serving: Serving, *, on_cpu: bool) -> list[str]:
     return [*server, *serving.arguments(prepared, on_cpu=on_cpu)]
 
 
-def free_port(host: str) -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def refuse_taken_port(host: str, port: int) -> None:
-    """Refuse a port that somebody listens on, before a model is loaded for nothing.
+def port_for(host: str, port: int) -> int:
+    """The port, or for 0 any that nobody listens on; asked before a model is loaded for nothing.
 
     Raises:
         UsageError: it is taken, or not to be had.
     """
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+            return int(probe.getsockname()[1])
         except OSError as error:
             raise UsageError(
                 f"port {port} of {host} is not to be had ({error.strerror}): give another with "
