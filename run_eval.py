@@ -1,6 +1,6 @@
 """`python run_eval.py ...` is `mingmoe-eval ...`, for use from a checkout."""
 
-from mingmoe_eval.cli import main
+from mingmoe_eval.__main__ import command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command())

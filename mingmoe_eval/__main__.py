@@ -1,4 +1,4 @@
-"""`python -m mingmoe_eval` is `mingmoe-eval`."""
+"""`python -m mingmoe_eval` is `mingmoe-eval`; the installed command starts here too."""
 
 import sys
 

@@ -10,7 +10,16 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Self,
+    TypedDict,
+    TypeVar,
+)
 
 import msgspec
 
@@ -46,6 +55,13 @@ Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A count; reading a record refuses one below 0, or beyond what numpy can hold."""
 
 _T = TypeVar("_T")
+
+
+class AnyDoc(TypedDict):
+    """What a doc of any suite of ours may say beside what its suite reads; samples take it over."""
+
+    tags: NotRequired[dict[str, str] | None]
+    cluster: NotRequired[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

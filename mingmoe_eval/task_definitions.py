@@ -83,7 +83,8 @@ def definitions_below(folder: Path) -> tuple[list[TaskDefinition], list[str]]:
                 entries.append((path, _entry_of(config, path)))
                 continue
             found.append(_definition(path, config, sources))
-            asked_by_yaml.add(str((config.get("dataset_kwargs") or {}).get("benchmark", "")))
+            if isinstance(kwargs := config.get("dataset_kwargs"), dict):
+                asked_by_yaml.add(str(kwargs.get("benchmark", "")))
         except (OSError, ValueError) as error:
             offences.append(f"{path}: {error}")
     for path, entry in entries:
@@ -187,6 +188,9 @@ def _definition(path: Path, config: Mapping[str, Any], sources: Sequence[Path]) 
     aggregate = config.get("aggregate_metric_list") or [{}]
     if not isinstance(aggregate, list) or not isinstance(aggregate[0], dict):
         raise ValueError("aggregate_metric_list: a list of mappings is expected")
+    kwargs = config.get("dataset_kwargs") or {}
+    if not isinstance(kwargs, dict) or not isinstance(kwargs.get("benchmark", ""), str):
+        raise ValueError("dataset_kwargs: a mapping is expected, and a name as its `benchmark`")
     return TaskDefinition(
         name=name,
         path=path,

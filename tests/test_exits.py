@@ -4,6 +4,8 @@ import errno
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from mingmoe_eval.cli.exits import explain
 from mingmoe_eval.demo import checkpoints_dir
 from mingmoe_eval.errors import DataError
 from mingmoe_eval.extras import how_to_install
+
+ROOT = Path(__file__).parents[1]
 
 VERB_THAT_FAILS = """
 import sys, types
@@ -192,3 +196,35 @@ def test_a_task_of_lm_evals_own_without_its_data_is_one_message(tmp_path):
     assert done.stderr.startswith("error: arc_easy, a task of lm-eval's own, cannot be loaded: ")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    "made", ["ImportError('half', name='torch')", "RuntimeError('x')", "SystemError('y')"]
+)
+def test_what_a_library_makes_of_an_interrupt_is_still_one(number, status, made):
+    action = f"""import os, signal
+    try:
+        os.kill(os.getpid(), signal.{number})
+    except KeyboardInterrupt:
+        raise {made}"""
+    code = VERB_THAT_FAILS.format(action=action)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, "\ninterrupted\n")
+
+
+def test_a_signal_that_changed_nothing_is_no_failure():
+    action = """import os, signal
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        pass"""
+    code = VERB_THAT_FAILS.format(action=action)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a result\n", "")
+
+
+def test_every_way_to_start_the_command_is_the_one_that_ctrl_c_never_finds_unready():
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+    assert stated == {"mingmoe-eval": "mingmoe_eval.__main__:command"}
+    assert "from mingmoe_eval.__main__ import command" in (ROOT / "run_eval.py").read_text("utf-8")

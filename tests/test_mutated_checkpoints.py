@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import mingmoe_eval
 from mingmoe_eval.engine import CheckpointLM
@@ -113,6 +114,10 @@ def use(adapter: str) -> None:
     [
         ("base/config.json", "num_hidden_layers", 2**31, "num_hidden_layers = 2147483648"),
         ("base/config.json", "hidden_size", "x", "hidden_size"),
+        ("base/config.json", "logit_scale", 10**30, "logit_scale = 1000.*more than 64 bits"),
+        ("base/config.json", "logits_scaling", -(2**63) - 1, "more than 64 bits"),
+        ("base/config.json", "rope_parameters", {"factor": 10**30}, r"rope_parameters\.factor = 1"),
+        ("molora-adapter/config.json", "x", [[2**64]], r"x\.0\.0 = 184.*more than 64 bits"),
         ("base/config.json", "dtype", "x", "dtype|'x'"),
         ("molora-adapter/config.json", "num_experts", 100_000_000, "num_experts must be"),
         ("molora-adapter/adapter_config.json", "r", 10**30, "r must be"),
@@ -190,6 +195,19 @@ def test_weights_whose_config_names_no_dtype_are_still_widened(checkpoint: Path)
     widened, whole = load_model(checkpoint / "base"), load_model(DEMO / "base")
     ids = torch.arange(3, 20)[None]
     assert torch.equal(widened(ids).logits, whole(ids).logits)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_weight_that_is_no_number_is_found_wherever_it_stands(
+    value: float, checkpoint: Path
+) -> None:
+    file = checkpoint / "base" / "model.safetensors"
+    weights = load_file(file)
+    # The embedding of a token that no probe asks for.
+    weights["model.embed_tokens.weight"][7, 3] = value
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"not finite in torch\.float32:\n.*embed_tokens"):
+        load_model(checkpoint / "base")
 
 
 def test_a_template_that_never_ends_is_given_up(

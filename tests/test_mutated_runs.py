@@ -17,6 +17,7 @@ from mingmoe_eval.cli import main
 from mingmoe_eval.errors import RunStoreError
 from mingmoe_eval.evaluation import evaluate
 from mingmoe_eval.records import RunSpec
+from mingmoe_eval.rescoring import rescore
 
 TASKS = (
     *("usmle_ll", "pharmacist2023"),
@@ -103,3 +104,40 @@ def test_a_sample_without_what_its_score_is_made_of_is_named(field, run_folder, 
     file.write_text("\n".join([json.dumps(sample), *others]), "utf-8")
     with pytest.raises(RunStoreError, match=rf"{file.name} is damaged[^$]*'{field}' is missing"):
         run_store.load_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "value"),
+    [
+        ("usmle_ll", "tags", 3),
+        ("usmle_ll", "tags", {"step": ["step1"]}),
+        ("usmle_ll", "cluster", {"a": 1}),
+        ("promptcblue_kuake_qic", "cluster", []),
+        ("promptcblue_cmeee_v2", "tags", "x"),
+        ("medcalc", "tags", 1.5),
+    ],
+)
+def test_what_samples_take_over_of_a_doc_is_checked_in_every_suite(task, field, value, tmp_path):
+    folder = tmp_path / "run"
+    spec = RunSpec(model="m", tasks=(task,), sample=True, limit=2)
+    evaluate(spec, folder=folder, open_model=lambda *_: ScriptedLM(reply=lambda prompt: "A"))
+    (file,) = folder.glob("samples/*.jsonl")
+    first, *others = file.read_text("utf-8").splitlines()
+    sample = json.loads(first)
+    sample["doc"][field] = value
+    file.write_text("\n".join([json.dumps(sample), *others]), "utf-8")
+    with pytest.raises(RunStoreError, match=rf"line 1: Sample\.doc\.{field}"):
+        run_store.load_run(folder)
+
+
+def test_log_likelihoods_that_are_no_logarithms_of_probabilities_are_rescored(run_folder, tmp_path):
+    folder = tmp_path / "bad"
+    shutil.copytree(run_folder, folder)
+    (file,) = folder.glob("samples/usmle_ll.jsonl")
+    first, *others = file.read_text("utf-8").splitlines()
+    sample = json.loads(first)
+    sample["log_likelihoods"] = [1e6, *sample["log_likelihoods"][1:]]
+    file.write_text("\n".join([json.dumps(sample), *others]), "utf-8")
+    again = rescore(run_store.load_run(folder))
+    assert again.samples["usmle_ll"][0].answered == "A"
+    assert again.samples["usmle_ll"][0].counts["letter_mass"] == 1.0

@@ -121,6 +121,8 @@ def test_a_name_of_lm_evals_own_passes_on_only_where_that_is_allowed(folder):
             "task: x\nmetadata: {suite: choice, labels: 'yes'}\n",
             "metadata.labels: Expected `bool`, got `str`",
         ),
+        ("kwargs.yaml", "task: x\ndataset_kwargs: medqa\n", "dataset_kwargs: a mapping"),
+        ("named.yaml", "task: x\ndataset_kwargs: {benchmark: [a]}\n", "a name as its `bench"),
         ("flat.yaml", "task: x\nmetadata: 1.0\n", "flat.yaml: metadata: not a mapping"),
     ],
 )

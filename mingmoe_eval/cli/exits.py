@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mingmoe_eval import __version__
 from mingmoe_eval.errors import MingMoeError, RunStoreError
@@ -30,8 +30,7 @@ EXIT_USER_MISTAKE = 2
 EXIT_UNDECIDED = 3
 EXIT_INCOMPLETE = 4
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
-EXIT_INTERRUPTED = 130
-EXIT_ENDED = 143  # 128 + SIGTERM, as a shell says it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell says it; after SIGTERM 143
 
 # Which extra brings a package that the light install leaves out.
 EXTRAS = {
@@ -85,7 +84,7 @@ def printable(text: str) -> str:
 
 def explain(error: BaseException) -> int:
     """Say on stderr what ended the command; returns the exit status."""
-    if isinstance(error, KeyboardInterrupt):
+    if is_interrupt(error):
         print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     if (mistake := _mistake(error)) is not None:
@@ -139,6 +138,10 @@ def _mistake(error: BaseException) -> str | None:
     return None
 
 
+_came: list[int] = []
+"""The signals that asked the command to end, so far."""
+
+
 @contextlib.contextmanager
 def ended_as_interrupted() -> Iterator[Callable[[int], int]]:
     """Within the block SIGTERM does what Ctrl-C does; gives the status to end with for another.
@@ -147,25 +150,33 @@ def ended_as_interrupted() -> Iterator[Callable[[int], int]]:
     Where it may wait for other processes for ever, as under a launcher, and where the caller has
     an answer of its own, it is left alone.
     """
-    came: list[int] = []
+    _came.clear()
 
     def end(number: int, _: object) -> None:
-        came.append(number)
+        _came.append(number)
         raise KeyboardInterrupt
 
-    mine = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        and "RANK" not in os.environ
-    )
-    if mine:
-        signal.signal(signal.SIGTERM, end)
+    before: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    alone = threading.current_thread() is threading.main_thread() and "RANK" not in os.environ
+    mine = [number for number in before if alone and signal.getsignal(number) is before[number]]
+    for number in mine:
+        signal.signal(number, end)
     try:
-        # Libraries make errors of their own of an interrupt in the middle of their work.
-        yield lambda status: EXIT_ENDED if came and status != EXIT_DONE else status
+        yield lambda status: 128 + _came[0] if _came and status != EXIT_DONE else status
     finally:
-        if mine:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in mine:
+            signal.signal(number, before[number])
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether a signal ended what was done, whatever the libraries in between made of it.
+
+    In the middle of an import or of their own work, many turn KeyboardInterrupt into another error.
+    """
+    return isinstance(error, KeyboardInterrupt) or bool(_came)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_INTERRUPTED, headline, say
+from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_INTERRUPTED, headline, is_interrupt, say
 from mingmoe_eval.cli.include_path import IncludePath, folders_said
 from mingmoe_eval.engine.served_address import is_served, model_in_words, without_credentials
 from mingmoe_eval.errors import CheckpointError, RunStoreError, TakenFolderError, UsageError
@@ -417,11 +417,12 @@ def _run(
             run = evaluate(spec, folder=folder, resume=resuming, watch=watch, open_model=opens)
     except TakenFolderError:
         raise
-    except (KeyboardInterrupt, RunStoreError) as error:
-        if not (folder / UNFINISHED_FILE).exists():
-            raise  # before there was anything to go on with
+    except (Exception, KeyboardInterrupt) as error:
+        ended = is_interrupt(error) or isinstance(error, RunStoreError)
+        if not ended or not (folder / UNFINISHED_FILE).exists():
+            raise  # or before there was anything to go on with
         go_on = f"every answer so far is kept. Go on with:\n  {_resume_command(folder)}"
-        if isinstance(error, RunStoreError):
+        if not is_interrupt(error):
             raise RunStoreError(f"{error}; {go_on}") from error
         say(f"\ninterrupted; {go_on}")
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -15,7 +15,7 @@ import typer
 import yaml
 from typer.main import get_command
 
-from mingmoe_eval.cli.exits import EXIT_DONE, EXIT_INTERRUPTED, explain, headline
+from mingmoe_eval.cli.exits import EXIT_DONE, EXIT_INTERRUPTED, explain, headline, is_interrupt
 from mingmoe_eval.cli.lm_eval_words import IN_OUR_WORDS, in_our_words
 from mingmoe_eval.cli.run import run
 from mingmoe_eval.errors import UsageError, offence_list
@@ -102,6 +102,8 @@ def _run_each(sections: Sequence[Settings], words: Sequence[str], call: Callable
         except ModuleNotFoundError:
             raise  # the same for all of them
         except Exception as error:  # not even a bug, shown as such, may cost the other runs
+            if is_interrupt(error):
+                raise
             status, why = explain(error), headline(error)
         statuses.append(status)
         if status == EXIT_INTERRUPTED:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import typer
 
-from mingmoe_eval.cli.exits import EXIT_INCOMPLETE, EXIT_USER_MISTAKE, explain, headline, say
+from mingmoe_eval.cli.exits import (
+    EXIT_INCOMPLETE,
+    EXIT_USER_MISTAKE,
+    explain,
+    headline,
+    is_interrupt,
+    say,
+)
 from mingmoe_eval.engine.served_address import is_served, model_in_words
 from mingmoe_eval.errors import UsageError
 from mingmoe_eval.records import RunSpec
@@ -74,6 +81,8 @@ def run_each(plan: Plan, run_one: Callable[[RunSpec, Path], bool]) -> None:
         except ModuleNotFoundError:
             raise  # the same for all of them
         except Exception as error:  # not even a bug, shown as such, may cost the other models
+            if is_interrupt(error):
+                raise
             worst = max(worst, explain(error))
             failed.append(f"{spec.model}: {headline(error)}")
     if failed:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mingmoe_eval.cli.exits import EXIT_INTERRUPTED
+from mingmoe_eval.cli.exits import EXIT_INTERRUPTED, is_interrupt
 from mingmoe_eval.errors import MissingDataError, UsageError
 from mingmoe_eval.training.spec import (
     OBJECTIVES,
@@ -239,7 +239,9 @@ def train(
     with TrainingProgress() as console:
         try:
             train_adapter(spec, output, resume=resume, watch=console, tensorboard=tensorboard)
-        except KeyboardInterrupt:
+        except (Exception, KeyboardInterrupt) as error:
+            if not is_interrupt(error):
+                raise
             states = training_states(output)
             way_out = "go on with the same command and --resume last" if states else "no state yet"
             console.note(f"interrupted after {len(states)} training states: {way_out}")

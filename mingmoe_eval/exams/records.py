@@ -5,12 +5,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NotRequired, TypedDict
+from typing import NotRequired
 
-from mingmoe_eval.records import JsonDict, fingerprint
+from mingmoe_eval.records import AnyDoc, JsonDict, fingerprint
 
 
-class Doc(TypedDict):
+class Doc(AnyDoc):
     """What the `choice` suite reads of a doc; see `Question.to_doc`."""
 
     options: dict[str, str]

@@ -223,8 +223,9 @@ def _score_likelihoods(doc: Mapping[str, Any], response: Response) -> Score:
     # Not the first of them: low precision makes ties common, and would reward a key full of A.
     rule = f"tie of {', '.join(best)}, credit shared" if len(best) > 1 else "highest log-likelihood"
     credit = float(doc["answer"] in best) / len(best)
-    # A token's rounding may bring a certain letter a little above 1.
-    mass = min(1.0, math.fsum(map(math.exp, values)))
+    # A token's rounding may bring a certain letter a little above 1; what is no logarithm of a
+    # probability, as of a model that gives something else, has no exponential that a float holds.
+    mass = min(1.0, math.fsum(math.exp(min(0.0, value)) for value in values))
     return _score(doc, best[0], credit, rule, {"tied": float(len(best)), "letter_mass": mass})
 
 

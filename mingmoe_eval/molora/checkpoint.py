@@ -145,6 +145,7 @@ def load_weights(opened: OpenCheckpoint, dtype: str | torch.dtype, device: str) 
                 if one is not None and (type(one) is not int or abs(one) >= 2**63):
                     raise ValueError(f"{name} must be ids of tokens, not {shown(ids)}")
     _refuse_holes(opened, report)
+    _refuse_non_finite(model, opened)
     model.eval()
     if dtype == "auto" and own.dtype is None and places is None and model.dtype == torch.float16:
         model.float()  # as `dtype_of` has it; only the weights themselves say what they are
@@ -169,6 +170,23 @@ def _refuse_integers(opened: OpenCheckpoint) -> None:
     if packed := sorted(due & set(files.integers)):
         headline = f"the weights of {opened.weights} are whole numbers that no config explains:"
         raise CheckpointError(offence_list(headline, packed))
+
+
+def _refuse_non_finite(model: PreTrainedModel, opened: OpenCheckpoint) -> None:
+    """Refuses weights that are no numbers: one such may never show in a probe of a few tokens."""
+    damaged = []
+    for name, parameter in model.named_parameters():
+        weight = parameter.data
+        # Packed weights are of other classes, or of too few bits for the kernel; meta's are away.
+        plain = type(weight) is torch.Tensor and weight.dtype.itemsize > 1 and not weight.is_meta
+        # The least and the largest take a fortieth of the time of asking each.
+        if plain and weight.is_floating_point() and weight.numel():
+            least, largest = torch.aminmax(weight)
+            if not (least.isfinite() and largest.isfinite()):
+                damaged.append(name)
+    if damaged:
+        headline = f"the weights of {opened.weights} hold values that are not finite in"
+        raise CheckpointError(offence_list(f"{headline} {model.dtype}:", damaged))
 
 
 def _refuse_holes(opened: OpenCheckpoint, report: dict[str, Any]) -> None:

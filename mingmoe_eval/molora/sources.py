@@ -158,6 +158,9 @@ def transformers_config(name: str | Path) -> PretrainedConfig:
             # Copied, as whoever loads a model writes into its config.
             return copy.deepcopy(_gguf_config(str(name), Path(name).stat().st_mtime_ns))
         said, _ = PretrainedConfig.get_config_dict(str(name))
+        # Wherever such a number goes, a tensor cannot take it.
+        if wide := list(_beyond_64_bits(said)):
+            raise ValueError(f"{', '.join(wide)}: whole numbers of more than 64 bits")
         for part in (said, *(inner for inner in said.values() if isinstance(inner, dict))):
             layers = part.get("num_hidden_layers")
             # transformers lists the layers of a config: 2^31 of them take all the memory there is.
@@ -175,6 +178,16 @@ def transformers_config(name: str | Path) -> PretrainedConfig:
         config.return_dict = True
         config.output_hidden_states = config.output_attentions = False
         return config
+
+
+def _beyond_64_bits(value: Any, place: str = "") -> Iterator[str]:
+    """Where in a JSON value such whole numbers stand."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in parts:
+            yield from _beyond_64_bits(part, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield f"{place} = {shown(value)}"
 
 
 @functools.lru_cache(maxsize=4)

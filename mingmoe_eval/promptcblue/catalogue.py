@@ -7,7 +7,7 @@ MING-MOE nor the v0.2 data has them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 from mingmoe_eval.errors import UnknownTaskError
 from mingmoe_eval.promptcblue.label_sets import (
@@ -23,6 +23,7 @@ from mingmoe_eval.promptcblue.label_sets import (
     QTR_GRADES,
     SR_STATUSES,
 )
+from mingmoe_eval.records import AnyDoc
 
 Family = Literal[
     "ner",
@@ -56,7 +57,7 @@ STS_SYNONYMS = {"相同": "是的", "不同": "不是"}
 """One CHIP-STS template offers 相同/不同; the evaluator counts in 是的/不是."""
 
 
-class Doc(TypedDict):
+class Doc(AnyDoc):
     """What the `promptcblue` suite reads of a doc: a PromptCBLUE record."""
 
     input: str

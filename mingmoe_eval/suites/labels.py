@@ -9,21 +9,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Any, TypedDict
+from typing import Any
 
 from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 from mingmoe_eval.metrics.choice_accuracy import ACCURACY, ANSWERED
 from mingmoe_eval.metrics.label_f1 import MACRO_F1, count_label, count_sample, label_metrics
 from mingmoe_eval.metrics.label_reading import read_label
 from mingmoe_eval.metrics.metric import Chance, Metric, tabulate, total_of
-from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskSettings
+from mingmoe_eval.records import AnyDoc, MetricValue, Response, Sample, Score, TaskSettings
 from mingmoe_eval.suites.sampled import SampledSuite
 
 _GUESSES = 20_000
 """So many in all: small samples are guessed at often, large ones a few times."""
 
 
-class Doc(TypedDict):
+class Doc(AnyDoc):
     """What the suite reads of a doc."""
 
     answer: str

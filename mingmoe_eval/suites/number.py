@@ -13,17 +13,17 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any
 
 from mingmoe_eval.metrics.choice_accuracy import ACCURACY, ANSWERED
 from mingmoe_eval.metrics.number_reading import Kind, NumberReading, read_number
-from mingmoe_eval.records import Response, Score, TaskSettings
+from mingmoe_eval.records import AnyDoc, Response, Score, TaskSettings
 from mingmoe_eval.suites.sampled import SampledSuite
 
 WITHIN_LIMITS = replace(ACCURACY, name="within_limits", title="within limits", chance=None)
 
 
-class Doc(TypedDict):
+class Doc(AnyDoc):
     """What the suite reads of a doc."""
 
     answer: str

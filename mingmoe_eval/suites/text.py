@@ -6,18 +6,18 @@ other scripts. `exact` is the share of replies that are the text but for blanks.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any
 
 from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 from mingmoe_eval.metrics.choice_accuracy import ACCURACY, ANSWERED
 from mingmoe_eval.metrics.metric import Counted, Scored
 from mingmoe_eval.promptcblue.catalogue import CblueTask
 from mingmoe_eval.promptcblue.measures import measure_of
-from mingmoe_eval.records import Response, Score, TaskSettings
+from mingmoe_eval.records import AnyDoc, Response, Score, TaskSettings
 from mingmoe_eval.suites.sampled import SampledSuite
 
 
-class Doc(TypedDict):
+class Doc(AnyDoc):
     """What the suite reads of a doc."""
 
     answer: str

@@ -9,7 +9,7 @@ A doc: `items` (the right tuples), `shape`, `keys`, `labels` (types, relations o
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 from mingmoe_eval.metrics.answer_reading.reply_text import split_thoughts
 from mingmoe_eval.metrics.choice_accuracy import ANSWERED
@@ -19,7 +19,7 @@ from mingmoe_eval.promptcblue.catalogue import CblueTask, Family, Item
 from mingmoe_eval.promptcblue.lenient import fold_answer, fold_width
 from mingmoe_eval.promptcblue.measures import LABEL_F1, answer_tuples
 from mingmoe_eval.promptcblue.parsing import Profile, parse_answer, profile_named
-from mingmoe_eval.records import MetricValue, Response, Sample, Score, TaskSettings
+from mingmoe_eval.records import AnyDoc, MetricValue, Response, Sample, Score, TaskSettings
 from mingmoe_eval.suites.form import KEYS, Shape
 from mingmoe_eval.suites.sampled import SampledSuite
 
@@ -45,7 +45,7 @@ _MOST_TRIES = 50
 """So many places are tried at which JSON might begin: a hostile reply has thousands."""
 
 
-class Doc(TypedDict):
+class Doc(AnyDoc):
     """What the suite reads of a doc."""
 
     answer: str
