@@ -72,7 +72,7 @@ def load_run(folder: str | Path, *, samples: bool = True) -> Run:
     path = Path(folder)
     data = _read_summary(path)
     try:
-        run = _without_samples(data)
+        run = without_samples(data)
     except MingMoeError as error:
         raise RunStoreError(f"{path / RUN_FILE} is damaged or hand-edited: {error}") from error
     if not samples:
@@ -114,6 +114,15 @@ def load_samples(folder: str | Path, task: str, *, suite: str = "") -> list[Samp
         data = path.read_bytes()
     except OSError as error:
         raise RunStoreError(f"{path} cannot be read: {error.strerror}") from error
+    return samples_in(data, task, suite=suite, of=path)
+
+
+def samples_in(data: bytes, task: str, *, suite: str, of: str | Path) -> list[Sample]:
+    """The same of a file's content; `of` is what a message calls it.
+
+    Raises:
+        RunStoreError: some lines cannot be read (each is listed).
+    """
     # Looking for half characters takes long, and they can only come from such an escape.
     may_be_halved = b"\\ud" in data or b"\\uD" in data
     expected = doc_type(suite)
@@ -130,7 +139,7 @@ def load_samples(folder: str | Path, task: str, *, suite: str = "") -> list[Samp
             except MingMoeError as error:
                 offences.append(f"line {line}: {error}")
     if offences:
-        raise RunStoreError(offence_list(f"{path} is damaged", offences))
+        raise RunStoreError(offence_list(f"{of} is damaged", offences))
     return list(samples.values())
 
 
@@ -191,7 +200,12 @@ def _sample(value: Any, task: str, *, may_be_halved: bool) -> Sample:
     return sample
 
 
-def _without_samples(data: JsonDict) -> Run:
+def without_samples(data: JsonDict) -> Run:
+    """The run that `run.json` describes, whose samples are elsewhere.
+
+    Raises:
+        MingMoeError: naming the field that is not as it has to be.
+    """
     summary = as_record(_Summary, data, of="")
     as_record(Provenance, summary.provenance, of="provenance")
     if place := lone_surrogate(data):

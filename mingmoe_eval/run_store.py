@@ -20,7 +20,7 @@ import yaml
 
 from mingmoe_eval.cost import price_of, task_costs, total_cost
 from mingmoe_eval.errors import MingMoeError, RunStoreError, TakenFolderError, UsageError
-from mingmoe_eval.json_files import dumps, lone_surrogate, read_object
+from mingmoe_eval.json_files import dumps, lone_surrogate, parse, read_object
 from mingmoe_eval.records import SCHEMA_VERSION, JsonDict, Run, RunSpec, Sample
 from mingmoe_eval.run_loading import (
     CURVE_FILE,
@@ -31,6 +31,8 @@ from mingmoe_eval.run_loading import (
     load_overlap,
     load_run,
     samples_file_name,
+    samples_in,
+    without_samples,
 )
 from mingmoe_eval.whole_files import sweep, write_whole
 
@@ -50,6 +52,7 @@ __all__ = [
     "load_run",
     "open_folder",
     "refuse_taken",
+    "refuse_unreadable",
     "save_run",
     "save_samples",
     "save_unfinished",
@@ -182,6 +185,21 @@ def save_samples(folder: Path, task: str, samples: Iterable[Sample]) -> Path:
     (folder / RUN_FILE).unlink(missing_ok=True)
     rows = (sample.to_json() for sample in samples)
     return write_json_lines(folder / "samples" / samples_file_name(task), rows)
+
+
+def refuse_unreadable(run: Run) -> None:
+    """Refuse, with nothing written yet, what nobody could read again: a log may say anything.
+
+    Raises:
+        RunStoreError: naming the field.
+    """
+    try:
+        read = without_samples(parse(dumps(summary(run)).encode()))
+        for task, samples in run.samples.items():
+            lines = "".join(dumps(sample.to_json()) + "\n" for sample in samples)
+            samples_in(lines.encode(), task, suite=read.results[task].suite, of=task)
+    except MingMoeError as error:
+        raise RunStoreError(f"what was logged makes no run: {error}") from error
 
 
 def save_unfinished(folder: Path, spec: RunSpec) -> None:

@@ -40,8 +40,12 @@ def read_yaml(path: Path, loader: Any = None) -> Any:
         raise ValueError("it is nested too deeply") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: {error}") from error
-    except (yaml.YAMLError, OSError) as error:
+    except (yaml.YAMLError, OSError, ValueError) as error:
         raise ValueError(" ".join(str(error).split())) from error
+    except (AttributeError, LookupError, TypeError) as error:
+        # As PyYAML's constructors end of a value that is not of its tag, such as `!!timestamp x`.
+        told = f"a value is not what its tag says ({type(error).__name__}: {error})"
+        raise ValueError(told) from error
     return value
 
 

@@ -27,6 +27,17 @@ ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 
 
+TAGGED = ("!!timestamp x", "!!bool x", "!!int x", "2024-13-45", "!!int {}")
+
+
+@pytest.mark.parametrize("value", TAGGED)
+def test_a_value_that_is_not_of_its_tag_is_refused(value: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"a: {value}\n")
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        read_yaml(tmp_path / "a.yaml")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", [*DEEP.values(), ALIASES], ids=[*DEEP, "aliases"])
 def test_yaml_that_is_endless_inside_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"

@@ -486,3 +486,14 @@ def test_a_limit_of_one_log_of_inspect_ai_is_a_mark_of_its_task_alone(tmp_path):
     (one,) = read_logs(tmp_path)
     assert (one.run.spec.limit, one.run.marks) == (None, ("other: first 4 docs",))
     assert one.run.marks_of("exam") == ()
+
+
+def test_a_log_that_makes_no_run_that_could_be_read_again_leaves_nothing(tmp_path, capsys):
+    sample = inspect_sample(0, "A")
+    sample["output"]["usage"]["output_tokens"] = 2**64
+    (tmp_path / "log.json").write_text(json.dumps(inspect_log([sample], accuracy=1.0)))
+    assert main(["import", str(tmp_path / "log.json"), "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "what was logged makes no run" in said
+    assert "Sample.generated_tokens" in said
+    assert not (tmp_path / "out").exists()

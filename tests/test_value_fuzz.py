@@ -6,30 +6,36 @@ COUNT [FIRST]`.
 """
 
 import contextlib
-import copy
 import csv
 import io
 import json
+import math
 import os
 import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 import yaml
 from doubles import ScriptedLM
+from test_foreign_logs import files_of
+from value_changes import as_yaml, mutate, spoil
 
 from mingmoe_eval.cli import main
 from mingmoe_eval.errors import MingMoeError
 from mingmoe_eval.evaluation import evaluate
 from mingmoe_eval.locations import tasks_dir
+from mingmoe_eval.promptcblue import measures
 from mingmoe_eval.records import RunSpec
+from mingmoe_eval.run_store import load_run
 
 FEW = 12
+measures._GUESSES = 200  # of 10,000 that the level of chance is drawn from, half of all the time
 TASKS = ("usmle_ll", "promptcblue_cmeee_v2", "promptcblue_kuake_qic", "medcalc")
 POLICY = {
     "alpha": 0.05,
@@ -47,6 +53,17 @@ FORM = {
         "sample": "questions.jsonl",
         "language": "en",
     }
+}
+ENTRY = {
+    "suite": "labels",
+    "labels": ["a", "b"],
+    "prompt": "Which? {{ text }}",
+    "fields": {"answer": "gold", "id": "id"},
+    "tags": ["ward"],
+    "parts": {"triage": {"file": "rows"}},
+    "sample": "rows.jsonl",
+    "rows": {"test": 3},
+    "language": "en",
 }
 RUN_FILE = {
     "model": "no/such/model",
@@ -66,6 +83,7 @@ def run_verb(command: str) -> Callable[[Path, Path, random.Random], None]:
         shutil.copytree(good, bad)
         change_a_file(bad, rng, "run.json", "samples/*.jsonl")
         call(command, place, GOOD=good, BAD=bad)
+        nothing_impossible(place)
 
     return trial
 
@@ -74,17 +92,27 @@ def import_trial(place: Path, good: Path, rng: random.Random) -> None:
     shutil.copytree(good / "lm_eval", place / "bad")
     change_a_file(place / "bad", rng, "*.json", "*.jsonl")
     call("import BAD --output OUT --name n", place, BAD=place / "bad")
+    nothing_impossible(place)
+
+
+def foreign_trial(place: Path, good: Path, rng: random.Random) -> None:
+    """Logs of inspect_ai, EvalScope and OpenCompass."""
+    (place / "bad").mkdir()
+    files_of(rng.choice(["inspect", "evalscope", "opencompass"]), place / "bad")
+    change_a_file(place / "bad", rng, "**/*.json*")
+    call("import BAD --output OUT --name n", place, BAD=place / "bad")
+    nothing_impossible(place)
 
 
 def policy_trial(place: Path, good: Path, rng: random.Random) -> None:
     file = place / "policy.yaml"
-    file.write_text(as_yaml(mutate(POLICY, rng)), "utf-8", errors="surrogatepass")
+    write(file, as_yaml(mutate(POLICY, rng), rng), rng)
     call("gate GOOD --baseline GOOD --allow-marked --policy BAD", place, GOOD=good, BAD=file)
 
 
 def run_file_trial(place: Path, good: Path, rng: random.Random) -> None:
     file = place / "run.yaml"
-    file.write_text(as_yaml(mutate(RUN_FILE, rng)), "utf-8", errors="surrogatepass")
+    write(file, as_yaml(mutate(RUN_FILE, rng), rng), rng)
     call("run --config BAD --output OUT", place, BAD=file)
 
 
@@ -95,10 +123,46 @@ def task_trial(place: Path, good: Path, rng: random.Random) -> None:
     shutil.copytree(tasks_dir() / source, folder)
     file = rng.choice(sorted(folder.glob("*.yaml")))
     text = file.read_text("utf-8").replace("!function ", "")
-    changed = as_yaml(mutate(yaml.safe_load(text), rng))
-    file.write_text(changed, "utf-8", errors="surrogatepass")
+    changed = as_yaml(mutate(yaml.safe_load(text), rng), rng)
+    write(file, changed, rng)
     call("tasks check BAD", place, BAD=folder)
     evaluated(place, rng, include_path=(str(folder),), sample=True)
+
+
+def entry_trial(place: Path, good: Path, rng: random.Random) -> None:
+    """Somebody's own data set, an entry of a `_data.yaml`."""
+    folder = place / "mine"
+    folder.mkdir()
+    rows = [{"id": n, "text": f"case {n}", "gold": "ab"[n % 2], "ward": "x"} for n in range(3)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    entry = {**ENTRY, "suite": rng.choice(["labels", "text", "tuples", "number", "choice"])}
+    write(folder / "_data.yaml", as_yaml(mutate({"triage": entry}, rng), rng), rng)
+    call("tasks check BAD", place, BAD=folder)
+    evaluated(place, rng, include_path=(str(folder),), sample=True)
+
+
+def price_trial(place: Path, good: Path, rng: random.Random) -> None:
+    price = {"input": 0.5, "output": 1.5, "currency": "USD", "per": 1_000_000}
+    file = place / "price.json"
+    write(file, json.dumps(mutate({"m": price, "good": "0.5,1.5"}, rng)), rng)
+    call(
+        "table GOOD --allow-marked --cost money --price BAD",
+        place,
+        GOOD=good,
+        BAD=place / "price.yaml",
+    )
+
+
+def resume_trial(place: Path, good: Path, rng: random.Random) -> None:
+    """A run's `eval.yaml`, as it is given to `--config`, and an unfinished run's record."""
+    shutil.copytree(good, place / "bad")
+    file = place / "bad" / "eval.yaml"
+    text = yaml.safe_load(file.read_text("utf-8"))
+    write(file, as_yaml(mutate({**text, "model": "no/such/model"}, rng), rng), rng)
+    call("run --config BAD --output OUT", place, BAD=file)
+    change_a_file(place / "bad", rng, "run.json")
+    (place / "bad" / "run.json").rename(place / "bad" / "run.unfinished.json")
+    call("run --resume BAD", place, BAD=place / "bad")
 
 
 def data_trial(place: Path, good: Path, rng: random.Random) -> None:
@@ -111,8 +175,9 @@ def data_trial(place: Path, good: Path, rng: random.Random) -> None:
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()][:4]
     folder = place / "data" / name
     folder.mkdir(parents=True)
-    kind = rng.choice(["jsonl", "json", "csv", "parquet"])
+    kind = rng.choice(["jsonl", "json", "csv", "parquet", "xlsx"])
     write_rows(folder / f"test.{kind}", mutate(rows, rng), kind)
+    spoil_a_file(folder / f"test.{kind}", rng)
     tasks = ("usmle", "usmle_ll") if name.startswith("medqa") else ("medcalc",)
     evaluated(place, rng, tasks=tasks, data_dir=str(place / "data"))
     call("overlap --train BAD --tasks usmle --sample", place, BAD=folder / f"test.{kind}")
@@ -127,9 +192,13 @@ TARGETS: dict[str, Callable[[Path, Path, random.Random], None]] = {
     "budget": run_verb("budget BAD --budgets 1,2 --model GOOD --output OUT"),
     "explain": run_verb("explain BAD --published medcare --json OUT.json"),
     "import": import_trial,
+    "foreign log": foreign_trial,
     "policy": policy_trial,
     "run file": run_file_trial,
+    "eval.yaml": resume_trial,
+    "price": price_trial,
     "task YAML": task_trial,
+    "entry": entry_trial,
     "data file": data_trial,
 }
 
@@ -155,73 +224,6 @@ def evaluated(place: Path, rng: random.Random, **options: Any) -> None:
         evaluate(spec, open_model=lambda *_: ScriptedLM(reply=lambda prompt: reply))
 
 
-# --- changes -------------------------------------------------------------------------------------
-
-PLAIN: list[Any] = [
-    *(None, True, False, 0, -1, 1, 2, 1.5, -0.5, 1e308, float("nan"), float("inf")),
-    *(10**30, -(10**400), "", " ", "x", "nan", "NaN", "../../x", "\ud800", "\x00", "\x1b[31m"),
-    *("A" * 9999, [], {}, [[]], [None], {"a": 1}, {"": []}, ["A", "B"], {"value": "x"}),
-]
-
-
-def odd(rng: random.Random) -> Any:
-    """A value that hardly belongs anywhere."""
-    match rng.randrange(8):
-        case 0:
-            return nested(rng.choice([3, 50, 99, 101, 300]))
-        case 1:
-            return rng.randint(-(10**6), 10**6)
-        case 2:
-            return "".join(map(chr, rng.choices(range(1, 0x2FF), k=rng.randint(0, 12))))
-    return copy.deepcopy(rng.choice(PLAIN))
-
-
-def nested(levels: int) -> Any:
-    value: Any = 1
-    for level in range(levels):
-        value = [value] if level % 2 else {"a": value}
-    return value
-
-
-def places(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    if here:
-        yield here
-    keys = list(value) if isinstance(value, dict) else []
-    for key in keys or range(len(value) if isinstance(value, list) else 0):
-        yield from places(value[key], (*here, key))
-
-
-def mutate(value: Any, rng: random.Random) -> Any:
-    """The value with one to three of its places changed in kind."""
-    value = copy.deepcopy(value)
-    for _ in range(rng.randint(1, 3)):
-        found = list(places(value))
-        if not found:
-            return odd(rng)
-        *way, last = rng.choice(found)
-        inner = value
-        for key in way:
-            inner = inner[key]
-        match rng.choice(["replace", "replace", "take out", "add", "double", "borrow", "rename"]):
-            case "replace":
-                inner[last] = odd(rng)
-            case "take out":
-                del inner[last]
-            case "add" if isinstance(inner, dict):
-                inner[rng.choice(["odd", "", "name", "value", "\ud800"])] = odd(rng)
-            case "add" | "double" if isinstance(inner, list):
-                inner.insert(last, copy.deepcopy(inner[last]))
-            case "borrow":  # what stands elsewhere, of a kind that is right there
-                other: Any = value
-                for key in rng.choice(found):
-                    with contextlib.suppress(LookupError, TypeError):
-                        other = other[key]
-                inner[last] = copy.deepcopy(other)
-            case "rename" if isinstance(inner, dict):
-                inner[f"{last}x"] = inner.pop(last)
-    return value
-
-
 def change_a_file(folder: Path, rng: random.Random, *patterns: str) -> None:
     file = rng.choice(sorted(folder.glob(rng.choice(patterns))))
     text = file.read_text("utf-8")
@@ -231,13 +233,7 @@ def change_a_file(folder: Path, rng: random.Random, *patterns: str) -> None:
         text = "".join(json.dumps(row) + "\n" for row in rows)
     else:
         text = json.dumps(mutate(json.loads(text), rng))
-    file.write_text(text, "utf-8")
-
-
-def as_yaml(value: Any) -> str:
-    with contextlib.suppress(Exception):
-        return yaml.safe_dump(value, allow_unicode=True)
-    return json.dumps(value)
+    write(file, text, rng)
 
 
 def write_rows(path: Path, rows: Any, kind: str) -> None:
@@ -262,10 +258,60 @@ def write_rows(path: Path, rows: Any, kind: str) -> None:
             for row in rows
         )
         path.write_text(written.getvalue(), "utf-8", errors="surrogatepass")
+    elif kind == "xlsx":
+        sheet = (book := openpyxl.Workbook()).active
+        rows = [row if isinstance(row, dict) else {"x": row} for row in rows]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        for cells in [names, *([row.get(name) for name in names] for row in rows)]:
+            sheet.append([as_cell(cell) for cell in cells])
+        book.save(path)
     elif kind == "json":
         path.write_text(json.dumps(rows), "utf-8")
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def as_cell(value: Any) -> Any:
+    """What a sheet can hold of a value."""
+    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 2**53):
+        return value
+    text = value if isinstance(value, str) else json.dumps(value)
+    return "".join(c for c in text[:30_000] if c.isprintable())
+
+
+def write(file: Path, text: str, rng: random.Random) -> None:
+    file.write_text(text, "utf-8", errors="surrogatepass")
+    spoil_a_file(file, rng)
+
+
+def spoil_a_file(file: Path, rng: random.Random) -> None:
+    """One in eight is damaged as a text, too."""
+    if rng.random() < 0.125:
+        file.write_bytes(spoil(file.read_bytes(), rng))
+
+
+def nothing_impossible(place: Path) -> None:
+    """Of each run that was written, every number is one that its own samples allow."""
+    for file in place.glob("out*/*/run.json"):
+        run = load_run(file.parent)
+        for name, result in run.results.items():
+            samples = run.samples.get(name)
+            for metric in result.metrics.values():
+                value, ends = metric.value, metric.interval or (metric.value, metric.value)
+                assert ends[0] <= value + 1e-9 or math.isnan(value + ends[0]), (name, metric)
+                assert value <= ends[1] + 1e-9 or math.isnan(value + ends[1]), (name, metric)
+                if metric.unit == "share":
+                    assert -1e-9 <= value <= 1 + 1e-9 or math.isnan(value), (name, metric)
+                if samples is not None:
+                    assert metric.n <= len(samples), (name, metric)
+            if samples and result.suite in ("choice", "number", "labels", "text"):
+                scores = {}
+                for one in samples:
+                    if one.score is not None and one.status != "failed":
+                        scores.setdefault(one.position, []).append(one.score)
+                means = [sum(given) / len(given) for given in scores.values()]
+                if means and result.main.metric in ("accuracy", "within_limits"):
+                    assert abs(sum(means) / len(means) - result.main.value) < 1e-6, name
 
 
 def good_run(folder: Path) -> Path:

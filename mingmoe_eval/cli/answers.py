@@ -95,13 +95,21 @@ def import_(
 
     from mingmoe_eval.cli.console import print_line, print_results
     from mingmoe_eval.foreign_logs import read_logs
-    from mingmoe_eval.run_store import folder_named, refuse_taken, save_run, write_json
+    from mingmoe_eval.run_store import (
+        folder_named,
+        refuse_taken,
+        refuse_unreadable,
+        save_run,
+        write_json,
+    )
 
     imported = read_logs(log, filter_name=filter_name, model_folder=model_folder)
     names = [_name_of(one, name, several=len(imported) > 1) for one in imported]
     folders = [folder_named(output, own) for own in names]
-    for folder in folders:
+    for one, folder in zip(imported, folders, strict=True):
         refuse_taken(folder)  # none of them, before all can be written
+        if one.run is not None:
+            refuse_unreadable(one.run)
     for one, own, folder in zip(imported, names, folders, strict=True):
         for line in one.left_out:
             print(f"note: left out: {line}", file=sys.stderr)
