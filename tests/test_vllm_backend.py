@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from mingmoe_eval.evaluation import evaluate
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.vllm import door
 from mingmoe_eval.vllm.backend import EngineSettings, VllmBackend, VllmCheckpoint
+from mingmoe_eval.vllm.endings import OWNER
 from mingmoe_eval.vllm.serving import Serving, port_for
 
 
@@ -377,7 +379,7 @@ def test_where_clients_find_a_server(host, address):
 
 PARENT = """
 import subprocess, sys, time
-from mingmoe_eval.vllm.serving import end_with_parent
+from mingmoe_eval.vllm.endings import end_with_parent
 child = subprocess.Popen(["sleep", "60"], start_new_session=True, preexec_fn=end_with_parent)
 print(child.pid, flush=True)
 time.sleep(60)
@@ -399,6 +401,36 @@ def test_a_server_ends_with_its_parent_even_where_that_is_killed():
         time.sleep(0.05)
     else:
         assert not Path(f"/proc/{child}/stat").exists()
+
+
+OWNED = """
+import time
+from mingmoe_eval.vllm.endings import end_with_owner
+end_with_owner()
+print("watching", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells of another process's end")
+def test_a_process_of_an_engine_ends_with_the_run_that_asked_for_it():
+    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    engine = subprocess.Popen(
+        [sys.executable, "-c", OWNED],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, OWNER: str(owner.pid)},
+    )
+    assert engine.stdout.readline() == "watching\n"
+    assert engine.poll() is None
+    owner.kill()
+    owner.wait()
+    assert engine.wait(20) == -signal.SIGKILL
+    late = subprocess.run(
+        [sys.executable, "-c", OWNED], check=False, env={**os.environ, OWNER: str(owner.pid)}
+    )
+    assert late.returncode == 1
+    engine.stdout.close()
 
 
 def test_a_server_is_prepared_without_vllm(tmp_path, capsys):

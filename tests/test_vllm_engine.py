@@ -266,6 +266,34 @@ def test_a_run_whose_engine_was_killed_says_so_keeps_its_answers_and_goes_on(tmp
     assert finished.spec.backend == "vllm"
 
 
+def test_no_process_of_an_engine_outlives_a_run_that_is_killed(tmp_path):
+    checkpoint = ming("qwen2")(tmp_path)
+    options = ["--tasks", "usmle", "--sample", "--max-new-tokens", 900, "--backend", "vllm"]
+    options += ["--tensor-parallel", 2, "--output", tmp_path / "runs", "--no-cache"]
+    there = environment(VLLM_CPU_OMP_THREADS_BIND="0|1")
+    run = subprocess.Popen(
+        command("--model", checkpoint, *options), env=there, stderr=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 400
+    while run.poll() is None and time.monotonic() < until:
+        below = children_of(run.pid)
+        if sum("VLLM::Worker" in args for args in below.values()) == 2:
+            break
+        time.sleep(0.2)
+    assert run.poll() is None
+    time.sleep(10)
+    engines = children_of(run.pid)
+    run.kill()
+    run.wait()
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        left = [pid for pid in engines if Path(f"/proc/{pid}").exists()]
+        if not left:
+            break
+        time.sleep(0.2)
+    assert left == []
+
+
 def test_a_checkpoint_is_served_evaluated_and_ended(tmp_path):
     checkpoint = ming("qwen2")(tmp_path)
     server = subprocess.Popen(

@@ -3,6 +3,8 @@
 Stands beside the core, which never imports it. vLLM itself is imported by `models` and `door`.
 """
 
+from mingmoe_eval.vllm.endings import end_with_owner
+
 ARCHITECTURES = {
     f"{base}ForCausalLM": f"MoLora{base}ForCausalLM"
     for base in ("Qwen2", "Qwen3", "Llama", "Mistral", "Gemma", "Gemma2", "Gemma3")
@@ -17,5 +19,6 @@ def register() -> None:
     """Tell vLLM of our classes; called by vLLM itself, in each of its processes."""
     from vllm import ModelRegistry
 
+    end_with_owner()
     for ours in ARCHITECTURES.values():
         ModelRegistry.register_model(ours, f"mingmoe_eval.vllm.models:{ours}")

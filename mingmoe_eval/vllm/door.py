@@ -19,6 +19,7 @@ from typing import Any
 from mingmoe_eval.errors import CheckpointError, MingMoeError, UsageError
 from mingmoe_eval.extras import how_to_install
 from mingmoe_eval.vllm import register
+from mingmoe_eval.vllm.endings import OWNER
 
 RELIES_ON = (
     "LLM.collective_rpc",
@@ -254,6 +255,7 @@ def start(
     cpu = on_cpu()
     for name, value in environment(cpu).items():
         os.environ.setdefault(name, value)
+    os.environ[OWNER] = str(os.getpid())
     from vllm import LLM
 
     register()

@@ -3,7 +3,6 @@
 The child is vLLM's own server on a prepared folder, with whatever options of vLLM's the user adds.
 """
 
-import ctypes
 import os
 import signal
 import socket
@@ -17,12 +16,12 @@ from dataclasses import dataclass
 
 from mingmoe_eval.errors import MingMoeError, UsageError
 from mingmoe_eval.vllm import door
+from mingmoe_eval.vllm.endings import end_with_parent
 from mingmoe_eval.vllm.prepared import Prepared
 
 _POLL_SECONDS = 0.5
 _FAREWELL_SECONDS = 20.0
 _ANY_HOST = ("", "0.0.0.0", "::")
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,15 +111,6 @@ def served(prepared: Prepared, serving: Serving) -> Iterator["Server"]:
         yield server
     finally:
         server.end()
-
-
-def end_with_parent() -> None:
-    """Has Linux end this process with the one that started it, also where that is killed.
-
-    Else a server whose parent was killed would keep its port and its memory.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Server:
