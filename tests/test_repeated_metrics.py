@@ -238,3 +238,11 @@ def test_where_no_draw_differs_from_another_sampling_has_no_share_of_the_error(s
     assert "sampling_share" not in told
     only_draws = metrics([Repeated((1.0, 0.0), ("A", "B"))] * 5)
     assert only_draws["sampling_share"].value == 1.0
+
+
+def test_rounding_is_no_variance_of_questions():
+    # One right answer of twelve: between = within = 1/12, so that nothing is left, in any order.
+    for place in range(4):
+        asked = [repeated(*"BBB")] * 4
+        asked[place] = repeated(*"ABB")
+        assert metrics(asked)["variance_questions"].value == 0.0

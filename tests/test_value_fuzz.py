@@ -30,12 +30,10 @@ from mingmoe_eval.cli import main
 from mingmoe_eval.errors import MingMoeError
 from mingmoe_eval.evaluation import evaluate
 from mingmoe_eval.locations import tasks_dir
-from mingmoe_eval.promptcblue import measures
 from mingmoe_eval.records import RunSpec
 from mingmoe_eval.run_store import load_run
 
 FEW = 12
-measures._GUESSES = 200  # of 10,000 that the level of chance is drawn from, half of all the time
 TASKS = ("usmle_ll", "promptcblue_cmeee_v2", "promptcblue_kuake_qic", "medcalc")
 POLICY = {
     "alpha": 0.05,

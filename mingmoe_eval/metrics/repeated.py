@@ -182,7 +182,9 @@ def of_questions(repeats: int) -> Metric:
 
     def value(totals: Floats) -> Floats:
         between, within = _mean_squares(totals, repeats)
-        return np.asarray((between - within) / repeats)
+        beyond = between - within
+        # Equal but for rounding: no variance, and not a negative one of 5e-18.
+        return np.where(np.abs(beyond) > _ROUNDING, beyond, 0.0) / repeats
 
     return replace(_VARIANCE, name="variance_questions", title="variance of questions", value=value)
 
