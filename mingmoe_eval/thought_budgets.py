@@ -47,12 +47,14 @@ class _Asked:
 class _Thought:
     """One reply in parts; `tokens` are the thought's own, without the tag that closes it.
 
-    `needed`: how many tokens close it by itself; None: it was cut off, or closed for it.
+    `needed`: with how many tokens its reply stays as it is; None: it is answered anew in any case.
+    `is_cut`: a limit ended it, so that nobody knows how it would have gone on.
     """
 
     opened: str
     tokens: Sequence[int]
     needed: int | None
+    is_cut: bool
 
 
 def at_budgets(
@@ -93,7 +95,8 @@ def at_budgets(
             f"{run.spec.model}: thoughts are cut token by token, which takes the checkpoint itself"
         )
     thoughts = {
-        task: [_thought(tokenizer, sample) for sample in samples] for task, samples in asked.items()
+        task: [_thought(tokenizer, sample, run.spec.think, answer_tokens) for sample in samples]
+        for task, samples in asked.items()
     }
     _refuse_unknown_ground(run, thoughts, budgets[-1])
     cut: dict[str, dict[int, list[Sample]]] = {}
@@ -148,8 +151,10 @@ def curve_rows(run: Run, cut: Sequence[Run]) -> list[JsonDict]:
     return points
 
 
-def _thought(tokenizer: Any, sample: Sample) -> _Thought | None:
-    """The thought of a reply, if it has one."""
+def _thought(
+    tokenizer: Any, sample: Sample, had: int | None, answer_tokens: int | None
+) -> _Thought | None:
+    """The thought of a reply, if it has one; `had` is its run's budget."""
     response = sample.response or ""
     thoughts, answer = split_thoughts(response)
     if not thoughts or sample.status == "failed":
@@ -165,7 +170,16 @@ def _thought(tokenizer: Any, sample: Sample) -> _Thought | None:
         between = heading_behind(body)[:2] or "\n"
         body = body.removesuffix(between) if sample.forced else body
     needed = sample.thought_tokens if sample.thought_tokens is not None else len(whole)
-    return _Thought(opened, _ids(tokenizer, body), needed if ended else None)
+    # Closed for it with fewer tokens than it had, the closing tag among them: it had come to its
+    # end, where the model would have ended the reply.
+    by_itself = sample.forced and had is not None and (sample.thought_tokens or had + 1) <= had
+    stays = ended or (by_itself and answer_tokens is None)
+    return _Thought(
+        opened,
+        _ids(tokenizer, body),
+        needed=needed if stays else None,
+        is_cut=not (ended or by_itself),
+    )
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
@@ -178,7 +192,7 @@ def _refuse_unknown_ground(
     """Nobody knows how a thought that was cut would have gone on."""
     offences = []
     for task, of_task in thoughts.items():
-        unfinished = [len(one.tokens) for one in of_task if one and one.needed is None]
+        unfinished = [len(one.tokens) for one in of_task if one and one.is_cut]
         if unfinished and min(unfinished) < budget:
             offences.append(
                 f"{task}: {len(unfinished)} thoughts were cut, the shortest at {min(unfinished)}"

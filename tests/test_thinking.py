@@ -9,6 +9,7 @@ import pytest
 from gate_runs import make_run, make_samples
 from thinking_models import (
     THOUGHT_TOKENS,
+    end_after,
     exam_of,
     save_thinker,
     thinking_model,
@@ -70,10 +71,7 @@ def test_a_thought_is_closed_at_its_budget_and_left_alone_below_it(thinker, thin
 def test_a_model_that_would_end_inside_its_thought_is_asked_for_its_answer():
     tokenizer = thinking_tokenizer()
     model = thinking_model(tokenizer)
-    # After c it ends instead of going on to b.
-    [c] = tokenizer("c")["input_ids"]
-    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
-    head.data[tokenizer.eos_token_id] += 1.3 * embedding.data[c]
+    end_after(model, tokenizer, "c")
     lm = CheckpointLM.from_loaded(model, tokenizer)
     assert ask(lm, "e", max_gen_toks=40)[0] == ["<think>dc"]
     texts, [cost] = ask(lm, "e", think=20, max_gen_toks=40)
@@ -305,6 +303,21 @@ def test_nobody_knows_how_a_thought_that_was_cut_would_have_gone_on(exam, checkp
     run_of(exam, checkpoint, "off", "--thinking", "off")
     assert main(["budget", str(exam.parent / "off"), "--budgets", "2"]) == 2
     assert "holds no thoughts" in capsys.readouterr().err
+
+
+def test_a_thought_that_ended_by_itself_is_known_at_every_budget(exam, tmp_path):
+    """Each ends behind c: after 23 tokens at most, far below the run's budget of 26."""
+    checkpoint = save_thinker(tmp_path / "ending", ends_after="c")
+    run = run_of(exam, checkpoint, "ends", "--think", "26")
+    assert all(sample.forced for sample in run.samples["thoughts"] if "c" in sample.response)
+    assert main(["budget", str(exam.parent / "ends"), "--budgets", "2,9,22,25"]) == 0
+    for think in (2, 9, 22, 25):
+        cut = load_run(exam.parent / f"ends-think-{think}")
+        direct = run_of(exam, checkpoint, f"direct{think}", "--think", str(think))
+        for a, b in zip(cut.samples["thoughts"], direct.samples["thoughts"], strict=True):
+            assert (a.response, a.score, a.thought_tokens, a.forced, a.generated_tokens) == (
+                *(b.response, b.score, b.thought_tokens, b.forced, b.generated_tokens),
+            )
 
 
 def test_budgets_of_a_question_share_what_they_have_in_common():

@@ -89,9 +89,19 @@ def _successors(tokenizer: Any) -> dict[int, int]:
     return chain
 
 
-def save_thinker(folder: Path, *, headed: bool = False) -> Path:
+def end_after(model: Any, tokenizer: Any, letter: str) -> None:
+    """Has the model end its reply behind a letter of its thought, instead of going on."""
+    [token] = tokenizer(letter)["input_ids"]
+    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    head.data[tokenizer.eos_token_id] += 1.3 * embedding.data[token]
+
+
+def save_thinker(folder: Path, *, headed: bool = False, ends_after: str = "") -> Path:
     tokenizer = thinking_tokenizer(headed=headed)
-    thinking_model(tokenizer).save_pretrained(folder)
+    model = thinking_model(tokenizer)
+    if ends_after:
+        end_after(model, tokenizer, ends_after)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
