@@ -284,6 +284,9 @@ def start(
         raise CheckpointError(
             f"vLLM {version()} does not start with {folder}: {message[0] if message else error!r}"
         ) from error
+    finally:
+        # Its processes are there; what else is started is not the engine's.
+        os.environ.pop(OWNER, None)
     model = llm.llm_engine.vllm_config.model_config
     facts = {
         "engine": "vllm",
